@@ -1,0 +1,1 @@
+"""What exists: commits, rejects, snapshots, queries."""

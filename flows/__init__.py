@@ -1,0 +1,1 @@
+"""Prefect flows and recipes; generate.py is the file to read first."""

@@ -1,0 +1,1 @@
+"""The lyra command, one file per subcommand."""

@@ -1,0 +1,1 @@
+"""Files: storage, PLY, video, cameras and images."""

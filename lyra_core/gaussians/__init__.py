@@ -1,0 +1,1 @@
+"""From video to 3D Gaussians and from Gaussians to images."""

@@ -1,0 +1,1 @@
+"""Cameras, camera paths and warping."""

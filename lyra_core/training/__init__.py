@@ -1,0 +1,1 @@
+"""Procedural worlds and training loops."""

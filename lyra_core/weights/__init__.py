@@ -1,0 +1,1 @@
+"""Foreign and own weights: registry, adapter, conversion."""
