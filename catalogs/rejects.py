@@ -48,7 +48,7 @@ def reject(store: Store, record: RejectRecord) -> CommitOutcome:
 
     sink = pa.BufferOutputStream()
     pq.write_table(reject_table([record]), sink, use_dictionary=False, write_statistics=False)
-    created = store.create(reject_key(record.run_id, record.ordinal), sink.getvalue().to_pybytes())
+    created = store.create(reject_key(record.run_id, record.ordinal, record.variant), sink.getvalue().to_pybytes())
     return CommitOutcome.CREATED if created else CommitOutcome.EXISTS
 
 

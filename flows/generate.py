@@ -15,7 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from catalogs.compaction import compact
-from catalogs.rejects import record_attempt
+from catalogs.rejects import all_attempts, record_attempt
 from lyra_core.formats.store import Store, open_store
 from prefect import flow
 from prefect.futures import PrefectFuture, wait
@@ -32,7 +32,7 @@ from tasks.ledger import Job, Ledger, RetryPolicy
 from tasks.outcome import Failure
 from tasks.plan import Plan, write_plan_rejects
 from tasks.recipe import Recipe
-from tasks.shard import Batch, ShardReport, make_shard, shard_size
+from tasks.shard import Batch, ShardReport, make_shard, past_deaths, shard_size
 from tasks.worker_config import WorkerConfig
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def generate(parameters: GenerateParameters) -> BatchSummary:
     store, plan = _planned(parameters, recipe, settings, run_id)
     store.check_writable()
     store.require_conditional_create()
-    write_plan_rejects(plan, store, run_id)
+    write_plan_rejects(plan, store)
     reporter = Reporter(plan=plan, recipe=recipe, run_id=run_id, out=parameters.out)
     if plan.num_remaining:
         workforce = plan_workforce(settings, plan.num_remaining)
@@ -69,18 +69,15 @@ def generate(parameters: GenerateParameters) -> BatchSummary:
         )
         config = worker_config(recipe, parameters, run_id, workforce)
         with open_pool(config, settings, workforce, store) as pool:
-            _run_shards(
-                plan,
-                Batch(
-                    pool=pool,
-                    store=store,
-                    run_id=run_id,
-                    recipe=recipe.name,
-                    on_outcome=reporter.add,
-                ),
-                workforce,
-                reporter,
+            batch = Batch(
+                pool=pool,
+                store=store,
+                run_id=run_id,
+                recipe=recipe.name,
+                deaths=past_deaths(all_attempts(store)),
+                on_outcome=reporter.add,
             )
+            _run_shards(plan, batch, workforce, reporter)
     snapshot = compact(store)
     plan.discard()
     return reporter.finish(snapshot_version=snapshot.version if snapshot else None)

@@ -3,7 +3,7 @@
 worlds/<id[:2]>/<id>/...                        payloads of a world
 catalog/commits/<id[:2]>/<id>.parquet           its row: the world exists from here on
 catalog/attempts/<id[:2]>/<id>/<n>.json         what happened to it before
-catalog/rejects/<run>/<ordinal>.parquet         seeds that gave no world
+catalog/rejects/<run>/<ordinal>[-<variant>].parquet   seeds that gave no world
 catalog/snapshots/vNNNNNN.json                  an immutable version of the catalog, and its parts:
 catalog/snapshots/vNNNNNN/{worlds,frames}-*.parquet
 """
@@ -37,8 +37,8 @@ def attempts_prefix(world_id: str) -> str:
     return f"{ATTEMPTS}{_sharded(world_id)}/"
 
 
-def reject_key(run_id: str, ordinal: int) -> str:
-    """Key of a rejected manifest row.
+def reject_key(run_id: str, ordinal: int, variant: int = 0) -> str:
+    """Key of a rejected manifest row, or of one variant of it.
 
     Raises:
         CatalogError: a run id that cannot be part of a key, or a negative ordinal.
@@ -48,7 +48,8 @@ def reject_key(run_id: str, ordinal: int) -> str:
             "a reject needs a run id of letters, digits, '.', '_' and '-' and an ordinal from 0, "
             f"found {run_id!r} and {ordinal}"
         )
-    return f"{REJECTS}{run_id}/{ordinal:09d}.parquet"
+    suffix = f"-{variant}" if variant else ""
+    return f"{REJECTS}{run_id}/{ordinal:09d}{suffix}.parquet"
 
 
 def snapshot_key(version: int) -> str:

@@ -6,9 +6,10 @@ import math
 from datetime import UTC, datetime
 
 import torch
-from catalogs.commit import commit
+from catalogs.commit import CommitOutcome, commit, is_committed
 from lyra_core.formats.store import Store
 from lyra_core.identity import canonical_digest, canonical_json, rng_seed
+from lyra_core.layout import world_key
 from lyra_core.records import Artifact, FrameRecord, WorldRecord, frame_records
 
 import lyra_core
@@ -24,11 +25,6 @@ from tasks.world import MadeWorld, StageClock
 QUALITY_VERSION = "1"
 
 
-def world_prefix(world_id: str) -> str:
-    """The folder of a world's payloads."""
-    return f"worlds/{world_id[:2]}/{world_id}"
-
-
 def store_world(
     store: Store,
     config: WorkerConfig,
@@ -41,11 +37,10 @@ def store_world(
     Raises:
         StoreError: storage is unwritable or full; nothing is visible in the catalog then.
     """
-    prefix = world_prefix(made.spec.world_id)
     with clock("upload"):
         artifacts = []
         for file in files:
-            stored = store.put_file(f"{prefix}/{file.name}", file.path)
+            stored = store.put_file(world_key(made.spec.world_id, file.name), file.path)
             artifacts.append(
                 Artifact(
                     role=file.role,
@@ -60,7 +55,7 @@ def store_world(
     outcome = commit(store, record, _frames(made))
     return Outcome(
         spec=made.spec,
-        kind=outcome,
+        kind="created" if outcome is CommitOutcome.CREATED else "exists",
         accepted=record.accepted,
         num_splats=len(made.gaussians),
         num_bytes=sum(a.bytes for a in artifacts),

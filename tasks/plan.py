@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from catalogs.commit import committed_ids
-from catalogs.rejects import list_rejects, write_reject
+from catalogs.rejects import list_rejects, reject
 from lyra_core.formats.store import Store
 from lyra_core.geometry.requests import request_digest_parts
 from lyra_core.identity import chain_start, chunk_ids
@@ -149,10 +149,10 @@ def make_plan(
     return plan
 
 
-def write_plan_rejects(plan: Plan, store: Store, run_id: str) -> None:
+def write_plan_rejects(plan: Plan, store: Store) -> None:
     """Record the seeds that planning refused; separate from planning so that a dry run writes nothing."""
-    for reject in plan.new_rejects:
-        write_reject(store, run_id, reject.ordinal, reject)
+    for record in plan.new_rejects:
+        reject(store, record)
 
 
 class WorldNamer:
@@ -242,8 +242,8 @@ def _open_rejects(store: Store) -> tuple[set[str], set[str]]:
     }
 
 
-def _count_reject(plan: Plan, reject: RejectRecord, known_uris: set[str]) -> None:
-    if reject.seed_uri in known_uris:
+def _count_reject(plan: Plan, record: RejectRecord, known_uris: set[str]) -> None:
+    if record.seed_uri in known_uris:
         plan.num_rejected_before += 1
     else:
-        plan.new_rejects.append(reject)
+        plan.new_rejects.append(record)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, field
 
-from catalogs.rejects import attempts, write_reject
+from catalogs.rejects import Attempt, reject
 from lyra_core.formats.store import Store
 from lyra_core.records import RejectRecord
 from prefect import task
@@ -37,6 +37,7 @@ class Batch:
     store: Store
     run_id: str
     recipe: str
+    deaths: Mapping[str, int]
     on_outcome: Callable[[Outcome], None]
 
 
@@ -76,8 +77,7 @@ def make_shard(name: str, specs: list[WorldSpec], batch: Batch) -> ShardReport: 
 
 def _outcomes(specs: Iterable[WorldSpec], batch: Batch) -> Iterable[Outcome]:
     futures: list[Future[Outcome]] = [
-        batch.pool.submit(spec, past_deaths=past_deaths(batch.store, spec.world_id))
-        for spec in specs
+        batch.pool.submit(spec, past_deaths=batch.deaths.get(spec.world_id, 0)) for spec in specs
     ]
     for future in as_completed(futures):
         outcome = future.result()
@@ -86,19 +86,16 @@ def _outcomes(specs: Iterable[WorldSpec], batch: Batch) -> Iterable[Outcome]:
         yield outcome
 
 
-def past_deaths(store: Store, world_id: str) -> int:
-    """Deaths of workers on this world recorded by earlier runs, those pardoned left out."""
-    events = [attempt.event for attempt in attempts(store, world_id)]
-    return events.count("death") - events.count("pardon")
+def past_deaths(attempts: Mapping[str, Sequence[Attempt]]) -> dict[str, int]:
+    """Deaths of workers on each world recorded by earlier runs."""
+    return {world_id: sum(a.event == "death" for a in events) for world_id, events in attempts.items()}
 
 
 def record_reject(batch: Batch, outcome: Outcome) -> None:
     """Write the reject row of a world that could not be made."""
     spec, failure = outcome.spec, outcome.failure
-    write_reject(
+    reject(
         batch.store,
-        batch.run_id,
-        spec.ordinal,
         RejectRecord(
             run_id=batch.run_id,
             ordinal=spec.ordinal,
