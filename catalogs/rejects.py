@@ -174,7 +174,7 @@ def _seed(record: RejectRecord) -> tuple[object, ...]:
 
 def _finished_seeds(store: Store) -> dict[tuple[object, ...], datetime | None]:
     """When each seed URI, recipe and variant was last committed."""
-    from catalogs.query import worlds_table
+    from catalogs.current import worlds_table
 
     columns = ["seed_uri", "recipe", "variant", "created_at"]
     finished: dict[tuple[object, ...], datetime | None] = {}
