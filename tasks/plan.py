@@ -120,9 +120,7 @@ def make_plan(
         ThreadPoolExecutor(DIGEST_THREADS) as threads,
     ):
         while batch := list(itertools.islice(limited, DIGEST_BATCH)):
-            for row, digest in zip(
-                batch, threads.map(lambda r: _digest(r, digests), batch), strict=True
-            ):
+            for row, digest in zip(batch, _digest_all(batch, digests, threads), strict=True):
                 plan.num_seeds += 1
                 if isinstance(digest, SeedError) or isinstance(row, BadRow):
                     _count_reject(plan, _reject(row, request, digest), rejected_uris)
