@@ -52,7 +52,5 @@ def worlds_table(store: Store, columns: Sequence[str] | None = None) -> pa.Table
     import pyarrow as pa
 
     current = read_current(store)
-    recent = (
-        current.recent_worlds if columns is None else current.recent_worlds.select(list(columns))
-    )
+    recent = current.recent_worlds if columns is None else current.recent_worlds.select(list(columns))
     return pa.concat_tables([snapshot.table(store, current.ref, "worlds", columns), recent])

@@ -49,9 +49,7 @@ def lineage(store: Store, world_id: str) -> Lineage:
     if world_id not in rows:
         raise CatalogError(f"world {world_id} is not committed in {store.root}")
     own = rows.pop(world_id)
-    shared = {
-        other: common_chunks(own["chunk_ids"], row["chunk_ids"]) for other, row in rows.items()
-    }
+    shared = {other: common_chunks(own["chunk_ids"], row["chunk_ids"]) for other, row in rows.items()}
     length = len(own["chunk_ids"])
     related = sorted(other for other, count in shared.items() if count)
 

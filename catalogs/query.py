@@ -56,9 +56,7 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     import duckdb
 
     current = read_current(store)
-    connection = duckdb.connect(
-        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
-    )
+    connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
     for name, recent in (("worlds", current.recent_worlds), ("frames", current.recent_frames)):
         connection.register(f"{name}_compacted", snapshot.dataset(store, current.ref, name))
         connection.register(f"{name}_recent", recent)
@@ -120,11 +118,7 @@ def status(store: Store) -> Status:
 
 def _tables_named_in(sql: str) -> str:
     """The tables, each with its columns if the statement names it (or names none of them)."""
-    named = [name for name in TABLES if re.search(rf"\b{name}\b", sql, re.IGNORECASE)] or list(
-        TABLES
-    )
+    named = [name for name in TABLES if re.search(rf"\b{name}\b", sql, re.IGNORECASE)] or list(TABLES)
     lines = [f"{name}: {', '.join(arrow_schema(TABLES[name]).names)}" for name in named]
     others = [name for name in TABLES if name not in named]
-    return "\n".join(
-        ["tables and columns:", *lines, *([f"also: {', '.join(others)}"] if others else [])]
-    )
+    return "\n".join(["tables and columns:", *lines, *([f"also: {', '.join(others)}"] if others else [])])

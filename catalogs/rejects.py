@@ -52,9 +52,7 @@ def reject(store: Store, record: RejectRecord) -> CommitOutcome:
     return CommitOutcome.CREATED if created else CommitOutcome.EXISTS
 
 
-def list_rejects(
-    store: Store, *, open_only: bool = True, run_id: str | None = None
-) -> list[RejectRecord]:
+def list_rejects(store: Store, *, open_only: bool = True, run_id: str | None = None) -> list[RejectRecord]:
     """Rejects by run and ordinal.
 
     With `open_only`, the last reject of each seed whose world has not been committed since: a reject with a world id
@@ -76,9 +74,7 @@ def open_rejects(store: Store, records: list[RejectRecord]) -> list[RejectRecord
     pending = [r for r in records if r.world_id not in committed]
     if any(r.world_id is None for r in pending):
         finished = _finished_seeds(store)
-        pending = [
-            r for r in pending if r.world_id or not _is_later(finished.get(_seed(r)), r.created_at)
-        ]
+        pending = [r for r in pending if r.world_id or not _is_later(finished.get(_seed(r)), r.created_at)]
     last: dict[object, RejectRecord] = {}
     for record in sorted(pending, key=lambda r: (r.created_at is not None, r.created_at or 0)):
         last[record.world_id or _seed(record)] = record
@@ -125,9 +121,7 @@ def all_attempts(store: Store) -> dict[str, list[Attempt]]:
 
 
 def _read_attempts(store: Store, prefix: str) -> Iterator[Attempt]:
-    keys = sorted(
-        (info.key for info in store.list(prefix)), key=lambda key: (key[:-12], _number(key))
-    )
+    keys = sorted((info.key for info in store.list(prefix)), key=lambda key: (key[:-12], _number(key)))
     with ThreadPoolExecutor(_THREADS) as pool:
         yield from sorted(
             pool.map(lambda key: _read_attempt(store, key), keys),

@@ -66,6 +66,7 @@ class SeedDigestCache:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.closing(sqlite3.connect(self.path, timeout=30.0)) as database, database:
+                database.execute("PRAGMA synchronous = OFF")  # a cache may be lost with the power
                 database.execute(
                     "CREATE TABLE IF NOT EXISTS digests "
                     "(uri TEXT PRIMARY KEY, size INTEGER, stamp TEXT, sha256 TEXT) WITHOUT ROWID"
