@@ -175,7 +175,9 @@ def _decode(store: Store, world_id: str, data: bytes) -> pa.Table:
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise CatalogError(f"the commit {store.uri(commit_key(world_id))} cannot be read: {error}") from error
     if table.num_rows != 1 or table["world_id"][0].as_py() != world_id:
-        raise CatalogError(f"the commit {store.uri(commit_key(world_id))} should hold the one row of its world, and does not")
+        raise CatalogError(
+            f"the commit {store.uri(commit_key(world_id))} should hold the one row of its world, and does not"
+        )
     return table
 
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from catalogs.commit import CommitOutcome, committed_ids
+from catalogs.current import Current, read_current, worlds_of
 from lyra_core.errors import CatalogError
 from lyra_core.formats.store import Store
 from lyra_core.layout import ATTEMPTS, REJECTS, attempts_prefix, reject_key
@@ -52,12 +53,20 @@ def reject(store: Store, record: RejectRecord) -> CommitOutcome:
     return CommitOutcome.CREATED if created else CommitOutcome.EXISTS
 
 
-def list_rejects(store: Store, *, open_only: bool = True, run_id: str | None = None) -> list[RejectRecord]:
+def list_rejects(
+    store: Store, *, open_only: bool = True, run_id: str | None = None, current: Current | None = None
+) -> list[RejectRecord]:
     """Rejects by run and ordinal.
 
     With `open_only`, the last reject of each seed whose world has not been committed since: a reject with a world id
-    is closed by the commit of that id; one without (the seed could not be read) by a later commit of the same seed
-    URI, recipe and variant.
+    is closed by the commit of that id; one of a seed that could not be read, or whose file was replaced since, by a
+    later commit of the same seed URI, recipe and variant.
+
+    Args:
+        store: where the catalog lies.
+        open_only: leave out what a commit has superseded, and all but the last reject of a seed.
+        run_id: rejects of this run only.
+        current: the catalog as of now, if the caller has read it already.
 
     Raises:
         CatalogError: a reject cannot be read.
@@ -65,20 +74,7 @@ def list_rejects(store: Store, *, open_only: bool = True, run_id: str | None = N
     keys = [info.key for info in store.list(f"{REJECTS}{run_id}/" if run_id else REJECTS)]
     with ThreadPoolExecutor(_THREADS) as pool:
         records = list(pool.map(lambda key: _read_reject(store, key), sorted(keys)))
-    return open_rejects(store, records) if open_only and records else records
-
-
-def open_rejects(store: Store, records: list[RejectRecord]) -> list[RejectRecord]:
-    """Those of the rejects that no commit has superseded, the last one of each world or seed."""
-    committed = committed_ids(store)
-    pending = [r for r in records if r.world_id not in committed]
-    if any(r.world_id is None for r in pending):
-        finished = _finished_seeds(store)
-        pending = [r for r in pending if r.world_id or not _is_later(finished.get(_seed(r)), r.created_at)]
-    last: dict[object, RejectRecord] = {}
-    for record in sorted(pending, key=lambda r: (r.created_at is not None, r.created_at or 0)):
-        last[record.world_id or _seed(record)] = record
-    return sorted(last.values(), key=lambda r: (r.run_id, r.ordinal))
+    return _still_open(store, records, current) if open_only and records else records
 
 
 def reject_table(records: list[RejectRecord]) -> pa.Table:
@@ -162,20 +158,44 @@ def _read_reject(store: Store, key: str) -> RejectRecord:
         raise CatalogError(f"the reject {store.uri(key)} cannot be read: {error}") from error
 
 
+def _still_open(store: Store, records: list[RejectRecord], current: Current | None) -> list[RejectRecord]:
+    """Those of the rejects that no commit has superseded, the last one of each world or seed."""
+    committed = committed_ids(store)
+    pending = [r for r in records if r.world_id not in committed]
+    if pending:
+        finished = _finished_seeds(store, current or read_current(store))
+        pending = [r for r in pending if not _is_made_good(r, finished.get(_seed(r)))]
+    last: dict[object, RejectRecord] = {}
+    for record in sorted(pending, key=lambda r: (r.created_at is not None, r.created_at or 0)):
+        last[record.world_id or _seed(record)] = record
+    return sorted(last.values(), key=lambda r: (r.run_id, r.ordinal))
+
+
 def _seed(record: RejectRecord) -> tuple[object, ...]:
     return (record.seed_uri, record.recipe, record.variant)
 
 
-def _finished_seeds(store: Store) -> dict[tuple[object, ...], datetime | None]:
-    """When each seed URI, recipe and variant was last committed."""
-    from catalogs.current import worlds_table
+def _is_made_good(record: RejectRecord, finished: _Finished | None) -> bool:
+    """Whether another file under the same name has become a world since."""
+    if finished is None or not _is_later(finished.created_at, record.created_at):
+        return False
+    return record.world_id is None or finished.seed_sha256 != record.seed_sha256
 
-    columns = ["seed_uri", "recipe", "variant", "created_at"]
-    finished: dict[tuple[object, ...], datetime | None] = {}
-    for row in worlds_table(store, columns=columns).to_pylist():
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    created_at: datetime | None
+    seed_sha256: str | None
+
+
+def _finished_seeds(store: Store, current: Current) -> dict[tuple[object, ...], _Finished]:
+    """What was last committed for each seed URI, recipe and variant."""
+    columns = ["seed_uri", "recipe", "variant", "created_at", "seed_sha256"]
+    finished: dict[tuple[object, ...], _Finished] = {}
+    for row in worlds_of(store, current, columns).to_pylist():
         seed = (row["seed_uri"], row["recipe"], row["variant"])
-        if seed not in finished or _is_later(row["created_at"], finished[seed]):
-            finished[seed] = row["created_at"]
+        if seed not in finished or _is_later(row["created_at"], finished[seed].created_at):
+            finished[seed] = _Finished(row["created_at"], row["seed_sha256"])
     return finished
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from pathlib import Path
 
@@ -47,6 +46,6 @@ def fault_recipe() -> Recipe:
 
 @pytest.fixture
 def model_path(monkeypatch) -> str:
-    """Makes tests/models importable here and on workers; the value is a worker's import path."""
+    """Makes tests/models importable here; the value goes to workers."""
     monkeypatch.syspath_prepend(str(MODELS))
-    return f"{REPOSITORY}{os.pathsep}{MODELS}"
+    return str(MODELS)

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from concurrent.futures import wait
+from pathlib import Path
 
 import psutil
 import pytest
@@ -21,6 +22,7 @@ from tasks.plan import Request, make_plan
 from tasks.pool import RayPool, RaySettings
 from tasks.worker_config import WorkerConfig
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 POLICY = RetryPolicy(backoff_s=0.05)
 
 
@@ -45,7 +47,7 @@ def batch(tmp_path, make_seeds, fault_recipe, model_path):
         else:
             pool = RayPool(
                 config,
-                RaySettings(num_workers=workers, world_deadline_s=deadline_s, factory_root=model_path),
+                RaySettings(num_workers=workers, world_deadline_s=deadline_s, factory_root=str(REPOSITORY), model_path=model_path),
                 ledger,
             )
         with pool:
@@ -120,7 +122,7 @@ def test_workers_killed_at_random_lose_nothing(tmp_path, make_seeds, fault_recip
     config = WorkerConfig(recipe=fault_recipe, out_url=store.root, run_id="run")
     # Each kill is a death of whatever world was there; the cap is raised because here the machine is at fault.
     ledger = Ledger(policy=RetryPolicy(max_deaths=5, backoff_s=0.05))
-    with RayPool(config, RaySettings(num_workers=2, factory_root=model_path), ledger) as pool:
+    with RayPool(config, RaySettings(num_workers=2, factory_root=str(REPOSITORY), model_path=model_path), ledger) as pool:
         futures = [pool.submit(spec) for spec in plan.specs()]
         for _ in range(3):
             time.sleep(1.5)
