@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TypeVar
@@ -96,7 +96,7 @@ class SeedDigestCache:
             for start in range(0, len(uris), _VARIABLES):
                 some = list(uris[start : start + _VARIABLES])
                 marks = ",".join("?" * len(some))
-                statement = f"SELECT uri, size, stamp, sha256 FROM digests WHERE uri IN ({marks})"  # noqa: S608
+                statement = f"SELECT uri, size, stamp, sha256 FROM digests WHERE uri IN ({marks})"
                 rows |= {uri: (size, stamp, sha256) for uri, size, stamp, sha256 in database.execute(statement, some)}
             return rows
 

@@ -172,7 +172,7 @@ def test_ten_thousand_commits_are_compacted_quickly(tmp_path, sample):
     sample.commit_worlds(store, range(10_000))
     start = time.process_time()
     ref = compact(store)
-    assert ref.num_worlds == len([i for i in store.list(COMMITS)]) == 10_000
+    assert ref.num_worlds == len(list(store.list(COMMITS))) == 10_000
     assert time.process_time() - start < 25.0
     start = time.process_time()
     read_commits(store, sorted(committed_ids(store)))

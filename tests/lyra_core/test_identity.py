@@ -139,7 +139,7 @@ def test_files_are_digested_from_paths_urls_and_stores(tmp_path):
     (tmp_path / "x").write_bytes(b"seed")
     assert digest_file(tmp_path / "x") == digest_file(f"file://{tmp_path}/x") == SEED == digest_bytes(b"seed")
     assert digest_file("x", open_store(tmp_path)) == SEED
-    with pytest.raises(StoreError, match="cannot read .*nowhere"):
+    with pytest.raises(StoreError, match=r"cannot read .*nowhere"):
         digest_file(tmp_path / "nowhere")
 
 

@@ -37,7 +37,7 @@ VALUES = {
     "int64": st.integers(-(2**63), 2**63 - 1),
     "float": float32,
     "double": double,
-    "timestamp": st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)),
+    "timestamp": st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
     "list<string>": st.lists(text, max_size=3).map(tuple),
     "list<float>[3]": st.tuples(float32, float32, float32),
     "list<double>[16]": st.tuples(*[double] * 16),
@@ -96,7 +96,7 @@ def test_every_column_says_what_it_means(cls):
 
 
 def test_required_columns_are_missed():
-    with pytest.raises(CatalogError, match="a row of frames lacks a required column.*w2c"):
+    with pytest.raises(CatalogError, match=r"a row of frames lacks a required column.*w2c"):
         FrameRecord.from_row({"world_id": "a", "frame": 0, "t_s": 0.0, "K": [0.0] * 9})
 
 

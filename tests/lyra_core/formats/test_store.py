@@ -58,7 +58,7 @@ def test_nothing_is_there_before_it_is_written(store):
     assert list(store.list()) == []
     with pytest.raises(StoreError, match="no such object"):
         store.size("a/b")
-    with pytest.raises(StoreError, match="cannot read .*a/b.*does not exist"):
+    with pytest.raises(StoreError, match=r"cannot read .*a/b.*does not exist"):
         store.read_bytes("a/b")
     store.delete("a/b")
     store.put_bytes("a/b", b"")
@@ -146,7 +146,7 @@ class _Careless(RemoteStore):
 def test_stores_that_ignore_conditions_are_refused():
     store = _Careless("memory://careless", {})
     assert not store.supports_conditional_create()
-    with pytest.raises(StoreError, match="ignores conditional writes.*committed twice"):
+    with pytest.raises(StoreError, match=r"ignores conditional writes.*committed twice"):
         store.require_conditional_create()
 
 
@@ -273,7 +273,7 @@ def test_a_killed_upload_leaves_all_or_nothing(kind, tmp_path, request):
     assert {i.key for i in store.list()} <= {"warm", "big"}
     if kind == "path":
         store.sweep(older_than_s=0.0)
-        assert not [p for p in (tmp_path / "root").rglob(".lyra-*")]
+        assert not list((tmp_path / "root").rglob(".lyra-*"))
 
 
 def _create_all(url: str, options: dict, keys: list[str], barrier, results) -> None:
