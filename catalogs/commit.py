@@ -43,9 +43,7 @@ class Commit:
     frames: tuple[FrameRecord, ...]
 
 
-def commit(
-    store: Store, record: WorldRecord, frames: Sequence[FrameRecord] | None = None
-) -> CommitOutcome:
+def commit(store: Store, record: WorldRecord, frames: Sequence[FrameRecord] | None = None) -> CommitOutcome:
     """Make a world exist, once its payloads are in the store.
 
     Raises:
@@ -57,9 +55,7 @@ def commit(
         return CommitOutcome.EXISTS
     foreign = {frame.world_id for frame in frames or ()} - {record.world_id}
     if foreign:
-        raise CatalogError(
-            f"world {record.world_id} cannot be committed with frames of {sorted(foreign)}"
-        )
+        raise CatalogError(f"world {record.world_id} cannot be committed with frames of {sorted(foreign)}")
     _require_payloads(store, record)
     created = store.create(key, _encode(record, frames or ()))
     return CommitOutcome.CREATED if created else CommitOutcome.EXISTS
@@ -74,11 +70,7 @@ def committed_ids(store: Store) -> set[str]:
     """The ids of all worlds, by listing; nothing is read."""
 
     def below(digit: str) -> list[str]:
-        return [
-            info.key[-40:-8]
-            for info in store.list(f"{COMMITS}{digit}")
-            if info.key.endswith(".parquet")
-        ]
+        return [info.key[-40:-8] for info in store.list(f"{COMMITS}{digit}") if info.key.endswith(".parquet")]
 
     with ThreadPoolExecutor(_THREADS) as pool:
         return {world_id for ids in pool.map(below, "0123456789abcdef") for world_id in ids}
@@ -105,10 +97,12 @@ def read_commits(store: Store, world_ids: Iterable[str]) -> tuple[pa.Table, pa.T
     """
     import pyarrow as pa
 
+    # Threads overlap the waiting of the reads; decoding is one thread's work under the interpreter's lock.
     with ThreadPoolExecutor(_THREADS) as pool:
-        rows = list(pool.map(lambda world_id: _read_row(store, world_id), world_ids))
+        found = pool.map(lambda world_id: (world_id, _read(store, world_id)), world_ids)
+        rows = [_decode(store, world_id, data) for world_id, data in found]
     packed = pa.concat_tables(rows) if rows else _commit_schema().empty_table()
-    records = [WorldRecord.from_json(text).to_row() for text in packed["world"].to_pylist()]
+    records = [WorldRecord.row_from_json(text) for text in packed["world"].to_pylist()]
     return pa.Table.from_pylist(records, schema=arrow_schema(WorldRecord)), _frames_of(packed)
 
 
@@ -133,10 +127,7 @@ def _commit_schema() -> pa.Schema:
 
     frame = pa.struct([f for f in arrow_schema(FrameRecord) if f.name != "world_id"])
     worlds = arrow_schema(WorldRecord)
-    plain = [
-        worlds.field(name)
-        for name in ("world_id", "schema_version", "run_id", "attempt", "accepted")
-    ]
+    plain = [worlds.field(name) for name in ("world_id", "schema_version", "run_id", "attempt", "accepted")]
     return pa.schema(
         [f.remove_metadata() for f in plain]
         + [pa.field("world", pa.string(), nullable=False), pa.field("frames", pa.list_(frame))]
@@ -150,8 +141,7 @@ def _encode(record: WorldRecord, frames: Sequence[FrameRecord]) -> bytes:
     row = {name: getattr(record, name, None) for name in _commit_schema().names}
     row["world"] = record.to_json()
     row["frames"] = [
-        {f.name: getattr(frame, f.name) for f in fields(frame) if f.name != "world_id"}
-        for frame in frames
+        {f.name: getattr(frame, f.name) for f in fields(frame) if f.name != "world_id"} for frame in frames
     ]
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -164,21 +154,29 @@ def _encode(record: WorldRecord, frames: Sequence[FrameRecord]) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def _read_row(store: Store, world_id: str) -> pa.Table:
+def _read(store: Store, world_id: str) -> bytes:
+    try:
+        return store.read_bytes(commit_key(world_id))
+    except StoreError as error:
+        if store.exists(commit_key(world_id)):
+            raise
+        raise CatalogError(f"world {world_id} is not committed in {store.root}") from error
+
+
+def _decode(store: Store, world_id: str, data: bytes) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    key = commit_key(world_id)
+    schema = _commit_schema()
     try:
-        table = pq.ParquetFile(pa.BufferReader(store.read_bytes(key))).read(use_threads=False)
-        table = table.select(_commit_schema().names).cast(_commit_schema())
-    except (pa.ArrowException, KeyError, ValueError) as error:
-        raise CatalogError(f"the commit {store.uri(key)} cannot be read: {error}") from error
-    except StoreError as error:
-        raise CatalogError(f"world {world_id} is not committed in {store.root}: {error}") from error
+        table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+        if table.schema != schema:
+            table = table.select(schema.names).cast(schema)
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise CatalogError(f"the commit {store.uri(commit_key(world_id))} cannot be read: {error}") from error
     if table.num_rows != 1 or table["world_id"][0].as_py() != world_id:
         raise CatalogError(
-            f"the commit {store.uri(key)} should hold one row of its world, and does not"
+            f"the commit {store.uri(commit_key(world_id))} should hold the one row of its world, and does not"
         )
     return table
 
@@ -191,7 +189,5 @@ def _frames_of(packed: pa.Table) -> pa.Table:
     flat = pc.list_flatten(frames)
     worlds = packed["world_id"].combine_chunks().take(pc.list_parent_indices(frames))
     schema = arrow_schema(FrameRecord)
-    columns = [
-        worlds if name == "world_id" else pc.struct_field(flat, name) for name in schema.names
-    ]
+    columns = [worlds if name == "world_id" else pc.struct_field(flat, name) for name in schema.names]
     return pa.Table.from_arrays(columns, schema=schema)
