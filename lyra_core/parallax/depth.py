@@ -145,6 +145,9 @@ def sky_mask(color: Float[Tensor, "3 h w"]) -> Bool[Tensor, "h w"]:
     bright = (luma > 0.78) & (blue > 0.5 * red) & (near_sky > 0.2)
     sky = flood(sky | bright | (near_sky > 0.8) & bluish, sky)
     sky = _behind_bars(color, allowed, sky)
+    # Lattices, twigs and pairs of cables move as one thing, with the sky seen through them.
+    reach = max(1, width // 100)
+    sky = local_max(local_min(sky.float(), reach), reach) > 0.5
     enough = sky.float().mean() >= MIN_SKY_SHARE
     enough &= sky[: max(2, height // 60)].float().mean() >= MIN_SKY_TOP_SHARE
     return sky if bool(enough) else torch.zeros_like(sky)
@@ -181,12 +184,15 @@ def _ground(color: Tensor, sky: Tensor, focal_px: float) -> _Ground:
     lowest = torch.where(sky, rows, -1).amax(0).float()
     skyline = float(lowest[lowest >= 0].quantile(0.7).clamp(0.1 * height, 0.9 * height))
     # A level plane EYE_HEIGHT_M below the camera: 1/z = (row - horizon) / (focal * height).
+    foot = _foot_row(color, sky, skyline)
+    # A camera that shows little ground looks up: what it shows lies far, not under its feet.
+    level = min(1.0, (height - foot) / (0.3 * height))
     return _Ground(
         skyline_row=skyline,
-        foot_row=_foot_row(color, sky, skyline),
+        foot_row=foot,
         far_disparity=1.0 / FAR_M,
         foot_disparity=1.0 / BACKDROP_FOOT_M,
-        slope=1.0 / (focal_px * EYE_HEIGHT_M),
+        slope=level / (focal_px * EYE_HEIGHT_M),
     )
 
 
@@ -226,7 +232,7 @@ def _standing(color: Tensor, sky: Tensor, ground: _Ground, rows: Tensor) -> Tens
     right = torch.zeros(count).scatter_reduce(0, flat, columns, "amax")
     left = torch.full((count,), 1e9).scatter_reduce(0, flat, columns, "amin")
     tall = (bottom - top + 1) / (right - left + 1)
-    upright = ((tall - 0.7) / 0.8).clamp(0.0, 1.0)
+    upright = ((tall - 0.5) / 0.5).clamp(0.0, 1.0)
     # What spans most of the picture is ground or backdrop, however tall.
     upright = torch.where(right - left > 0.6 * width, 0.0, upright)[flat].view(height, width)
     own = ground.disparity(rows)

@@ -16,9 +16,18 @@ from lyra_core.gaussians.jit import jit
 
 def box_mean(picture: Float[Tensor, "c h w"], radius: int) -> Float[Tensor, "c h w"]:
     """Mean over a square window, borders counted with the pixels that exist."""
-    size = 2 * radius + 1
-    across = F.avg_pool2d(picture[None], (1, size), 1, (0, radius), count_include_pad=False)
-    return F.avg_pool2d(across, (size, 1), 1, (radius, 0), count_include_pad=False)[0]
+    # Running sums cost the same for any radius; float64, or their differences would lose digits.
+    sums = F.pad(picture.double().cumsum(2).cumsum(1), (1, 0, 1, 0))
+    top, bottom = _window(picture.shape[1], radius)
+    left, right = _window(picture.shape[2], radius)
+    rows = sums[:, bottom] - sums[:, top]
+    total = rows[:, :, right] - rows[:, :, left]
+    return (total / ((bottom - top)[:, None] * (right - left))).to(picture.dtype)
+
+
+def _window(size: int, radius: int) -> tuple[Tensor, Tensor]:
+    index = torch.arange(size)
+    return (index - radius).clamp(min=0), (index + radius + 1).clamp(max=size)
 
 
 def local_max(picture: Float[Tensor, "h w"], radius: int) -> Float[Tensor, "h w"]:

@@ -199,53 +199,52 @@ def _mirror(index: Tensor, size: int) -> Tensor:
     return torch.where(index < 0, inwards, torch.where(index >= size, size - 1 - inwards, index))
 
 
-def _extended_depth(depth: Tensor, margin: int) -> Tensor:
-    """Depth beyond the borders: the border's own, evened out along it, the ground coming nearer downwards."""
+def _pool(picture: Tensor, stride: int) -> Tensor:
+    pad = (0, -picture.shape[2] % stride, 0, -picture.shape[1] % stride)
+    return F.avg_pool2d(F.pad(picture[None], pad, mode="replicate"), stride)[0]
+
+
+def _extended_inverse_depth(depth: Tensor, margin: int, stride: int) -> Tensor:
+    """1/depth beyond the borders: the border's own, evened out along it, the ground coming nearer downwards."""
     height, width = depth.shape
     inverse = depth.reciprocal()
-    band = max(2, width // 40)
-    frame = F.pad(inverse[None, None], (margin,) * 4, mode="replicate")[0]
-    known = torch.zeros_like(frame[0], dtype=torch.bool)
-    known[margin : margin + height, margin : margin + width] = True
+    frame = _pool(F.pad(inverse[None, None], (margin,) * 4, mode="replicate")[0], stride)
+    band = max(1, width // 40 // stride)
     smooth = box_mean(box_mean(frame, band), band)[0]
     bottom = inverse[-max(2, height // 6) :].median(1).values
     slope = ((bottom[-1] - bottom[0]) / len(bottom)).clamp(min=0.0)
-    below = torch.arange(1, margin + 1).float()
-    # The ground cannot come nearer than a third of the lowest row's distance: under the feet it turns away.
-    rise = (slope * below).clamp(max=2.0 * float(bottom[-1]))
-    smooth[margin + height :] += rise[:, None]
-    return torch.where(known, frame[0], smooth).clamp(min=1.0 / SKY_DEPTH_M).reciprocal()
+    below = -margin + (torch.arange(smooth.shape[0]) + 0.5) * stride - height
+    # The ground cannot come nearer than a third of the lowest row's distance: underfoot it turns away.
+    rise = (slope * below.clamp(min=0.0)).clamp(max=2.0 * float(bottom[-1]))
+    return (smooth + rise[:, None]).clamp(min=1.0 / SKY_DEPTH_M)
 
 
 def _around(color: Tensor, depth: Tensor, K: Tensor) -> tuple[Samples, Tensor]:
-    """Surroundings of the picture: mirrored, ever softer outwards; also the widest canvas for the dome."""
+    """Surroundings of the picture, mirrored and ever softer outwards; also the widest canvas, for the dome."""
     height, width = depth.shape
     rings = []
     canvas = color
     inner = 0
     for share, stride in ((NEAR_MARGIN, NEAR_STRIDE), (FAR_MARGIN, FAR_STRIDE)):
         margin = round(share * width / stride) * stride
-        mirrored = _extend(color, margin)
-        blurred = box_mean(box_mean(mirrored, width // 16), width // 16)
-        rows = torch.arange(-margin, height + margin).float()[:, None]
-        columns = torch.arange(-margin, width + margin).float()
-        outside = torch.maximum(
-            torch.maximum(-rows, rows - height + 1), torch.maximum(-columns, columns - width + 1)
-        ).clamp(min=0.0)
-        soft = ((outside - 0.03 * width) / (0.5 * width)).clamp(0.0, 1.0)
-        canvas = mirrored * (1.0 - 0.85 * soft) + blurred * 0.85 * soft
-        far_depth = _extended_depth(depth, margin)
-        pad = (-canvas.shape[2] % stride, -canvas.shape[1] % stride)
-        coarse = F.avg_pool2d(F.pad(canvas[None], (0, pad[0], 0, pad[1]), mode="replicate"), stride)[0]
-        inverse = F.pad(far_depth.reciprocal()[None, None], (0, pad[0], 0, pad[1]), mode="replicate")
-        coarse_depth = F.avg_pool2d(inverse, stride)[0, 0].reciprocal()
-        x = -margin + (torch.arange(coarse.shape[2]) + 0.5) * stride
-        y = (-margin + (torch.arange(coarse.shape[1]) + 0.5) * stride)[:, None]
-        covered = (x > -inner) & (x < width + inner) & (y > -inner) & (y < height + inner)
-        opacity = torch.full_like(coarse_depth, 0.99)
+        mirrored = _pool(_extend(color, margin), stride)
+        radius = max(1, width // 16 // stride)
+        blurred = box_mean(box_mean(mirrored, radius), radius)
+        x = -margin + (torch.arange(mirrored.shape[2]) + 0.5) * stride
+        y = (-margin + (torch.arange(mirrored.shape[1]) + 0.5) * stride)[:, None]
+        outside = torch.maximum(torch.maximum(-y, y - height), torch.maximum(-x, x - width))
+        soft = 0.85 * ((outside - 0.03 * width) / (0.5 * width)).clamp(0.0, 1.0)
+        canvas = mirrored * (1.0 - soft) + blurred * soft
+        ring_depth = _extended_inverse_depth(depth, margin, stride).reciprocal()
         rings.append(
             _plane_samples(
-                coarse, coarse_depth, opacity, K, where=~covered, origin=(-margin, -margin), stride=stride
+                canvas,
+                ring_depth,
+                torch.full_like(ring_depth, 0.99),
+                K,
+                where=outside >= inner,
+                origin=(-margin, -margin),
+                stride=stride,
             )
         )
         inner = margin
@@ -261,41 +260,42 @@ def _dome(canvas: Tensor, depth: Tensor, K: Tensor) -> Samples:
     """All other directions, so that no path ends in nothing: the canvas mirrored around, soft, far away."""
     fx, fy, cx, cy = (float(K[i, j]) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
     height, width = depth.shape
-    margin = (canvas.shape[2] - width) // 2
+    margin = round(FAR_MARGIN * width / FAR_STRIDE) * FAR_STRIDE
     across = math.atan((cx + margin) / fx)
     up = math.atan((cy + margin) / fy)
     elevation = torch.arange(-math.pi / 2 + DOME_STEP_RAD / 2, math.pi / 2, DOME_STEP_RAD)
     azimuth = torch.arange(-math.pi, math.pi, DOME_STEP_RAD)
-    # Rows near the poles need fewer samples.
     grid_e, grid_a = torch.meshgrid(elevation, azimuth, indexing="ij")
+    # Rows near the poles need fewer samples.
     spacing = (1.0 / torch.cos(grid_e)).floor().clamp(1.0, 64.0)
     keep = (torch.arange(len(azimuth)).expand_as(grid_a) % spacing) == 0
-    inside = 0.97
-    hidden = (grid_a.abs() < across * inside) & (
-        (torch.tan(grid_e) / torch.cos(grid_a)).abs() < math.tan(up) * inside
-    ) & (grid_a.abs() < math.pi / 2)
-    keep &= ~hidden
     e, a, wide = grid_e[keep], grid_a[keep], spacing[keep]
-    rays = torch.stack([torch.sin(a) * torch.cos(e), torch.sin(e), torch.cos(a) * torch.cos(e)], 1)
-    # A triangle wave of the azimuth: turning round shows the picture mirrored, without a seam.
-    folded = across - ((a.abs() - across).remainder(4 * across) - 2 * across).abs() + across
-    folded = torch.where(a.abs() <= across, a.abs(), (folded - across).clamp(-across, across)) * a.sign()
-    x = (torch.tan(folded) * fx + cx + margin) / canvas.shape[2]
-    y = (torch.tan(e.clamp(-up, up)) * fy + cy + margin) / canvas.shape[1]
-    soft = box_mean(box_mean(canvas, width // 8), width // 8)
+    # Mirrored to and fro in azimuth: turning round shows the picture again, without a seam.
+    turn = a.abs().remainder(4 * across)
+    folded = torch.where(turn > 2 * across, 4 * across - turn, turn)
+    folded = torch.where(folded > across, 2 * across - folded, folded) * a.sign()
+    x = (torch.tan(folded) * fx + cx + margin) / (width + 2 * margin)
+    tangent = torch.tan(e.clamp(-up, up)) / torch.cos(folded)
+    y = (tangent * fy + cy + margin) / (height + 2 * margin)
+    radius = max(1, width // 10 // FAR_STRIDE)
+    soft = box_mean(box_mean(canvas, radius), radius)
     at = torch.stack([x, y], 1)[None, None].float() * 2.0 - 1.0
-    color = F.grid_sample(soft[None], at, mode="bilinear", padding_mode="border", align_corners=False)
-    radius = _dome_radius(e, depth, fy, cy)
-    step = DOME_STEP_RAD * radius[:, None]
+    color = F.grid_sample(soft[None], at, padding_mode="border", align_corners=False)[0, :, 0].T
+    # Inside the picture's own cone the dome lies behind everything: the last backstop.
+    inside = (a.abs() < 0.97 * across) & ((torch.tan(e) / torch.cos(a)).abs() < 0.97 * math.tan(up))
+    inside &= a.abs() < math.pi / 2
+    radius = torch.where(inside, 1.3 * SKY_DEPTH_M, _dome_radius(e, depth, fy, cy))
+    rays = torch.stack([torch.sin(a) * torch.cos(e), torch.sin(e), torch.cos(a) * torch.cos(e)], 1)
     right = torch.stack([torch.cos(a), torch.zeros_like(a), -torch.sin(a)], 1)
     down = torch.linalg.cross(rays, right)
+    step = DOME_STEP_RAD * radius[:, None]
     return Samples(
         rays=rays.float(),
         distance_m=radius.float(),
-        color=color[0, :, 0].T.contiguous(),
+        color=color.contiguous(),
         opacity=torch.full((len(a),), 0.999),
         axis_u=(right * step * (wide * torch.cos(e))[:, None]).float(),
-        axis_v=(down * step).float(),
+        axis_v=(-down * step).float(),
     )
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra_core.gaussians.rasterize import Rasterizer
+from lyra_core.parallax.filters import local_max, local_min
 from lyra_core.parallax.layers import Layers, Samples
 from lyra_core.values import Gaussians
 
@@ -89,10 +90,12 @@ def _sharpen(
     """Add to each seen splat what its pixel lacks, a few times (van Cittert 1931): splatting blurs, this undoes it."""
     height, width = image.shape[:2]
     sh = gaussians.sh.clone()
+    # Colours stay near those around them, or outlines would ring when they move.
+    low = torch.stack([local_min(c, 1) for c in image.unbind(2)], 2).reshape(num_seen, 3) - 0.06
+    high = torch.stack([local_max(c, 1) for c in image.unbind(2)], 2).reshape(num_seen, 3) + 0.06
     for _ in range(SHARPENING_PASSES):
         drawn = Rasterizer(replace(gaussians, sh=sh)).draw(world_to_cam, intrinsics, height, width)
         missing = (image - drawn.color).reshape(num_seen, 3)
-        # Colours may leave 0..1 by a little, or single dark pixels would ring when seen enlarged.
-        color = (sh[:num_seen, 0] * SH_C0 + 0.5 + missing).clamp(-0.15, 1.15)
+        color = torch.clamp(sh[:num_seen, 0] * SH_C0 + 0.5 + missing, low, high)
         sh[:num_seen, 0] = (color - 0.5) / SH_C0
     return replace(gaussians, sh=sh)
