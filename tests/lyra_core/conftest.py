@@ -1,4 +1,4 @@
-"""Where the golden files lie."""
+"""Fixtures of the library's tests."""
 
 import os
 from pathlib import Path

@@ -1,0 +1,106 @@
+"""Remembers digests of seed files between plans, so that planning a million seeds twice reads them once."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from lyra_core.errors import LyraWarning
+
+# A file changed within the clock's granularity keeps its stamp, so a digest taken right after a change proves little.
+_SETTLED_NS = 2_000_000_000
+
+
+class SeedDigestCache:
+    """SHA-256 by (URI, size, stamp), where the stamp is an etag or a modification time.
+
+    Any number of processes may share one cache file. A damaged or unusable file costs time, not correctness: the
+    cache warns once and then remembers nothing.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._usable = True
+
+    def digest(self, uri: str, size: int, stamp: str, compute: Callable[[], str]) -> str:
+        """The remembered digest, or the computed one, which is then remembered."""
+        found = self.get(uri, size, stamp)
+        if found is None:
+            found = compute()
+            self.put(uri, size, stamp, found)
+        return found
+
+    def get(self, uri: str, size: int, stamp: str) -> str | None:
+        """The digest of a file seen before with this size and stamp, or None."""
+        row = self._run(
+            "SELECT sha256 FROM digests WHERE uri = ? AND size = ? AND stamp = ?",
+            (uri, size, stamp),
+        )
+        return str(row[0]) if row else None
+
+    def put(self, uri: str, size: int, stamp: str, sha256: str) -> None:
+        """Remember a digest; one URI has one entry."""
+        self._run("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", (uri, size, stamp, sha256))
+
+    def digest_file(self, uri: str) -> str:
+        """The digest of a local file or an object at any fsspec URL, read only if it changed.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        from lyra_core.identity import digest_file
+
+        found = _stat(uri)
+        if found is None:
+            return digest_file(uri)
+        size, stamp = found
+        return self.digest(uri, size, stamp, lambda: digest_file(uri))
+
+    def _run(self, statement: str, values: tuple[str | int, ...]) -> tuple[object, ...] | None:
+        if not self._usable:
+            return None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.closing(sqlite3.connect(self.path, timeout=30.0)) as database, database:
+                database.execute(
+                    "CREATE TABLE IF NOT EXISTS digests "
+                    "(uri TEXT PRIMARY KEY, size INTEGER, stamp TEXT, sha256 TEXT) WITHOUT ROWID"
+                )
+                row: tuple[object, ...] | None = database.execute(statement, values).fetchone()
+                return row
+        except (sqlite3.Error, OSError) as error:
+            self._usable = False
+            warnings.warn(
+                f"the seed digest cache {self.path} cannot be used ({error}) and is ignored; "
+                "delete it to have it built again",
+                LyraWarning,
+                stacklevel=3,
+            )
+            return None
+
+
+def _stat(uri: str) -> tuple[int, str] | None:
+    """Size and stamp, or None where they cannot be trusted to tell a change."""
+    if "://" not in uri or uri.startswith(("file://", "local://")):
+        try:
+            found = Path(uri.partition("://")[2] or uri).stat()
+        except OSError:
+            return None
+        if time.time_ns() - found.st_mtime_ns < _SETTLED_NS:
+            return None
+        return found.st_size, str(found.st_mtime_ns)
+    from lyra_core.errors import StoreError
+    from lyra_core.formats.store import open_store
+
+    folder, _, name = uri.rpartition("/")
+    try:
+        info = open_store(folder).info(name)
+    except StoreError:
+        return None
+    if info is None or not (info.etag or info.mtime_ns):
+        return None
+    return info.bytes, info.stamp
