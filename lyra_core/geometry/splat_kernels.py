@@ -1,11 +1,13 @@
-"""Compiled loops behind the forward warp on CPU: same numbers as the torch path, in the same order, a target per thread.
+"""Compiled loops behind the forward warp on CPU: the numbers of the torch path, in its order, a target a thread.
 
-Each target image is accumulated by one thread, pixel after pixel, so the result does not depend on the number of threads.
+Each target image is accumulated by one thread, pixel after pixel, so the result is the same for any number of threads.
 Arithmetic is float32 without contraction or reassociation (no fastmath), like the torch path it stands in for.
 The kernels carry no shape annotations because numba compiles them; lyra_core.geometry.warp annotates their callers.
 
 Legend: s sources (1 or b), v views, n pixels, c channels, b targets.
 """
+# mypy: disable-error-code="no-untyped-def"
+# ruff: noqa: ANN001, ANN201
 
 from __future__ import annotations
 
@@ -24,30 +26,15 @@ _MAX_EXPONENT = np.float32(80.0)
 
 
 @jit(inline="always")
-def _to_camera(world_to_cam, x, y, z):  # noqa: ANN001
-    cam_x = (
-        world_to_cam[0, 0] * x
-        + world_to_cam[0, 1] * y
-        + world_to_cam[0, 2] * z
-        + world_to_cam[0, 3]
-    )
-    cam_y = (
-        world_to_cam[1, 0] * x
-        + world_to_cam[1, 1] * y
-        + world_to_cam[1, 2] * z
-        + world_to_cam[1, 3]
-    )
-    cam_z = (
-        world_to_cam[2, 0] * x
-        + world_to_cam[2, 1] * y
-        + world_to_cam[2, 2] * z
-        + world_to_cam[2, 3]
-    )
+def _to_camera(world_to_cam, x, y, z):
+    cam_x = world_to_cam[0, 0] * x + world_to_cam[0, 1] * y + world_to_cam[0, 2] * z + world_to_cam[0, 3]
+    cam_y = world_to_cam[1, 0] * x + world_to_cam[1, 1] * y + world_to_cam[1, 2] * z + world_to_cam[1, 3]
+    cam_z = world_to_cam[2, 0] * x + world_to_cam[2, 1] * y + world_to_cam[2, 2] * z + world_to_cam[2, 3]
     return cam_x, cam_y, cam_z
 
 
 @jit(inline="always")
-def _to_image(intrinsics, x, y, z):  # noqa: ANN001
+def _to_image(intrinsics, x, y, z):
     image_x = intrinsics[0, 0] * x + intrinsics[0, 1] * y + intrinsics[0, 2] * z
     image_y = intrinsics[1, 0] * x + intrinsics[1, 1] * y + intrinsics[1, 2] * z
     image_z = intrinsics[2, 0] * x + intrinsics[2, 1] * y + intrinsics[2, 2] * z
@@ -55,7 +42,7 @@ def _to_image(intrinsics, x, y, z):  # noqa: ANN001
 
 
 @jit(parallel=True)
-def max_log_depth(points, mask, world_to_cam, intrinsics, only_valid, result):  # noqa: ANN001, ANN201
+def max_log_depth(points, mask, world_to_cam, intrinsics, only_valid, result):
     """Per target, the largest log(1 + Z) over source pixels; points [s v n 3], mask [s v n], result [b]."""
     sources, views, pixels = mask.shape
     for b in numba.prange(world_to_cam.shape[0]):
@@ -65,9 +52,7 @@ def max_log_depth(points, mask, world_to_cam, intrinsics, only_valid, result):  
             for i in range(pixels):
                 if only_valid and not mask[s, v, i]:
                     continue
-                x, y, z = _to_camera(
-                    world_to_cam[b], points[s, v, i, 0], points[s, v, i, 1], points[s, v, i, 2]
-                )
+                x, y, z = _to_camera(world_to_cam[b], points[s, v, i, 0], points[s, v, i, 1], points[s, v, i, 2])
                 _, _, depth = _to_image(intrinsics[b], x, y, z)
                 if depth > largest:
                     largest = depth
@@ -75,7 +60,7 @@ def max_log_depth(points, mask, world_to_cam, intrinsics, only_valid, result):  
 
 
 @jit(inline="always")
-def _add(canvas, row, column, height, width, values, depth, weight, pixel):  # noqa: ANN001
+def _add(canvas, row, column, height, width, values, depth, weight, pixel):
     # Rows and columns 0 and height+1, width+1 are the border that swallows what falls outside.
     if row < 1 or column < 1 or row > height or column > width:
         return
@@ -88,16 +73,16 @@ def _add(canvas, row, column, height, width, values, depth, weight, pixel):  # n
 
 
 @jit(parallel=True)
-def splat(  # noqa: ANN201
-    points,  # noqa: ANN001
-    mask,  # noqa: ANN001
-    values,  # noqa: ANN001
-    world_to_cam,  # noqa: ANN001
-    intrinsics,  # noqa: ANN001
-    normaliser,  # noqa: ANN001
-    height,  # noqa: ANN001
-    width,  # noqa: ANN001
-    result,  # noqa: ANN001
+def splat(
+    points,
+    mask,
+    values,
+    world_to_cam,
+    intrinsics,
+    normaliser,
+    height,
+    width,
+    result,
 ):
     """Accumulate weighted values, depth and weight; values [s v c n], result [b n c+2] zeros on entry."""
     sources, views, pixels = mask.shape
@@ -109,13 +94,11 @@ def splat(  # noqa: ANN201
             for i in range(pixels):
                 if not mask[s, v, i]:
                     continue
-                x, y, z = _to_camera(
-                    world_to_cam[b], points[s, v, i, 0], points[s, v, i, 1], points[s, v, i, 2]
-                )
+                x, y, z = _to_camera(world_to_cam[b], points[s, v, i, 0], points[s, v, i, 1], points[s, v, i, 2])
                 x, y, z = _to_image(intrinsics[b], x, y, z)
                 if z <= _ZERO:
                     continue
-                # Through the displacement and back, as the reference does: it rounds, and rounding opens or closes holes.
+                # Through the displacement and back, like the reference: it rounds, and rounding opens or closes holes.
                 grid_x, grid_y = np.float32(i % width), np.float32(i // width)
                 column = (x / (z + _EPS) - grid_x) + grid_x + _ONE
                 row = (y / (z + _EPS) - grid_y) + grid_y + _ONE

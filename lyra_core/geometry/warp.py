@@ -1,7 +1,7 @@
 """Moves what one camera saw to where another camera would see it: depth-weighted forward splatting.
 
-Softmax-like splatting after Niklaus and Liu, "Softmax Splatting for Video Frame Interpolation" (CVPR 2020), section 3.2, with
-a logarithmic depth importance; Lyra 2 conditions its video model on images and coordinates warped this way.
+Softmax-like splatting after Niklaus and Liu, "Softmax Splatting for Video Frame Interpolation" (CVPR 2020), section
+3.2, with a logarithmic depth importance; Lyra 2 conditions its video model on images and coordinates warped this way.
 
 Pixel coordinates here are INTEGERS at pixel centres (the centre of the top-left pixel is (0, 0)), because the released
 Lyra 2 weights were trained so; everywhere else in this project pixel centres lie at +0.5.
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional
 
 from lyra_core.errors import ConfigError, FrameError
 
@@ -33,11 +33,11 @@ class WarpConfig:
     """How source pixels are trusted and weighed.
 
     Attributes:
-        reliability: "range" refuses pixels whose 5x5 neighbourhood spans too much depth; "curvature" refuses those where
-            inverse depth bends, which keeps slanted planes.
+        reliability: "range" refuses pixels whose 5x5 neighbourhood spans too much depth; "curvature" refuses those
+            where inverse depth bends, which keeps slanted planes.
         reliability_threshold: relative; 0.05 for "range" and 0.04 for "curvature" are sound.
-        group_size: targets that share one depth normaliser, as the released weights were run (16); None gives each target
-            its own, taken over valid pixels only, so that a result does not depend on what it is computed together with.
+        group_size: targets that share one depth normaliser, as the released weights were run (16); None gives each
+            target its own, over valid pixels only, so that a result does not depend on what is computed beside it.
         num_targets_at_once: bounds the memory of the torch path; changes no number.
     """
 
@@ -89,26 +89,18 @@ class Warp:
     mask: Bool[Tensor, "b h w"]
 
 
-def transform(
-    matrix: Float[Tensor, "*#k 3 m"], points: Float[Tensor, "*#k h w 3"]
-) -> Float[Tensor, "*#k h w 3"]:
+def transform(matrix: Float[Tensor, "*#k 3 m"], points: Float[Tensor, "*#k h w 3"]) -> Float[Tensor, "*#k h w 3"]:
     """Apply 3x3 or 3x4 matrices to points, summing products left to right.
 
     The order of summation is fixed (no fused multiply-add, no matrix kernel) because a splat turns the last bit of a
     position into a visible hole or none.
     """
     columns = [matrix[..., None, None, :, i] for i in range(matrix.shape[-1])]
-    total = (
-        columns[0] * points[..., 0:1]
-        + columns[1] * points[..., 1:2]
-        + columns[2] * points[..., 2:3]
-    )
+    total = columns[0] * points[..., 0:1] + columns[1] * points[..., 1:2] + columns[2] * points[..., 2:3]
     return total + columns[3] if len(columns) == 4 else total
 
 
-def pixel_grid(
-    height: int, width: int, device: torch.device | str = "cpu"
-) -> Float[Tensor, "h w 3"]:
+def pixel_grid(height: int, width: int, device: torch.device | str = "cpu") -> Float[Tensor, "h w 3"]:
     """Homogeneous integer pixel coordinates (x, y, 1)."""
     y, x = torch.meshgrid(
         torch.arange(height, dtype=torch.float32, device=device),
@@ -146,17 +138,15 @@ def project(
     return transform(intrinsics, transform(world_to_cam[..., :3, :], points))
 
 
-def is_reliable(
-    depth_m: Float[Tensor, "*k h w"], threshold: float = 0.05
-) -> Bool[Tensor, "*k h w"]:
+def is_reliable(depth_m: Float[Tensor, "*k h w"], threshold: float = 0.05) -> Bool[Tensor, "*k h w"]:
     """Valid pixels whose 5x5 neighbourhood varies by less than `threshold` of its mean depth.
 
     The mean counts the zeros of the padding, as the released model does.
     """
     depth = depth_m.reshape(-1, 1, *depth_m.shape[-2:])
-    largest = F.max_pool2d(depth, 5, stride=1, padding=2)
-    smallest = -F.max_pool2d(-depth, 5, stride=1, padding=2)
-    mean = F.avg_pool2d(depth, 5, stride=1, padding=2)
+    largest = functional.max_pool2d(depth, 5, stride=1, padding=2)
+    smallest = -functional.max_pool2d(-depth, 5, stride=1, padding=2)
+    mean = functional.avg_pool2d(depth, 5, stride=1, padding=2)
     flat = (largest - smallest) / (mean + 1e-6) < threshold
     return flat.reshape(depth_m.shape) & (depth_m > 0)
 
@@ -178,14 +168,10 @@ def _second_difference(x: Tensor, dim: int) -> Tensor:
     if x.shape[dim] < 3:
         return torch.zeros_like(x)
     inner = x.diff(n=2, dim=dim).abs()
-    return torch.cat(
-        [inner.narrow(dim, 0, 1), inner, inner.narrow(dim, inner.shape[dim] - 1, 1)], dim=dim
-    )
+    return torch.cat([inner.narrow(dim, 0, 1), inner, inner.narrow(dim, inner.shape[dim] - 1, 1)], dim=dim)
 
 
-def reliability_mask(
-    depth_m: Float[Tensor, "*k h w"], config: WarpConfig
-) -> Bool[Tensor, "*k h w"]:
+def reliability_mask(depth_m: Float[Tensor, "*k h w"], config: WarpConfig) -> Bool[Tensor, "*k h w"]:
     """The configured reliability test."""
     test = is_reliable if config.reliability == "range" else is_smooth
     return test(depth_m, config.reliability_threshold)
@@ -207,8 +193,8 @@ def forward_warp(
 ) -> Warp:
     """Splat a source into target cameras of the same image size.
 
-    Every source pixel lands on its four neighbours with bilinear weights divided by exp(50 log(1+Z) / log(1+Zmax)): nearer
-    points win smoothly. Views of one source are accumulated together.
+    Every source pixel lands on its four neighbours with bilinear weights divided by exp(50 log(1+Z) / log(1+Zmax)):
+    nearer points win smoothly. Views of one source are accumulated together.
 
     Args:
         source: one source for all targets (s = 1) or one for each (s = b).
@@ -226,16 +212,12 @@ def forward_warp(
     """
     num_sources, num_targets = source.values.shape[0], target_world_to_cam.shape[0]
     if num_sources not in (1, num_targets):
-        raise FrameError(
-            f"a warp needs one source or one a target ({num_targets}), found {num_sources} sources"
-        )
+        raise FrameError(f"a warp needs one source or one a target ({num_targets}), found {num_sources} sources")
     depth = clean_depth(source.depth_m)
     mask = reliability_mask(depth, config)
     if source.mask is not None:
         mask = mask & source.mask
-    points = unproject(
-        torch.where(mask, depth, torch.zeros_like(depth)), source.world_to_cam, source.intrinsics
-    )
+    points = unproject(torch.where(mask, depth, torch.zeros_like(depth)), source.world_to_cam, source.intrinsics)
     use_numba = backend == "numba" or (backend == "auto" and depth.device.type == "cpu")
     scene = _Scene(source.values, points, mask, target_world_to_cam, target_intrinsics)
     largest = (_max_log_depth_numba if use_numba else _max_log_depth_torch)(scene, config)
@@ -251,15 +233,14 @@ def warp_flow(
     target_intrinsics: Float[Tensor, "b 3 3"],
     config: WarpConfig = FAITHFUL_WARP,
 ) -> Float[Tensor, "b v 2 h w"]:
-    """Displacement in pixels of every source pixel; those not carried follow the world origin, as in the warp itself."""
+    """Displacement in pixels of every source pixel; those not carried follow the world origin, as in the warp."""
     depth = clean_depth(source.depth_m)
     mask = reliability_mask(depth, config)
-    points = unproject(
-        torch.where(mask, depth, torch.zeros_like(depth)), source.world_to_cam, source.intrinsics
-    )
+    points = unproject(torch.where(mask, depth, torch.zeros_like(depth)), source.world_to_cam, source.intrinsics)
     image = project(points, target_world_to_cam[:, None], target_intrinsics[:, None])
     position = image[..., :2] / (image[..., 2:] + EPSILON)
-    grid = pixel_grid(*depth.shape[-2:], device=depth.device)[..., :2]
+    height, width = depth.shape[-2:]
+    grid = pixel_grid(height, width, depth.device)[..., :2]
     return (position - grid).movedim(-1, 2)
 
 
@@ -287,9 +268,7 @@ def _normalise(canvas: Tensor) -> Warp:
     landed = weight > 0
     safe = torch.where(landed, weight, torch.ones_like(weight))[..., None]
     mean = canvas[..., :-1] / safe
-    values = torch.where(
-        landed[..., None], mean[..., :-1], torch.full_like(mean[..., :-1], IMAGE_HOLE)
-    )
+    values = torch.where(landed[..., None], mean[..., :-1], torch.full_like(mean[..., :-1], IMAGE_HOLE))
     depth = torch.where(landed, mean[..., -1], torch.zeros_like(weight))
     return Warp(
         values=values.clamp(-1.0, 1.0).movedim(-1, 1).contiguous(),
@@ -303,9 +282,7 @@ def _max_log_depth_torch(scene: _Scene, config: WarpConfig) -> Tensor:
     for at in range(0, scene.world_to_cam.shape[0], config.num_targets_at_once):
         which = slice(at, at + config.num_targets_at_once)
         points = scene.points if scene.points.shape[0] == 1 else scene.points[which]
-        depth = project(points, scene.world_to_cam[which, None], scene.intrinsics[which, None])[
-            ..., 2
-        ].clamp(min=0)
+        depth = project(points, scene.world_to_cam[which, None], scene.intrinsics[which, None])[..., 2].clamp(min=0)
         if config.group_size is None:
             mask = scene.mask if scene.mask.shape[0] == 1 else scene.mask[which]
             depth = torch.where(mask, depth, torch.zeros_like(depth))
@@ -328,12 +305,10 @@ def _max_log_depth_numba(scene: _Scene, config: WarpConfig) -> Tensor:
     return result
 
 
-def _splat_numba(
-    scene: _Scene, normaliser: Tensor, chosen: list[int], config: WarpConfig
-) -> Tensor:  # noqa: ARG001
+def _splat_numba(scene: _Scene, normaliser: Tensor, chosen: list[int], config: WarpConfig) -> Tensor:  # noqa: ARG001
     from lyra_core.geometry.splat_kernels import splat
 
-    s, v, c, h, w = scene.values.shape
+    s, _, c, h, w = scene.values.shape
     pick = (lambda t: t[chosen]) if s > 1 else (lambda t: t)
     canvas = torch.zeros(len(chosen), h * w, c + 2)
     splat(
@@ -350,17 +325,13 @@ def _splat_numba(
     return canvas.view(len(chosen), h, w, c + 2)
 
 
-def _splat_torch(
-    scene: _Scene, normaliser: Tensor, chosen: list[int], config: WarpConfig
-) -> Tensor:
+def _splat_torch(scene: _Scene, normaliser: Tensor, chosen: list[int], config: WarpConfig) -> Tensor:
     """The same accumulation with tensor operations, a bounded number of targets at a time."""
     parts = []
     for at in range(0, len(chosen), config.num_targets_at_once):
         which = chosen[at : at + config.num_targets_at_once]
         shared = scene.values.shape[0] == 1
-        values, points, mask = (
-            t if shared else t[which] for t in (scene.values, scene.points, scene.mask)
-        )
+        values, points, mask = (t if shared else t[which] for t in (scene.values, scene.points, scene.mask))
         image = project(points, scene.world_to_cam[which, None], scene.intrinsics[which, None])
         parts.append(_accumulate(values, image, mask & (image[..., 2] > 0), normaliser[which]))
     return torch.cat(parts)
@@ -372,17 +343,13 @@ def _accumulate(values: Tensor, image: Tensor, mask: Tensor, normaliser: Tensor)
     c = values.shape[2]
     depth = image[..., 2]
     # A border of one pixel swallows everything that lands outside; it is cropped at the end.
-    # Positions go through the displacement and back, as the reference does: it rounds, and rounding opens or closes holes.
+    # Positions go through the displacement and back, like the reference: it rounds, and rounding opens or closes holes.
     grid = pixel_grid(h, w, values.device)
     column = (image[..., 0] / (depth + EPSILON) - grid[..., 0]) + grid[..., 0] + 1.0
     row = (image[..., 1] / (depth + EPSILON) - grid[..., 1]) + grid[..., 1] + 1.0
     left, right = column.floor().clamp(0, w + 1), column.ceil().clamp(0, w + 1)
     top, bottom = row.floor().clamp(0, h + 1), row.ceil().clamp(0, h + 1)
-    exponent = (
-        torch.log(1.0 + depth.clamp(min=0))
-        / (normaliser[:, None, None, None] + EPSILON)
-        * DEPTH_SHARPNESS
-    )
+    exponent = torch.log(1.0 + depth.clamp(min=0)) / (normaliser[:, None, None, None] + EPSILON) * DEPTH_SHARPNESS
     nearness = torch.exp(exponent.clamp(max=MAX_EXPONENT)) + EPSILON
     carried = torch.cat(
         [
@@ -395,9 +362,7 @@ def _accumulate(values: Tensor, image: Tensor, mask: Tensor, normaliser: Tensor)
     canvas = values.new_zeros(b, (h + 2) * (w + 2), c + 2)
     for rows, columns in ((top, left), (bottom, left), (top, right), (bottom, right)):
         proximity = (1.0 - (row - rows).abs()) * (1.0 - (column - columns).abs())
-        weight = torch.where(mask, proximity / nearness, torch.zeros_like(proximity)).reshape(
-            b, -1, 1
-        )
+        weight = torch.where(mask, proximity / nearness, torch.zeros_like(proximity)).reshape(b, -1, 1)
         cell = (rows * (w + 2) + columns).to(torch.int64).reshape(b, -1, 1)
         canvas.scatter_add_(1, cell.expand(-1, -1, c + 2), carried * weight)
     return canvas.view(b, h + 2, w + 2, c + 2)[:, 1:-1, 1:-1]

@@ -1,7 +1,8 @@
 """Tells the video model which pixel of which retrieved frame it is about to draw again.
 
-Every retrieved frame carries a canonical coordinate map (column, row, slot); the map is warped to the cameras to be generated,
-and the warped depth joins as a fourth channel. The network reads the maps through its attention queries and keys only.
+Every retrieved frame carries a canonical coordinate map (column, row, slot); the map is warped to the cameras to be
+generated, and the warped depth joins as a fourth channel. The network reads the maps through its attention queries and
+keys only.
 
 Legend: n retrieved frames, s spatial slots, b blocks (one a slot, best frame first), t frames, h w pixels, c channels.
 """
@@ -46,9 +47,7 @@ class CorrespondenceConfig:
 
     def __post_init__(self) -> None:
         if self.downsample < 1 or self.latent_stride % self.downsample:
-            raise ConfigError(
-                f"downsample must divide latent_stride={self.latent_stride}, found {self.downsample}"
-            )
+            raise ConfigError(f"downsample must divide latent_stride={self.latent_stride}, found {self.downsample}")
 
     @property
     def cell(self) -> int:
@@ -72,14 +71,10 @@ def canonical_coordinates(num_slots: int, height: int, width: int) -> Float[Tens
     return torch.stack([x, y, z], dim=1)
 
 
-def history_maps(
-    image_size: tuple[int, int], config: CorrespondenceConfig
-) -> Float[Tensor, "c s rows columns"]:
-    """What spatial history slots hold: their own coordinates in every block, the fourth channel -1 in the first block only."""
+def history_maps(image_size: tuple[int, int], config: CorrespondenceConfig) -> Float[Tensor, "c s rows columns"]:
+    """What spatial history slots hold: their own coordinates in every block; the fourth channel is -1 in the first."""
     blocks = config.num_blocks
-    coordinates = canonical_coordinates(blocks, *image_size)[
-        ..., :: config.downsample, :: config.downsample
-    ]
+    coordinates = canonical_coordinates(blocks, *image_size)[..., :: config.downsample, :: config.downsample]
     own = torch.cat([coordinates, torch.full_like(coordinates[:, :1], -1.0)], dim=1)
     other = torch.cat([coordinates, torch.ones_like(coordinates[:, :1])], dim=1)
     stacked = torch.cat([own, *[other] * (blocks - 1)], dim=1)
@@ -118,9 +113,7 @@ def generated_maps(
     maps = target_world_to_cam.new_full((blocks, CHANNELS, len(used), rows, columns), -1.0)
     maps[:, 3] = 1.0
     if views:
-        coordinates = canonical_coordinates(blocks, *image_size)[..., ::step, ::step].to(
-            maps.device
-        )
+        coordinates = canonical_coordinates(blocks, *image_size)[..., ::step, ::step].to(maps.device)
         first = blocks - len(views)
         scale = torch.tensor([1.0 / step, 1.0 / step, 1.0], device=maps.device)[:, None]
         K = target_intrinsics * scale
@@ -139,11 +132,7 @@ def generated_maps(
             depths.append(warp.depth_m)
             ranges.append(_unused_depth(source, target_world_to_cam, K, config, used))
         depth = torch.stack(depths)
-        over = (
-            torch.cat([depth, torch.stack(ranges)], dim=1)
-            if config.depth_range == "chunk"
-            else depth
-        )
+        over = torch.cat([depth, torch.stack(ranges)], dim=1) if config.depth_range == "chunk" else depth
         maps[: len(views), 3] = normalise_depth(depth, over)
     return latent_cells(maps.flatten(0, 1), config.cell)
 

@@ -1,8 +1,9 @@
 """Remembers what every generated frame saw, as points in space, and finds the frames that saw what comes next.
 
-Retrieval is greedy maximum coverage (Nemhauser, Wolsey and Fisher 1978) of the target view's cells by z-buffered projections of
-the stored points; the retrieved frames enter the video model as extra context. Points are kept on a grid of every fourth pixel.
-Pixel coordinates are integers at pixel centres here, as the released weights were trained (see lyra_core.geometry.warp).
+Retrieval is greedy maximum coverage (Nemhauser, Wolsey and Fisher 1978) of the target view's cells by z-buffered
+projections of the stored points; the retrieved frames enter the video model as extra context. Points are kept on a grid
+of every fourth pixel. Pixel coordinates are integers at pixel centres here, as the released weights were trained (see
+lyra_core.geometry.warp).
 
 Legend: n stored frames, v query views, h w pixels of the stored images, r c rows and columns of the memory's grid.
 """
@@ -83,10 +84,7 @@ class StoredView:
 
 def query_offsets(num_cameras: int, chunk_frames: int = 80) -> list[int]:
     """Positions in a chunk of the cameras that ask: the last one, or several spread over the chunk up to the last."""
-    return [
-        int(x)
-        for x in torch.linspace(0, chunk_frames - 1, num_cameras + 1, dtype=torch.float64)[1:]
-    ]
+    return [int(x) for x in torch.linspace(0, chunk_frames - 1, num_cameras + 1, dtype=torch.float64)[1:]]
 
 
 class SpatialMemory:
@@ -109,9 +107,7 @@ class SpatialMemory:
             math.ceil(image_width / config.downsample),
         )
         self._points = torch.empty(INITIAL_CAPACITY, *self.grid_size, 3, device=device)
-        self._valid = torch.empty(
-            INITIAL_CAPACITY, *self.grid_size, dtype=torch.bool, device=device
-        )
+        self._valid = torch.empty(INITIAL_CAPACITY, *self.grid_size, dtype=torch.bool, device=device)
         self._views: dict[int, StoredView] = {}
 
     def __len__(self) -> int:
@@ -137,9 +133,7 @@ class SpatialMemory:
             FrameError: it is not remembered.
         """
         if frame_id not in self._views:
-            raise FrameError(
-                f"frame {frame_id} is not in the memory, which holds {list(self._views)}"
-            )
+            raise FrameError(f"frame {frame_id} is not in the memory, which holds {list(self._views)}")
         return self._views[frame_id]
 
     def add(
@@ -222,7 +216,7 @@ class SpatialMemory:
     def owned_cells(
         self, world_to_cam: Float[Tensor, "v 4 4"], intrinsics: Float[Tensor, "v 3 3"]
     ) -> Int64[Tensor, " n"]:
-        """How many cells of the query views each frame owns, by holding their nearest point (the earliest of equals)."""
+        """How many cells of the query views each frame owns by holding the nearest point (the earliest of equals)."""
         nearest, cells, depth = self._project(world_to_cam, intrinsics)
         views, frames = cells.shape[:2]
         first = depth <= _at(nearest, cells) + SAME_SURFACE_M
@@ -236,13 +230,9 @@ class SpatialMemory:
         )[:, :-1]
         return torch.bincount(owner.flatten(), minlength=frames + 1)[:frames].cpu()
 
-    def most_owning(
-        self, world_to_cam: Float[Tensor, "v 4 4"], intrinsics: Float[Tensor, "v 3 3"]
-    ) -> tuple[int, ...]:
+    def most_owning(self, world_to_cam: Float[Tensor, "v 4 4"], intrinsics: Float[Tensor, "v 3 3"]) -> tuple[int, ...]:
         """Frames that own most cells, without regard to overlap, the best one last; earlier frames win ties."""
-        order = torch.sort(
-            self.owned_cells(world_to_cam, intrinsics), descending=True, stable=True
-        ).indices
+        order = torch.sort(self.owned_cells(world_to_cam, intrinsics), descending=True, stable=True).indices
         ids = list(self._views)
         return tuple(ids[i] for i in reversed(order[: self.config.num_retrieved].tolist()))
 
@@ -274,9 +264,7 @@ class SpatialMemory:
         allowed = torch.tensor([i not in exclude for i in ids], dtype=torch.bool)
         if not allowed.any():
             return ()
-        weights = torch.where(
-            allowed, scores + 0.02 * scores[allowed].max(), torch.zeros_like(scores)
-        )
+        weights = torch.where(allowed, scores + 0.02 * scores[allowed].max(), torch.zeros_like(scores))
         if weights.sum() == 0:
             weights = allowed.double()
         count = min(self.config.num_retrieved, int((weights > 0).sum()))
@@ -288,9 +276,7 @@ class SpatialMemory:
             drawn = [i for at, i in enumerate(drawn) if at not in dropped]
         return tuple(ids[i] for i in drawn)
 
-    def _require_addable(
-        self, frame_ids: Sequence[int], depth_m: Tensor, images: Tensor | None
-    ) -> None:
+    def _require_addable(self, frame_ids: Sequence[int], depth_m: Tensor, images: Tensor | None) -> None:
         if tuple(depth_m.shape) != (len(frame_ids), *self.image_size):
             raise FrameError(
                 f"the memory keeps {self.image_size[1]}x{self.image_size[0]} images: wanted depth "
@@ -300,9 +286,7 @@ class SpatialMemory:
         if known:
             raise FrameError(f"frames {known} are in the memory already; each frame is added once")
         if images is None and min(frame_ids, default=0) < 0:
-            raise FrameError(
-                f"photographs (negative ids) need their images, found none for {list(frame_ids)}"
-            )
+            raise FrameError(f"photographs (negative ids) need their images, found none for {list(frame_ids)}")
 
     def _grow(self, wanted: int) -> None:
         capacity = self._points.shape[0]
@@ -338,20 +322,9 @@ class SpatialMemory:
         depth = image[..., 2]
         column = torch.round(image[..., 0] / (depth + EPSILON))
         row = torch.round(image[..., 1] / (depth + EPSILON))
-        inside = (
-            (depth > 0)
-            & (column >= 0)
-            & (row >= 0)
-            & (column < columns)
-            & (row < rows)
-            & self._projectable()
-        )
+        inside = (depth > 0) & (column >= 0) & (row >= 0) & (column < columns) & (row < rows) & self._projectable()
         outside = torch.full_like(depth, rows * columns)
-        cells = (
-            torch.where(inside, row * columns + column, outside)
-            .to(torch.int64)
-            .view(views, frames, -1)
-        )
+        cells = torch.where(inside, row * columns + column, outside).to(torch.int64).view(views, frames, -1)
         depth = depth.reshape(views, frames, -1)
         nearest = depth.new_full((views, rows * columns + 1), float("inf"))
         nearest = nearest.scatter_reduce(1, cells.flatten(1), depth.flatten(1), "amin")
@@ -363,11 +336,7 @@ class SpatialMemory:
             nearest, cells, depth = self._project(world_to_cam, intrinsics)
             visible = (depth <= _at(self._limit(nearest), cells)).to(torch.uint8)
             seen = visible.new_zeros(*cells.shape[:2], nearest.shape[1])
-            return (
-                seen.scatter_reduce(2, cells, visible, "amax")[..., :-1]
-                .transpose(0, 1)
-                .contiguous()
-            )
+            return seen.scatter_reduce(2, cells, visible, "amax")[..., :-1].transpose(0, 1).contiguous()
         return self._coverage_numba(world_to_cam, intrinsics)
 
     def _coverage_numba(self, world_to_cam: Tensor, intrinsics: Tensor) -> Tensor:

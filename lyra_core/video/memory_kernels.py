@@ -1,11 +1,13 @@
 """Compiled loops behind the spatial memory on CPU: z-buffers and coverage of thousands of stored frames.
 
-Frames are split into contiguous blocks, one a thread, each with its own z-buffer; minima are then taken across blocks, so the
-result does not depend on the number of threads. Arithmetic is float32 in the order of the torch path. No shape annotations:
-numba compiles these functions, and lyra_core.video.memory annotates their callers.
+Frames are split into contiguous blocks, one a thread, each with its own z-buffer; minima are then taken across blocks,
+so the result is the same for any number of threads. Arithmetic is float32 in the order of the torch path. No shape
+annotations: numba compiles these functions, and lyra_core.video.memory annotates their callers.
 
 Legend: n stored frames, p points a frame, v query views, q = rows x columns of a view.
 """
+# mypy: disable-error-code="no-untyped-def"
+# ruff: noqa: ANN001, ANN201
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ UNOWNED = np.int32(2**31 - 1)
 
 
 @jit(inline="always")
-def _pixel(w2c, K, x, y, z, height, width):  # noqa: ANN001
+def _pixel(w2c, K, x, y, z, height, width):
     """Cell of a world point in a view, or -1, and its depth."""
     cam_x = w2c[0, 0] * x + w2c[0, 1] * y + w2c[0, 2] * z + w2c[0, 3]
     cam_y = w2c[1, 0] * x + w2c[1, 1] * y + w2c[1, 2] * z + w2c[1, 3]
@@ -40,7 +42,7 @@ def _pixel(w2c, K, x, y, z, height, width):  # noqa: ANN001
 
 
 @jit(parallel=True)
-def nearest_depth(points, valid, w2c, K, height, width, block_depth):  # noqa: ANN001, ANN201
+def nearest_depth(points, valid, w2c, K, height, width, block_depth):
     """Z-buffers of blocks of frames: points [n p 3], valid [n p], block_depth [blocks v q], infinity on entry."""
     frames, count = valid.shape
     blocks, views = block_depth.shape[:2]
@@ -66,7 +68,7 @@ def nearest_depth(points, valid, w2c, K, height, width, block_depth):  # noqa: A
 
 
 @jit(parallel=True)
-def coverage(points, valid, w2c, K, height, width, limit, seen):  # noqa: ANN001, ANN201
+def coverage(points, valid, w2c, K, height, width, limit, seen):
     """Mark the cells each frame covers: limit [v q] the largest depth that counts, seen [n v q] zeros on entry."""
     frames, count = valid.shape
     for f in numba.prange(frames):
@@ -89,7 +91,7 @@ def coverage(points, valid, w2c, K, height, width, limit, seen):  # noqa: ANN001
 
 
 @jit(parallel=True)
-def new_cells(seen, covered, gains):  # noqa: ANN001, ANN201
+def new_cells(seen, covered, gains):
     """How many cells each frame would newly cover: seen [n c], covered [c], gains [n]."""
     for f in numba.prange(seen.shape[0]):
         n = np.int64(f)

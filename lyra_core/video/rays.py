@@ -1,7 +1,8 @@
 """Tells the video model where each latent frame's camera stands: a centre and a viewing direction for every pixel.
 
-Six channels a pixel, (camera centre, unit direction), both in the frame of the last camera of the history. This is not a Pluecker
-line (no moment) although the literature around Lyra 2 uses the name. Metric units of the camera path, no normalisation.
+Six channels a pixel, (camera centre, unit direction), both in the frame of the last camera of the history. This is no
+Pluecker line (no moment) although the literature around Lyra 2 uses the name. Metric units of the camera path, no
+normalisation.
 
 Legend: t cameras, h w pixels, c channels.
 """
@@ -44,9 +45,7 @@ def camera_rays(
     fx, fy, cx, cy = (intrinsics[..., i, j, None] for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
     column, row = ((x - cx) / fx)[..., None, :], ((y - cy) / fy)[..., :, None]
     shape = (*cam_to_reference.shape[:-2], height, width)
-    direction = torch.stack(
-        [column.expand(shape), row.expand(shape), torch.ones(shape, device=device)], dim=-1
-    )
+    direction = torch.stack([column.expand(shape), row.expand(shape), torch.ones(shape, device=device)], dim=-1)
     direction = direction / direction.norm(dim=-1, keepdim=True)
     rotated = torch.einsum("...ij,...hwj->...hwi", cam_to_reference[..., :3, :3], direction)
     center = cam_to_reference[..., None, None, :3, 3].expand(*shape, 3)
@@ -61,9 +60,7 @@ def latent_cells(maps: Float[Tensor, "c t h w"], cell: int) -> Float[Tensor, "c2
     """
     height, width = maps.shape[-2:]
     if height % cell or width % cell:
-        raise FrameError(
-            f"images must be multiples of {cell} pixels on both axes, found {width}x{height}"
-        )
+        raise FrameError(f"images must be multiples of {cell} pixels on both axes, found {width}x{height}")
     return rearrange(maps, "c t (h p) (w q) -> (c p q) t h w", p=cell, q=cell)
 
 

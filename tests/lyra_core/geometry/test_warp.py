@@ -114,23 +114,17 @@ class TestGolden:
         w2c, K = golden["w2c"], golden["K"]
         points = unproject(golden["unproject.depth"][:, 0], w2c[:1], K[None])
         assert relative_error(points, golden["unproject.points"]) < TOLERANCE
-        assert (
-            relative_error(project(points, w2c[40:41], K[None]), golden["project.out"]) < TOLERANCE
-        )
+        assert relative_error(project(points, w2c[40:41], K[None]), golden["project.out"]) < TOLERANCE
 
     def test_golden_reliable(self, golden):
         keys = [key for key in golden if key.startswith("reliable.r")]
         assert keys
         for key in keys:
-            found = is_reliable(
-                golden["unproject.depth"][:, 0], float(key.removeprefix("reliable.r"))
-            )
+            found = is_reliable(golden["unproject.depth"][:, 0], float(key.removeprefix("reliable.r")))
             assert torch.equal(found.float(), golden[key][:, 0])
 
     @pytest.mark.parametrize("backend", ["numba", "torch"])
-    @pytest.mark.parametrize(
-        ("name", "items", "views"), [("v1", 2, 1), ("v2", 2, 2), ("alone", 1, 1)]
-    )
+    @pytest.mark.parametrize(("name", "items", "views"), [("v1", 2, 1), ("v2", 2, 2), ("alone", 1, 1)])
     def test_golden_warp(self, golden, backend, name, items, views):
         source = golden_source(golden, items, views)
         targets, K = golden["warp.w2c_dst"][:items], golden["K"].expand(items, 3, 3)
@@ -179,13 +173,9 @@ class TestGeometry:
         w2c[0, 2], w2c[2, 0] = math.sin(angle), -math.sin(angle)
         w2c[:3, 3] = shift
         K = torch.tensor([[7.0, 0, 4], [0, 7.5, 3], [0, 0, 1]])
-        image = project(
-            unproject(torch.full((1, 6, 8), depth), w2c[None], K[None]), w2c[None], K[None]
-        )[0, y, x]
+        image = project(unproject(torch.full((1, 6, 8), depth), w2c[None], K[None]), w2c[None], K[None])[0, y, x]
         assert torch.allclose(image[2], torch.tensor(depth), rtol=1e-3, atol=1e-3)
-        assert torch.allclose(
-            image[:2] / image[2], torch.tensor([float(x), float(y)]), atol=2e-2 * (1 + 5 / depth)
-        )
+        assert torch.allclose(image[:2] / image[2], torch.tensor([float(x), float(y)]), atol=2e-2 * (1 + 5 / depth))
 
     def test_same_camera_gives_the_same_image(self):
         source, _, K = random_scene(height=16, width=20)
@@ -197,9 +187,7 @@ class TestGeometry:
         source, _, K = random_scene(views=2, height=12, width=16)
         near, far = torch.full((1, 12, 16), 1.0), torch.full((1, 12, 16), 3.0)
         both = WarpSource(
-            values=torch.stack(
-                [torch.full((1, 2, 12, 16), 0.9), torch.full((1, 2, 12, 16), -0.9)], dim=1
-            ),
+            values=torch.stack([torch.full((1, 2, 12, 16), 0.9), torch.full((1, 2, 12, 16), -0.9)], dim=1),
             depth_m=torch.stack([near, far], dim=1),
             world_to_cam=source.world_to_cam,
             intrinsics=source.intrinsics,
@@ -263,9 +251,7 @@ class TestMended:
 
     def test_curvature_keeps_a_floor_that_range_refuses(self):
         rows = torch.arange(48, dtype=torch.float32)[:, None].expand(48, 64)
-        floor = (
-            1.5 * 60.0 / (rows - 10).clamp(min=1)
-        )  # camera 1.5 m above a plane, horizon at row 10
+        floor = 1.5 * 60.0 / (rows - 10).clamp(min=1)  # camera 1.5 m above a plane, horizon at row 10
         floor = torch.where(rows > 10, floor, torch.zeros_like(floor))
         visible = (rows > 12) & (floor < 15)
         assert is_reliable(floor)[visible].float().mean() < 0.55

@@ -39,9 +39,7 @@ def test_golden_coords(golden_dir):
 
 
 def test_golden_coord_to_latent(golden_dir):
-    memory, golden = (
-        load_file(golden_dir / f"{n}.safetensors") for n in ("memory", "conditioning")
-    )
+    memory, golden = (load_file(golden_dir / f"{n}.safetensors") for n in ("memory", "conditioning"))
     height, width = memory["unproject.depth"].shape[-2:]
     maps = np.random.RandomState(31).uniform(-1, 1, [1, 4, 80, height, width])
     cells = latent_cells(torch.from_numpy(maps[0, :, 3::4]).float(), 8)
@@ -99,9 +97,7 @@ def test_downsampled_maps_agree_with_full_ones():
     full = generated_maps([wall()], w2c, K, (32, 48)).view(5, 4, 8, 8, 2, 4, 6)
     small = generated_maps([wall()], w2c, K, (32, 48), CorrespondenceConfig(downsample=4))
     assert small.shape == (5 * 16, 2, 4, 6)
-    assert torch.allclose(
-        small.view(5, 4, 2, 2, 2, 4, 6)[0, :2, 1, 1, :, 2, 1], full[0, :2, 4, 4, :, 2, 1], atol=0.02
-    )
+    assert torch.allclose(small.view(5, 4, 2, 2, 2, 4, 6)[0, :2, 1, 1, :, 2, 1], full[0, :2, 4, 4, :, 2, 1], atol=0.02)
 
 
 def test_depth_is_spread_over_minus_one_to_one():

@@ -156,14 +156,10 @@ class TestTrainingSample:
 
     def test_prefers_frames_that_own_more(self):
         memory, w2c, K = flat_world(num_frames=12)
-        scores = dict(
-            zip(memory.frame_ids, memory.owned_cells(w2c[[5]], K[None]).tolist(), strict=True)
-        )
+        scores = dict(zip(memory.frame_ids, memory.owned_cells(w2c[[5]], K[None]).tolist(), strict=True))
         counts = dict.fromkeys(memory.frame_ids, 0)
         for seed in range(100):
-            for i in memory.sample(
-                w2c[[5]], K[None], torch.Generator().manual_seed(seed), drop_rate=0.0
-            ):
+            for i in memory.sample(w2c[[5]], K[None], torch.Generator().manual_seed(seed), drop_rate=0.0):
                 counts[i] += 1
         assert counts[max(scores, key=scores.get)] > 1.5 * min(counts.values())
 
@@ -206,12 +202,10 @@ class TestMended:
         assert [seen(mended, s) > 0 for s in (1.0, 0.05)] == [False, False]
 
     def test_several_query_cameras_find_what_the_chunk_passes(self):
-        """The chunk starts at camera 1 and ends far away: only the last camera's view is looked up by the faithful form."""
+        """A chunk that ends where nothing was ever seen: the faithful form asks from its last camera only."""
         memory, _, K = flat_world(num_frames=3)
         path = torch.eye(4).repeat(80, 1, 1)
-        path[:, 0, 3] = torch.linspace(
-            0, 200.0, 80
-        )  # leaves to the left, where nothing was ever seen
+        path[:, 0, 3] = torch.linspace(0, 200.0, 80)  # leaves to the left, where nothing was ever seen
         path[:20, 0, 3] = torch.linspace(0.0, 3.0, 20)
 
         def retrieve(num):
@@ -225,9 +219,7 @@ class TestMended:
 class TestErrors:
     def test_wrong_size(self):
         with pytest.raises(FrameError, match="48x32 images"):
-            SpatialMemory(32, 48).add(
-                [0], torch.ones(1, 32, 40), torch.eye(4)[None], torch.eye(3)[None]
-            )
+            SpatialMemory(32, 48).add([0], torch.ones(1, 32, 40), torch.eye(4)[None], torch.eye(3)[None])
 
     def test_twice(self):
         memory, w2c, K = flat_world(num_frames=2)
