@@ -106,7 +106,7 @@ class SpatialMemory:
             math.ceil(image_height / config.downsample),
             math.ceil(image_width / config.downsample),
         )
-        self._points = torch.empty(INITIAL_CAPACITY, *self.grid_size, 3, device=device)
+        self._points = torch.empty(INITIAL_CAPACITY, 3, *self.grid_size, device=device)
         self._valid = torch.empty(INITIAL_CAPACITY, *self.grid_size, dtype=torch.bool, device=device)
         self._views: dict[int, StoredView] = {}
 
@@ -124,7 +124,7 @@ class SpatialMemory:
     @property
     def points(self) -> Float[Tensor, "n r c 3"]:
         """World points of all frames; those without depth are at the origin."""
-        return self._points[: len(self)]
+        return self._points[: len(self)].movedim(1, -1)
 
     def view(self, frame_id: int) -> StoredView:
         """One remembered frame.
@@ -164,7 +164,7 @@ class SpatialMemory:
         grid_depth = depth[:, ::step, ::step]
         start, stop = len(self), len(self) + len(frame_ids)
         self._grow(stop)
-        self._points[start:stop] = unproject(grid_depth, w2c, K * scale)
+        self._points[start:stop] = unproject(grid_depth, w2c, K * scale).movedim(-1, 1)
         self._valid[start:stop] = grid_depth > 0
         for i, frame_id in enumerate(frame_ids):
             self._views[frame_id] = StoredView(
@@ -293,7 +293,7 @@ class SpatialMemory:
         if wanted <= capacity:
             return
         more = max(wanted, 2 * capacity) - capacity
-        self._points = torch.cat([self._points, self._points.new_empty(more, *self.grid_size, 3)])
+        self._points = torch.cat([self._points, self._points.new_empty(more, 3, *self.grid_size)])
         self._valid = torch.cat([self._valid, self._valid.new_empty(more, *self.grid_size)])
 
     def _queries(self, world_to_cam: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
@@ -346,7 +346,7 @@ class SpatialMemory:
 
         w2c, K = (t.contiguous().numpy() for t in self._queries(world_to_cam, intrinsics))
         rows, columns = self.grid_size
-        points = self.points.view(len(self), -1, 3).numpy()
+        points = self._points[: len(self)].flatten(2).numpy()
         valid = self._projectable().view(len(self), -1).numpy()
         blocks = torch.full((numba.get_num_threads(), w2c.shape[0], rows * columns), float("inf"))
         nearest_depth(points, valid, w2c, K, rows, columns, blocks.numpy())
