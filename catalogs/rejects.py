@@ -58,8 +58,8 @@ def list_rejects(
     """Rejects by run and ordinal.
 
     With `open_only`, the last reject of each seed whose world has not been committed since: a reject with a world id
-    is closed by the commit of that id; one without (the seed could not be read) by a later commit of the same seed
-    URI, recipe and variant.
+    is closed by the commit of that id; one of a seed that could not be read, or whose file was replaced since, by a
+    later commit of the same seed URI, recipe and variant.
 
     Raises:
         CatalogError: a reject cannot be read.
@@ -74,11 +74,9 @@ def open_rejects(store: Store, records: list[RejectRecord]) -> list[RejectRecord
     """Those of the rejects that no commit has superseded, the last one of each world or seed."""
     committed = committed_ids(store)
     pending = [r for r in records if r.world_id not in committed]
-    if any(r.world_id is None for r in pending):
+    if pending:
         finished = _finished_seeds(store)
-        pending = [
-            r for r in pending if r.world_id or not _is_later(finished.get(_seed(r)), r.created_at)
-        ]
+        pending = [r for r in pending if not _is_made_good(r, finished.get(_seed(r)))]
     last: dict[object, RejectRecord] = {}
     for record in sorted(pending, key=lambda r: (r.created_at is not None, r.created_at or 0)):
         last[record.world_id or _seed(record)] = record
@@ -172,16 +170,29 @@ def _seed(record: RejectRecord) -> tuple[object, ...]:
     return (record.seed_uri, record.recipe, record.variant)
 
 
-def _finished_seeds(store: Store) -> dict[tuple[object, ...], datetime | None]:
-    """When each seed URI, recipe and variant was last committed."""
-    from catalogs.query import worlds_table
+def _is_made_good(record: RejectRecord, finished: _Finished | None) -> bool:
+    """Whether another file under the same name has become a world since."""
+    if finished is None or not _is_later(finished.created_at, record.created_at):
+        return False
+    return record.world_id is None or finished.seed_sha256 != record.seed_sha256
 
-    columns = ["seed_uri", "recipe", "variant", "created_at"]
-    finished: dict[tuple[object, ...], datetime | None] = {}
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    created_at: datetime | None
+    seed_sha256: str | None
+
+
+def _finished_seeds(store: Store) -> dict[tuple[object, ...], _Finished]:
+    """What was last committed for each seed URI, recipe and variant."""
+    from catalogs.current import worlds_table
+
+    columns = ["seed_uri", "recipe", "variant", "created_at", "seed_sha256"]
+    finished: dict[tuple[object, ...], _Finished] = {}
     for row in worlds_table(store, columns=columns).to_pylist():
         seed = (row["seed_uri"], row["recipe"], row["variant"])
-        if seed not in finished or _is_later(row["created_at"], finished[seed]):
-            finished[seed] = row["created_at"]
+        if seed not in finished or _is_later(row["created_at"], finished[seed].created_at):
+            finished[seed] = _Finished(row["created_at"], row["seed_sha256"])
     return finished
 
 

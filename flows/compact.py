@@ -27,7 +27,7 @@ def compact(out: str) -> int | None:
     found = status(store)
     create_markdown_artifact(
         f"# Catalog of {out}\n\n| worlds | accepted | open rejects | splats | snapshot |\n|---|---|---|---|---|\n"
-        f"| {found.worlds:,} | {found.accepted:,} | {found.open_rejects:,} | {found.splats:,} | {found.snapshot_version} |",
+        f"| {found.worlds:,} | {found.accepted:,} | {found.rejects_open:,} | {found.splats:,} | {found.snapshot_version} |",
         key="catalog-status",
         description=f"catalog of {out}",
     )

@@ -9,6 +9,8 @@ report    artifacts: progress, a table of worlds, a summary
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -67,7 +69,7 @@ def generate(parameters: GenerateParameters) -> BatchSummary:
             workforce.num_workers,
             workforce.device,
         )
-        config = worker_config(recipe, parameters, run_id, workforce)
+        config = worker_config(recipe, parameters, run_id, workforce, store)
         with open_pool(config, settings, workforce, store) as pool:
             batch = Batch(
                 pool=pool,
@@ -92,12 +94,12 @@ def _planned(
 
 
 def worker_config(
-    recipe: Recipe, parameters: GenerateParameters, run_id: str, workforce: Workforce
+    recipe: Recipe, parameters: GenerateParameters, run_id: str, workforce: Workforce, store: Store
 ) -> WorkerConfig:
     """What every worker of the batch is told."""
     return WorkerConfig(
         recipe=recipe,
-        out_url=parameters.out,
+        out_url=store.root,
         run_id=run_id,
         device=workforce.device,
         num_threads=workforce.num_threads,
@@ -116,6 +118,7 @@ def open_pool(config: WorkerConfig, settings: Settings, workforce: Workforce, st
 
     ledger = Ledger(policy=RetryPolicy(), on_death=remember)
     if settings.executor == "inline":
+        sys.path.extend(folder for folder in settings.model_path.split(os.pathsep) if folder and folder not in sys.path)
         from tasks.inline import InlinePool
 
         return InlinePool(config, ledger)
@@ -131,6 +134,7 @@ def open_pool(config: WorkerConfig, settings: Settings, workforce: Workforce, st
             world_deadline_s=settings.world_deadline_s,
             load_deadline_s=settings.load_deadline_s,
             factory_root=str(factory_root()),
+            model_path=settings.model_path,
         ),
         ledger,
     )

@@ -38,6 +38,7 @@ class Settings(BaseModel):
     cpus_per_worker: float = Field(1, gt=0)
     world_deadline_s: float = Field(3600, gt=0, description="a world that takes longer is a hang")
     load_deadline_s: float = Field(1800, gt=0)
+    model_path: str = Field("", description="folders of your own models (package.module:factory), joined by ':'")
     home: Path = Field(
         Path("~/.lyra"), description="caches, the local Prefect server's database and logs"
     )

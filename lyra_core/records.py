@@ -3,6 +3,7 @@
 Each field carries its column type and its meaning; the Arrow schemas, the documentation and the round trip through
 Parquet all follow from these dataclasses. Unknown values are None (null), never 0 or "".
 """
+# ruff: noqa: RUF009 - column() only builds a dataclass field
 
 from __future__ import annotations
 
@@ -349,7 +350,7 @@ def frame_records(
 
 
 @lru_cache
-def arrow_schema(record: type[WorldRecord] | type[FrameRecord] | type[RejectRecord]) -> pa.Schema:
+def arrow_schema(record: type[WorldRecord | FrameRecord | RejectRecord]) -> pa.Schema:
     """The Arrow schema of a record's table; required columns are not nullable."""
     import pyarrow as pa
 

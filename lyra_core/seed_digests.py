@@ -6,13 +6,18 @@ import contextlib
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
+from typing import TypeVar
 
-from lyra_core.errors import LyraWarning
+from lyra_core.errors import LyraWarning, StoreError
+from lyra_core.identity import digest_file
 
 # A file changed within the clock's granularity keeps its stamp, so a digest taken right after a change proves little.
 _SETTLED_NS = 2_000_000_000
+T = TypeVar("T")
+_VARIABLES = 500  # SQLite allows 999 in one statement where it is old
 
 
 class SeedDigestCache:
@@ -52,15 +57,60 @@ class SeedDigestCache:
         Raises:
             StoreError: it cannot be read.
         """
-        from lyra_core.identity import digest_file
-
         found = _stat(uri)
         if found is None:
             return digest_file(uri)
         size, stamp = found
         return self.digest(uri, size, stamp, lambda: digest_file(uri))
 
+    def digest_files(self, uris: Sequence[str], executor: Executor) -> list[str | StoreError]:
+        """digest_file of many at once, in order: one look-up and one transaction, files read side by side.
+
+        A file that cannot be read gives its StoreError instead of a digest.
+        """
+        stats = list(executor.map(_stat, uris))
+        known = self._known(uris)
+
+        def find(index: int) -> str | StoreError:
+            stat = stats[index]
+            if stat is not None and known.get(uris[index], ())[:2] == stat:
+                return str(known[uris[index]][2])
+            try:
+                return digest_file(uris[index])
+            except StoreError as error:
+                return error
+
+        found = list(executor.map(find, range(len(uris))))
+        self._remember(
+            [
+                (uri, *stat, sha256)
+                for uri, stat, sha256 in zip(uris, stats, found, strict=True)
+                if stat is not None and isinstance(sha256, str) and known.get(uri, ())[:2] != stat
+            ]
+        )
+        return found
+
+    def _known(self, uris: Sequence[str]) -> dict[str, tuple[int, str, str]]:
+        def look_up(database: sqlite3.Connection) -> dict[str, tuple[int, str, str]]:
+            rows: dict[str, tuple[int, str, str]] = {}
+            for start in range(0, len(uris), _VARIABLES):
+                some = list(uris[start : start + _VARIABLES])
+                marks = ",".join("?" * len(some))
+                statement = f"SELECT uri, size, stamp, sha256 FROM digests WHERE uri IN ({marks})"  # noqa: S608
+                rows |= {uri: (size, stamp, sha256) for uri, size, stamp, sha256 in database.execute(statement, some)}
+            return rows
+
+        return self._transact(look_up) or {}
+
+    def _remember(self, rows: list[tuple[str, int, str, str]]) -> None:
+        if rows:
+            self._transact(lambda d: d.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", rows))
+
     def _run(self, statement: str, values: tuple[str | int, ...]) -> tuple[object, ...] | None:
+        return self._transact(lambda database: database.execute(statement, values).fetchone())
+
+    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
+        """Run one transaction; None once the file has proved unusable."""
         if not self._usable:
             return None
         try:
@@ -70,8 +120,7 @@ class SeedDigestCache:
                     "CREATE TABLE IF NOT EXISTS digests "
                     "(uri TEXT PRIMARY KEY, size INTEGER, stamp TEXT, sha256 TEXT) WITHOUT ROWID"
                 )
-                row: tuple[object, ...] | None = database.execute(statement, values).fetchone()
-                return row
+                return work(database)
         except (sqlite3.Error, OSError) as error:
             self._usable = False
             warnings.warn(
@@ -93,7 +142,6 @@ def _stat(uri: str) -> tuple[int, str] | None:
         if time.time_ns() - found.st_mtime_ns < _SETTLED_NS:
             return None
         return found.st_size, str(found.st_mtime_ns)
-    from lyra_core.errors import StoreError
     from lyra_core.formats.store import open_store
 
     folder, _, name = uri.rpartition("/")

@@ -116,7 +116,8 @@ def _full_uri(filesystem: fsspec.AbstractFileSystem, path: str) -> str:
 
 
 def _read_manifest(uri: str) -> Iterator[ManifestRow | BadRow]:
-    base = uri.rsplit("/", 1)[0] if "/" in uri else "."
+    filesystem, path = fsspec.core.url_to_fs(uri)
+    base = _full_uri(filesystem, path).rsplit("/", 1)[0]  # absolute: workers run in other folders
     try:
         for row in _RAW_READERS[_suffix(uri)](uri):
             yield _parse_row(row, base)

@@ -23,7 +23,7 @@ from lyra_core.seed_digests import SeedDigestCache
 from lyra_core.errors import CameraPathError, LyraError, ManifestError, SeedError, StoreError
 from lyra_core.spec import WorldSpec
 from tasks.manifest import BadRow, ManifestRow
-from tasks.recipe import ALGORITHM_VERSION, CHUNK_FRAMES, Recipe
+from tasks.recipe import ALGORITHM_VERSION, Recipe
 from tasks.weights import weights_digests
 
 DIGEST_THREADS = 8
@@ -167,8 +167,6 @@ class WorldNamer:
     def name(self, row: ManifestRow, seed_sha256: str) -> list[WorldSpec]:
         """One spec a variant."""
         num_frames = row.frames or self.recipe.num_frames
-        if num_frames < 1 or (num_frames - 1) % CHUNK_FRAMES:
-            raise CameraPathError(f"frames must be 1 + 80k (1, 81, 161, ...), found {num_frames}")
         camera_path = row.camera_path or self.recipe.camera_path
         cameras = self._requested(camera_path, num_frames)
         caption = row.prompt if row.prompt is not None else self.recipe.prompt
@@ -205,15 +203,20 @@ class WorldNamer:
         return self._cameras[key]
 
 
-def _digest(row: ManifestRow | BadRow, digests: SeedDigestCache) -> str | SeedError:
-    if isinstance(row, BadRow):
-        return ManifestError(row.reason)
-    try:
-        return digests.digest_file(row.seed_uri)
-    except StoreError as error:
-        return SeedError(
-            f"seed {row.seed_uri}: wanted a readable image file, but it cannot be read ({error}); restore it or drop it"
-        )
+def _digest_all(
+    rows: Sequence[ManifestRow | BadRow], digests: SeedDigestCache, threads: ThreadPoolExecutor
+) -> Iterator[str | SeedError]:
+    """A digest or the reason there is none, one for each row."""
+    found = iter(digests.digest_files([row.seed_uri for row in rows if isinstance(row, ManifestRow)], threads))
+    for row in rows:
+        digest = ManifestError(row.reason) if isinstance(row, BadRow) else next(found)
+        if isinstance(digest, StoreError):
+            yield SeedError(
+                f"seed {row.seed_uri}: wanted a readable image file, but it cannot be read ({digest}); "
+                f"restore it or drop it"
+            )
+        else:
+            yield digest
 
 
 def _reject(

@@ -54,6 +54,7 @@ class RaySettings:
         world_deadline_s: a world not made or not stored within this is a hang; the actor is killed.
         load_deadline_s: for loading the models.
         factory_root: folder put on the workers' import path (local) or shipped to them (existing cluster).
+        model_path: further folders of the import path, joined by os.pathsep, that exist where the workers run.
     """
 
     address: str = "local"
@@ -63,6 +64,7 @@ class RaySettings:
     world_deadline_s: float = 3600
     load_deadline_s: float = 1800
     factory_root: str = "."
+    model_path: str = ""
 
 
 class _Actor:
@@ -407,13 +409,14 @@ def start_ray(settings: RaySettings) -> None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     import ray
 
+    path = [settings.factory_root, settings.model_path]
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     if settings.address == "local":
         ray.init(
             address="local",
             num_cpus=max(1, round(settings.num_workers * settings.cpus_per_worker)),
             object_store_memory=128 * 2**20,  # only specs and receipts pass through it
-            runtime_env={"env_vars": {"PYTHONPATH": settings.factory_root}},
+            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, path))}},
             **quiet,
         )
         return
@@ -422,6 +425,7 @@ def start_ray(settings: RaySettings) -> None:
             address=settings.address,
             runtime_env={
                 "working_dir": settings.factory_root,
+                "env_vars": {"PYTHONPATH": settings.model_path},
                 "excludes": [".git", ".venv", "worlds", "tests", "docs"],
             },
             log_to_driver=False,

@@ -53,7 +53,7 @@ class Recipe(BaseModel):
 
     width: int = Field(416, ge=16, le=4096, multiple_of=2)
     height: int = Field(240, ge=16, le=4096, multiple_of=2)
-    num_frames: int = Field(81, ge=1)
+    num_frames: int = Field(81, ge=1 + CHUNK_FRAMES)
     fps: float = Field(16.0, gt=0, le=240)
     camera_path: str = "dolly-in"
     prompt: str = ""
@@ -86,7 +86,7 @@ class Recipe(BaseModel):
     def _whole_chunks(self) -> Recipe:
         if (self.num_frames - 1) % CHUNK_FRAMES:
             raise ValueError(
-                f"num_frames must be 1 + 80k (1, 81, 161, ...), found {self.num_frames}; "
+                f"num_frames must be 1 + 80k (81, 161, ...), found {self.num_frames}; "
                 f"the nearest are {self.num_frames - (self.num_frames - 1) % CHUNK_FRAMES} and "
                 f"{self.num_frames - (self.num_frames - 1) % CHUNK_FRAMES + CHUNK_FRAMES}"
             )

@@ -25,7 +25,7 @@ def peek(
     Example: lyra peek ./worlds 3f2a91c4
     """
     choose_json(as_json)
-    from catalogs.query import find_world
+    from catalogs.find import find_world
     from lyra_core.formats.store import open_store
 
     store = open_store(uri)

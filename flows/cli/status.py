@@ -31,7 +31,7 @@ def status(
     for label, value in (
         ("worlds", f"{found.worlds:,}"),
         ("accepted", f"{found.accepted:,}"),
-        ("open rejects", f"{found.open_rejects:,}"),
+        ("open rejects", f"{found.rejects_open:,}"),
         ("splats", f"{found.splats:,}"),
         ("size", human_bytes(found.bytes)),
         (
