@@ -1,0 +1,132 @@
+"""Downloads a set of weights from its publisher, or says exactly what to download by hand and
+where to put it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from lyra_core.errors import MissingExtraError, WeightsError
+from lyra_core.weights.registry import WeightSet, require_accepted, weight_set
+
+RECORD_NAME = "fetched.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """What was fetched.
+
+    Attributes:
+        directory: where the files lie, as in the repository.
+        entry: what to give to `convert`.
+        repo_id: the repository.
+        revision: the commit.
+    """
+
+    directory: Path
+    entry: Path
+    repo_id: str
+    revision: str
+
+
+def fetch(
+    name: str,
+    dst: Path,
+    *,
+    accepted: Collection[str] = (),
+    endpoint: str | None = None,
+    token: str | bool | None = None,
+) -> Fetched:
+    """Downloads a set from the Hugging Face hub, of one commit, resuming where a run before
+    stopped.
+
+    Args:
+        name: a set of the registry.
+        dst: the directory to fill.
+        accepted: restricted licences that are accepted.
+        endpoint: another hub than huggingface.co.
+        token: for gated repositories; None uses the one of `hf auth login`.
+
+    Raises:
+        LicenceError: the licence is restricted and was not accepted.
+        MissingExtraError: huggingface_hub is not installed.
+        WeightsError: unknown name, no network, gated or absent files; the message says what to do
+            by hand.
+    """
+    item = weight_set(name)
+    require_accepted([item.licence], accepted)
+    if not item.repo_id:
+        raise WeightsError(f"{name} is not downloaded: {item.by_hand}")
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise MissingExtraError("huggingface_hub", "cloud", f"fetching {name}") from None
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    dst = Path(dst)
+    try:
+        api = huggingface_hub.HfApi(endpoint=endpoint, token=token)
+        commit = str(api.model_info(item.repo_id, revision=item.revision).sha)
+        api.snapshot_download(
+            item.repo_id, revision=commit, allow_patterns=list(item.files), local_dir=dst
+        )
+    except (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        OSError,
+        RuntimeError,
+    ) as error:
+        cause = str(error).strip().splitlines()
+        raise WeightsError(
+            f"{name} could not be fetched ({type(error).__name__}: "
+            f"{cause[0] if cause else 'no reason given'}).\n" + by_hand(item, dst)
+        ) from error
+    fetched = Fetched(directory=dst, entry=_entry(item, dst), repo_id=item.repo_id, revision=commit)
+    record = {"name": name, "repo_id": item.repo_id, "revision": commit, "licence": item.licence}
+    (dst / RECORD_NAME).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    return fetched
+
+
+def by_hand(item: WeightSet, dst: Path) -> str:
+    """What to download, from where, and where to put it."""
+    patterns = " ".join(f"--include '{file}'" for file in item.files)
+    lines = [
+        f"By hand: on a machine with network, hf download {item.repo_id} {patterns} --local-dir "
+        f"{dst}",
+        f"(or with a browser: https://huggingface.co/{item.repo_id}/tree/{item.revision}, keeping "
+        "the folders),",
+        f"so that {dst / item.entry} exists. A gated repository needs its terms accepted there, "
+        "then hf auth login.",
+    ]
+    if item.by_hand:
+        lines.append(f"Note: {item.by_hand}.")
+    return "\n".join(lines)
+
+
+def fetched_revision(path: Path) -> tuple[str, str]:
+    """Repository and commit of fetched files, read from the record `fetch` leaves; empty where
+    there is none."""
+    for directory in (path, *path.parents):
+        record = directory / RECORD_NAME
+        if record.is_file():
+            content = json.loads(record.read_text("utf-8"))
+            return str(content["repo_id"]), str(content["revision"])
+    return "", ""
+
+
+def _entry(item: WeightSet, dst: Path) -> Path:
+    entry = dst / item.entry
+    complete = (
+        (entry / ".metadata").is_file()
+        if item.format == "distributed checkpoint"
+        else entry.exists()
+    )
+    if not complete:
+        raise WeightsError(
+            f"{item.repo_id} was fetched, but {entry} is not there or not complete.\n"
+            + by_hand(item, dst)
+        )
+    return entry
