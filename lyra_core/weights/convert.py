@@ -19,7 +19,9 @@ from pathlib import Path
 import lyra_core
 from lyra_core.errors import WeightsError
 from lyra_core.weights.adapter import Weights, open_weights
-from lyra_core.weights.keys import require_match
+from lyra_core.weights.describe import describe, is_described
+from lyra_core.weights.fetch import fetched_revision
+from lyra_core.weights.keys import RULES, require_match
 from lyra_core.weights.manifest import (
     FileRecord,
     Manifest,
@@ -27,6 +29,7 @@ from lyra_core.weights.manifest import (
     TensorRecord,
     write_manifest,
 )
+from lyra_core.weights.registry import weight_set
 from lyra_core.weights.shards import INDEX_NAME, count_parameters, plan_shards, write_safetensors
 from lyra_core.weights.stored import StoredTensor, verify_crc
 
@@ -101,6 +104,46 @@ def convert(
     (partial / PROGRESS_NAME).unlink()
     partial.rename(dst)
     return manifest
+
+
+def convert_set(
+    src: Path,
+    dst: Path,
+    name: str,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Converts a set of the registry: its naming rules, licence and origin; keys and shapes must
+    fit its model.
+
+    Args:
+        src: the fetched file or directory.
+        dst: the directory to make.
+        name: a set of the registry.
+        shard_bytes: largest size of a shard, without its header.
+        progress: told how far it is.
+
+    Raises:
+        WeightsError: as `convert`; also for sets that need no conversion.
+    """
+    item = weight_set(name)
+    if item.kind not in RULES:
+        raise WeightsError(f"{name} needs no conversion: it is {item.by_hand or 'used as it is'}")
+    repo_id, revision = fetched_revision(Path(src).resolve())
+    labels = Labels(
+        name=name, licence=item.licence, repo_id=repo_id or item.repo_id, revision=revision
+    )
+    expected = describe(name).shapes if is_described(name) else None
+    return convert(
+        src,
+        dst,
+        item.kind,
+        labels=labels,
+        expected=expected,
+        shard_bytes=shard_bytes,
+        progress=progress,
+    )
 
 
 class _Work:

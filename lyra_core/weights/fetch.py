@@ -93,17 +93,14 @@ def fetch(
 def by_hand(item: WeightSet, dst: Path) -> str:
     """What to download, from where, and where to put it."""
     patterns = " ".join(f"--include '{file}'" for file in item.files)
-    lines = [
-        f"By hand: on a machine with network, hf download {item.repo_id} {patterns} --local-dir "
-        f"{dst}",
-        f"(or with a browser: https://huggingface.co/{item.repo_id}/tree/{item.revision}, keeping "
-        "the folders),",
-        f"so that {dst / item.entry} exists. A gated repository needs its terms accepted there, "
-        "then hf auth login.",
-    ]
-    if item.by_hand:
-        lines.append(f"Note: {item.by_hand}.")
-    return "\n".join(lines)
+    page = f"https://huggingface.co/{item.repo_id}/tree/{item.revision}"
+    note = f"\nNote: {item.by_hand}." if item.by_hand else ""
+    return (
+        f"By hand, on a machine with network: hf download {item.repo_id} {patterns} --local-dir "
+        f"{dst}\n"
+        f"or with a browser from {page}, keeping the folders, so that {dst / item.entry} exists.\n"
+        f"A gated repository needs its terms accepted on that page, then: hf auth login{note}"
+    )
 
 
 def fetched_revision(path: Path) -> tuple[str, str]:

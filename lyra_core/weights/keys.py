@@ -8,7 +8,7 @@ Modules of this project use the released names without prefix, so that a key map
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -66,10 +66,13 @@ def map_keys(keys: Iterable[str], rules: KeyRules) -> KeyMap:
     """Applies the rules of a kind to the keys of a file.
 
     Raises:
-        StateDictError: two keys of the file become the same key.
+        StateDictError: a key is in the file twice (once flat, once nested).
     """
     names: dict[str, str] = {}
     ignored: list[str] = []
+    keys = list(keys)
+    if doubled := [key for key, count in Counter(keys).items() if count > 1]:
+        raise StateDictError(f"the file holds keys twice:\n{section('doubled', doubled)}")
     for key in keys:
         if any(fnmatchcase(key, pattern) for pattern in (*ALWAYS_IGNORED, *rules.ignores)):
             ignored.append(key)
@@ -89,14 +92,6 @@ def map_keys(keys: Iterable[str], rules: KeyRules) -> KeyMap:
         if any(fnmatchcase(name, pattern) for pattern in rules.ignores):
             ignored.append(key)
             del names[key]
-    origins = defaultdict(list)
-    for key, name in names.items():
-        origins[name].append(key)
-    if doubled := {name: keys for name, keys in origins.items() if len(keys) > 1}:
-        name, both = next(iter(doubled.items()))
-        raise StateDictError(
-            f"{len(doubled)} keys are in the file twice, e.g. {' and '.join(both)} both mean {name}"
-        )
     return KeyMap(names=names, ignored=tuple(ignored))
 
 

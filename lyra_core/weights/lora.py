@@ -187,7 +187,8 @@ def _shape_trouble(part: _Parts, shapes: Mapping[str, Sequence[int]], layer: str
             or up.shape[0] != outputs
             or up.shape[1] != down.shape[0]
         ):
-            return f"A {list(part.down.shape)} and B {list(part.up.shape)} for a weight {[outputs, *inputs]}"
+            found = f"A {list(part.down.shape)} and B {list(part.up.shape)}"
+            return f"{found} for a weight {[outputs, *inputs]}"
     bias = shapes.get(f"{layer}.bias")
     if part.bias is not None and (bias is None or tuple(part.bias.shape) != tuple(bias)):
         return (
@@ -218,44 +219,29 @@ def merge_loras(module: nn.Module, loras: Iterable[tuple[Lora, float]]) -> int:
         StateDictError: a layer of a file is not in the module.
     """
     loras = list(loras)
+    parameters = dict(module.named_parameters())
     for lora, _ in loras:
-        if absent := [layer for layer in lora.layers if not _has_layer(module, layer)]:
-            raise StateDictError(
-                f"{lora.name} does not fit this model:\n{section('layers missing', absent)}"
-            )
+        absent = [layer for layer in lora.layers if f"{layer}.weight" not in parameters]
+        if absent:
+            missing = section("of layers the model does not have", absent)
+            raise StateDictError(f"{lora.name} does not fit this model:\n{missing}")
     changed = list(dict.fromkeys(layer for lora, _ in loras for layer in lora.layers))
     for layer in changed:
         target = module.get_submodule(layer)
-        changes = [
-            (lora.layers[layer], strength) for lora, strength in loras if layer in lora.layers
-        ]
-        weight = _merged(
-            target.weight, [_weight_change(change, target.weight) for change, _ in changes], changes
+        weight, bias = target.weight, target.bias
+        weight_sum, bias_sum = (
+            weight.detach().float(),
+            None if bias is None else bias.detach().float(),
         )
-        target.weight = nn.Parameter(weight, requires_grad=target.weight.requires_grad)
-        if any(change.bias is not None for change, _ in changes):
-            bias = _merged(target.bias, [change.bias for change, _ in changes], changes)
-            target.bias = nn.Parameter(bias, requires_grad=target.bias.requires_grad)
+        for lora, strength in loras:
+            if (change := lora.layers.get(layer)) is None:
+                continue
+            if change.down is not None and change.up is not None:
+                product = change.up.to(weight.device) @ change.down.to(weight.device)
+                weight_sum = weight_sum + strength * change.scale * product.reshape(weight.shape)
+            if change.bias is not None and bias_sum is not None:
+                bias_sum = bias_sum + strength * change.bias.to(bias.device)
+        target.weight = nn.Parameter(weight_sum.to(weight.dtype), weight.requires_grad)
+        if bias_sum is not None:
+            target.bias = nn.Parameter(bias_sum.to(bias.dtype), bias.requires_grad)
     return len(changed)
-
-
-def _has_layer(module: nn.Module, layer: str) -> bool:
-    parameters = dict(module.named_parameters())
-    return f"{layer}.weight" in parameters
-
-
-def _weight_change(change: LoraLayer, weight: Tensor) -> Tensor | None:
-    if change.down is None or change.up is None:
-        return None
-    product = change.up.to(weight.device) @ change.down.to(weight.device)
-    return change.scale * product.reshape(weight.shape)
-
-
-def _merged(
-    value: Tensor, changes: Sequence[Tensor | None], sources: Sequence[tuple[LoraLayer, float]]
-) -> Tensor:
-    total = value.detach().float().clone()
-    for change, (_, strength) in zip(changes, sources, strict=True):
-        if change is not None:
-            total += strength * change.to(total.device)
-    return total.to(value.dtype)

@@ -19,6 +19,12 @@ from lyra_core.errors import UnsafePickleError, WeightsError
 from lyra_core.weights.stored import BITS, Piece, StoredTensor, require_sound
 
 TIMEOUT_S = 1800
+ROOT = Path(__file__).resolve().parents[2]
+# Appended, not inserted: nothing beside this package may stand before the standard library.
+BOOTSTRAP = (
+    "import sys; sys.path.append(sys.argv[1]); "
+    "from lyra_core.weights.unpickle import main; sys.exit(main())"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,11 +82,10 @@ def list_pickled(path: Path) -> PickledFile:
 
 
 def _ask(job: dict[str, object], path: Path) -> dict[str, object]:
-    script = Path(__file__).with_name("unpickle.py")
     try:
         done = subprocess.run(
             # -I: no environment, no user packages; -S: no site-packages; -B: writes no bytecode
-            [sys.executable, "-I", "-S", "-B", str(script)],
+            [sys.executable, "-I", "-S", "-B", "-c", BOOTSTRAP, str(ROOT)],
             input=json.dumps(job),
             capture_output=True,
             text=True,

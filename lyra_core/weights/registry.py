@@ -72,8 +72,8 @@ LICENCES: dict[str, Licence] = {
             url="https://www.nvidia.com/en-us/agreements/enterprise-software/"
             "nvidia-internal-scientific-research-and-development-model-license/",
             restricted=True,
-            forbids="internal scientific research and development only: no production use, no sale, "
-            "and no distribution of the weights",
+            forbids="internal scientific research and development only: no production use, "
+            "no sale, no distribution of the weights",
         ),
         Licence(
             name="cc-by-nc-4.0",

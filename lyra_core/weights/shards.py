@@ -41,6 +41,8 @@ def list_safetensors(path: Path) -> tuple[StoredTensor, ...]:
                     f"{path} is no safetensors file, or it is truncated ({size} bytes)"
                 )
             header = json.loads(file.read(length))
+        if not isinstance(header, dict):
+            raise ValueError("it is no object")
         header.pop("__metadata__", None)
         found = [_entry(path, name, entry, 8 + length) for name, entry in header.items()]
     except OSError as error:
@@ -64,11 +66,14 @@ def list_safetensors(path: Path) -> tuple[StoredTensor, ...]:
     return tuple(found)
 
 
-def _entry(path: Path, name: str, entry: dict[str, list[int]], data: int) -> StoredTensor:
-    begin, end = entry["data_offsets"]
-    shape = tuple(int(size) for size in entry["shape"])
-    if begin < 0 or end < begin or any(size < 0 for size in shape):
-        raise ValueError(f"{name} has a negative size")
+def _entry(path: Path, name: str, entry: object, data: int) -> StoredTensor:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{name} is described by {entry!r:.40}")
+    (begin, end), sizes, dtype = entry["data_offsets"], entry["shape"], entry["dtype"]
+    numbers = [begin, end - begin, *sizes]
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError(f"{name} has a size or offset that is no natural number")
+    shape = tuple(sizes)
     piece = Piece(
         file=path,
         start=data + begin,
@@ -78,7 +83,7 @@ def _entry(path: Path, name: str, entry: dict[str, list[int]], data: int) -> Sto
         sizes=shape,
         at=(0,) * len(shape),
     )
-    return StoredTensor(name=name, dtype=str(entry["dtype"]), shape=shape, pieces=(piece,))
+    return StoredTensor(name=name, dtype=str(dtype), shape=shape, pieces=(piece,))
 
 
 def list_sharded(index: Path) -> tuple[StoredTensor, ...]:

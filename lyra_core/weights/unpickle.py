@@ -1,23 +1,18 @@
-"""The sandboxed half of reading pickled weights: a script that turns pickles into a JSON index and
-nothing else.
+"""The sandboxed half of reading pickled weights: turns pickles into a JSON index and nothing else.
 
-`lyra_core.weights.pickles` runs this file as `python -I -S -B unpickle.py`, with limits on memory,
-time and files. It
-needs only the standard library: every name a pickle may ask for is answered with an inert stand-in
-of this file, never
-with the real thing, so not even an allowed name can run foreign code. Tensor bytes are not read
-here: the index says in
-which file, at which byte and with which strides each tensor lies, and the parent reads them as
-plain numbers.
+`lyra_core.weights.pickles` runs this module in an interpreter of its own (`python -I -S -B`),
+without
+environment and packages, with limits on memory, time and files. Tensor bytes are not read here: the
+index says in which file, at which byte and with which strides each tensor lies, and the parent
+reads
+them as plain numbers. Only the standard library may be imported.
 
-Formats (public torch sources): the zip container of `torch.save` (torch >= 1.6), its predecessor
-of five consecutive
-pickles, and the `.metadata` + `*.distcp` directories of `torch.distributed.checkpoint`.
+Formats (public torch sources): the zip container of `torch.save` (torch >= 1.6), its predecessor of
+five consecutive pickles, and the directories of `torch.distributed.checkpoint`.
 """
 
 from __future__ import annotations
 
-import collections
 import io
 import json
 import os
@@ -29,217 +24,36 @@ import zipfile
 from dataclasses import dataclass, field
 from typing import IO, NamedTuple
 
+from lyra_core.errors import UnsafePickleError, WeightsError
+from lyra_core.weights.allowlist import (
+    Dtype,
+    Index,
+    Inert,
+    RestrictedUnpickler,
+    Storage,
+    Strided,
+    TensorEntry,
+    integers,
+)
+
 MEMORY_LIMIT_BYTES = 4 << 30
 CPU_LIMIT_S = 900
 PICKLE_LIMIT_BYTES = 512 << 20
 NESTING_LIMIT = 6
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+# What damaged bytes make the readers of the standard library raise
+UNREADABLE = (
+    zipfile.BadZipFile, pickle.UnpicklingError, EOFError, OSError, struct.error, ValueError,
+    TypeError, LookupError, AttributeError, OverflowError, RecursionError, MemoryError,
+    NotImplementedError, ImportError,
+)  # fmt: skip
 REFUSED_EVENTS = (
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.kill", "os.remove",
     "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod",
     "os.chown", "subprocess.", "socket.", "ctypes.", "shutil.", "urllib.", "pty.", "webbrowser.",
 )  # fmt: skip
 
-DTYPES = {
-    "float64": "F64", "double": "F64", "float32": "F32", "float": "F32", "float16": "F16",
-    "half": "F16", "bfloat16": "BF16", "int64": "I64", "long": "I64", "int32": "I32", "int": "I32",
-    "int16": "I16", "short": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
-    "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
-}  # fmt: skip
-STORAGES = {
-    "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
-    "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8",
-    "ByteStorage": "U8", "BoolStorage": "BOOL", "UntypedStorage": "U8",
-}  # fmt: skip
 ITEM_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
-
-
-class ForbiddenGlobalError(Exception):
-    """A pickle asked for a name outside the allow-list."""
-
-
-class BrokenFileError(Exception):
-    """A file is truncated, tampered with, or of a layout this reader does not know."""
-
-
-class Dtype(NamedTuple):
-    """Stands for a torch.dtype, by its safetensors name."""
-
-    name: str
-
-
-class Storage(NamedTuple):
-    """Stands for a torch storage: the record that holds its bytes, not the bytes."""
-
-    key: str
-    dtype: str
-    numel: int
-
-
-class Strided(NamedTuple):
-    """Stands for a tensor: a strided view of a storage, in elements."""
-
-    storage: Storage
-    dtype: str
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-class Inert:
-    """Stands for an object that is only kept for its attributes."""
-
-    def __init__(self, *arguments: object) -> None:
-        self.arguments = arguments
-
-    def __setstate__(self, state: object) -> None:
-        if isinstance(state, dict):
-            self.__dict__.update({str(name): value for name, value in state.items()})
-        else:
-            self.state = state
-
-
-class Index(Inert):
-    """Stands for torch.distributed.checkpoint.metadata.MetadataIndex; hashable before its state is
-    set."""
-
-
-class Chunk(Inert):
-    """Stands for ChunkStorageMetadata."""
-
-
-class TensorEntry(Inert):
-    """Stands for TensorStorageMetadata."""
-
-
-class BytesEntry(Inert):
-    """Stands for BytesStorageMetadata: a foreign pickle inside a checkpoint, which is never
-    opened."""
-
-
-def _integers(values: object) -> tuple[int, ...]:
-    if not isinstance(values, list | tuple) or not all(
-        type(value) is int and value >= 0 for value in values
-    ):
-        raise BrokenFileError(
-            f"a size, stride or offset should be a list of non-negative integers, found "
-            f"{values!r:.80}"
-        )
-    return tuple(values)
-
-
-def _rebuild(
-    storage: object, offset: object, shape: object, strides: object, dtype: str | None
-) -> Strided:
-    if not isinstance(storage, Storage) or type(offset) is not int or offset < 0:
-        raise BrokenFileError("a tensor does not refer to a storage record")
-    sizes, steps = _integers(shape), _integers(strides)
-    if len(sizes) != len(steps):
-        raise BrokenFileError("a tensor has unequal numbers of sizes and strides")
-    return Strided(storage, dtype or storage.dtype, offset, sizes, steps)
-
-
-def _rebuild_tensor(
-    storage: object, offset: object, shape: object, strides: object, *_: object
-) -> Strided:
-    return _rebuild(storage, offset, shape, strides, None)
-
-
-def _rebuild_tensor_v3(
-    storage: object,
-    offset: object,
-    shape: object,
-    strides: object,
-    _grad: object,
-    _hooks: object,
-    dtype: object,
-    *_: object,
-) -> Strided:
-    if not isinstance(dtype, Dtype):
-        raise BrokenFileError("a tensor names no known dtype")
-    return _rebuild(storage, offset, shape, strides, dtype.name)
-
-
-def _rebuild_parameter(data: object, *_: object) -> object:
-    return data
-
-
-def _size(values: object = ()) -> tuple[int, ...]:
-    return _integers(values)
-
-
-def _ignored(*arguments: object) -> Inert:
-    return Inert(*arguments)
-
-
-_DCP = "torch.distributed.checkpoint.metadata"
-_FILES = "torch.distributed.checkpoint.filesystem"
-_OLD = "torch.distributed._shard.sharded_tensor.metadata"
-
-ALLOWED: dict[tuple[str, str], object] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v3"): _rebuild_tensor_v3,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
-    ("torch.nn.parameter", "Parameter"): _rebuild_parameter,
-    ("torch.serialization", "_get_layout"): _ignored,
-    ("torch", "device"): _ignored,
-    ("torch", "Size"): _size,
-    ("pathlib", "PosixPath"): _ignored,
-    ("pathlib", "PurePosixPath"): _ignored,
-    ("pathlib._local", "PosixPath"): _ignored,
-    (_DCP, "Metadata"): Inert,
-    (_DCP, "MetadataIndex"): Index,
-    (_DCP, "TensorStorageMetadata"): TensorEntry,
-    (_DCP, "BytesStorageMetadata"): BytesEntry,
-    (_DCP, "ChunkStorageMetadata"): Chunk,
-    (_DCP, "TensorProperties"): Inert,
-    (_DCP, "StorageMeta"): Inert,
-    (_DCP, "_MEM_FORMAT_ENCODING"): _ignored,
-    (_FILES, "_StorageInfo"): Inert,
-    (_FILES, "_StoragePrefix"): Inert,
-    (_OLD, "TensorProperties"): Inert,
-    (_OLD, "MEM_FORMAT_ENCODING"): _ignored,
-    **{("torch", name): Dtype(code) for name, code in DTYPES.items()},
-    **{("torch", name): code for name, code in STORAGES.items()},
-    ("torch.storage", "UntypedStorage"): "U8",
-}
-
-
-class RestrictedUnpickler(pickle.Unpickler):
-    """An unpickler for which only the names of ALLOWED exist."""
-
-    def find_class(self, module: str, name: str) -> object:
-        """The stand-in of a name.
-
-        Raises:
-            ForbiddenGlobalError: the name is not in the allow-list.
-        """
-        if (module, name) not in ALLOWED:
-            raise ForbiddenGlobalError(f"{module}.{name}")
-        return ALLOWED[module, name]
-
-    def persistent_load(self, reference: object) -> Storage:
-        """A storage record named by torch's persistent id ('storage', class, key, location,
-        numel)."""
-        if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != "storage":
-            raise BrokenFileError("a persistent id does not name a storage")
-        dtype, key, numel = reference[1], reference[2], reference[4]
-        if (
-            dtype not in STORAGES.values()
-            or not isinstance(key, str)
-            or type(numel) is not int
-            or numel < 0
-        ):
-            raise BrokenFileError("a persistent id names no known storage class, key or size")
-        if len(reference) > 5 and reference[5] is not None:
-            raise BrokenFileError(
-                "views of storages (torch < 0.4) are not supported; save the file again with a "
-                "newer torch"
-            )
-        return Storage(key, dtype, numel)
 
 
 class Record(NamedTuple):
@@ -271,7 +85,7 @@ class Window(io.RawIOBase):
         """Moves within the stretch."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._length}[whence]
         if base + offset < 0:
-            raise BrokenFileError("a record starts before its file")
+            raise WeightsError("a record starts before its file")
         self._at = base + offset
         return self._at
 
@@ -322,7 +136,7 @@ def piece_of(
     numbers."""
     record = records.get(tensor.storage.key)
     if record is None:
-        raise BrokenFileError(
+        raise WeightsError(
             f"storage record {tensor.storage.key!r} is missing: the file is truncated"
         )
     return {
@@ -345,34 +159,34 @@ def load_zip(
     with zipfile.ZipFile(io.BufferedReader(Window(file, start, length))) as container:
         pickles = [info for info in container.infolist() if info.filename.endswith("/data.pkl")]
         if len(pickles) != 1:
-            raise BrokenFileError(
+            raise WeightsError(
                 "a file of torch.save holds exactly one data.pkl: is this another kind of zip?"
             )
         if pickles[0].file_size > PICKLE_LIMIT_BYTES:
-            raise BrokenFileError(
+            raise WeightsError(
                 f"its data.pkl has {pickles[0].file_size} bytes, more than any state dict needs"
             )
         root = pickles[0].filename.removesuffix("data.pkl")
         members = {info.filename: info for info in container.infolist()}
         if f"{root}byteorder" in members and container.read(f"{root}byteorder") != b"little":
-            raise BrokenFileError(
+            raise WeightsError(
                 "big-endian files are not supported; save the file again on a little-endian machine"
             )
         for filename, info in members.items():
             if not filename.startswith(f"{root}data/"):
                 continue
             if info.compress_type != zipfile.ZIP_STORED:
-                raise BrokenFileError(f"record {filename} is compressed, which torch never does")
+                raise WeightsError(f"record {filename} is compressed, which torch never does")
             file.seek(start + info.header_offset)
             header = file.read(30)
             if len(header) < 30 or header[:4] != b"PK\x03\x04":
-                raise BrokenFileError(
+                raise WeightsError(
                     f"record {filename} has no local header: the file is truncated or tampered with"
                 )
             name_length, extra_length = struct.unpack("<HH", header[26:30])
             begin = start + info.header_offset + 30 + name_length + extra_length
             if begin + info.file_size > start + length:
-                raise BrokenFileError(f"record {filename} ends beyond the file: it is truncated")
+                raise WeightsError(f"record {filename} ends beyond the file: it is truncated")
             records[filename.removeprefix(f"{root}data/")] = Record(
                 name, begin, info.file_size, info.CRC
             )
@@ -385,11 +199,11 @@ def load_legacy(file: IO[bytes], name: str, length: int) -> tuple[object, dict[s
     raw storages."""
     file.seek(0)
     if RestrictedUnpickler(file).load() != LEGACY_MAGIC:
-        raise BrokenFileError("it is a bare pickle, not a file of torch.save")
+        raise WeightsError("it is a bare pickle, not a file of torch.save")
     RestrictedUnpickler(file).load()
     system = RestrictedUnpickler(file).load()
     if not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise BrokenFileError(
+        raise WeightsError(
             "big-endian files are not supported; save the file again on a little-endian machine"
         )
     storages: dict[str, Storage] = {}
@@ -403,16 +217,16 @@ def load_legacy(file: IO[bytes], name: str, length: int) -> tuple[object, dict[s
     value = Remembering(file).load()
     keys = RestrictedUnpickler(file).load()
     if not isinstance(keys, list):
-        raise BrokenFileError("the list of storages is missing")
+        raise WeightsError("the list of storages is missing")
     records: dict[str, Record] = {}
     for key in keys:
         header = file.read(8)
         if key not in storages or len(header) < 8:
-            raise BrokenFileError(f"storage {key!r} is missing: the file is truncated")
+            raise WeightsError(f"storage {key!r} is missing: the file is truncated")
         count, start = struct.unpack("<q", header)[0], file.tell()
         size = count * ITEM_BYTES.get(storages[key].dtype, 1)
         if count != storages[key].numel or start + size > length:
-            raise BrokenFileError(f"storage {key!r} ends beyond the file: it is truncated")
+            raise WeightsError(f"storage {key!r} ends beyond the file: it is truncated")
         records[key] = Record(name, start, size, None)
         file.seek(start + size)
     return value, records
@@ -429,9 +243,7 @@ def list_torch_file(path: str) -> Listing:
         elif magic[:1] == b"\x80":
             value, records = load_legacy(file, name, length)
         else:
-            raise BrokenFileError(
-                "it is neither a zip container nor a pickle: no file of torch.save"
-            )
+            raise WeightsError("it is neither a zip container nor a pickle: no file of torch.save")
     listing.add([], value, records)
     return listing
 
@@ -440,18 +252,16 @@ def _chunk_records(metadata: Inert) -> dict[tuple[str, tuple[int, ...]], Inert]:
     """The stored stretch of each chunk, by tensor name and first index."""
     stored = getattr(metadata, "storage_data", None)
     if not isinstance(stored, dict):
-        raise BrokenFileError(".metadata holds no storage_data")
+        raise WeightsError(".metadata holds no storage_data")
     found: dict[tuple[str, tuple[int, ...]], Inert] = {}
     for index, info in stored.items():
         if not isinstance(index, Index) or not isinstance(info, Inert):
-            raise BrokenFileError(".metadata has an entry that is not an index and a storage info")
+            raise WeightsError(".metadata has an entry that is not an index and a storage info")
         if getattr(info, "transform_descriptors", None):
-            raise BrokenFileError(
+            raise WeightsError(
                 "it was written through transforms (compression), which are not supported"
             )
-        found[str(getattr(index, "fqn", "")), _integers(getattr(index, "offset", None) or ())] = (
-            info
-        )
+        found[str(getattr(index, "fqn", "")), integers(getattr(index, "offset", None) or ())] = info
     return found
 
 
@@ -461,26 +271,26 @@ def list_distributed_checkpoint(directory: str) -> Listing:
         metadata = RestrictedUnpickler(file).load()
     entries = getattr(metadata, "state_dict_metadata", None)
     if not isinstance(metadata, Inert) or not isinstance(entries, dict):
-        raise BrokenFileError(".metadata is not the metadata of a distributed checkpoint")
+        raise WeightsError(".metadata is not the metadata of a distributed checkpoint")
     stored, listing, opened = _chunk_records(metadata), Listing(), {}
     try:
         for name, entry in entries.items():
             if not isinstance(entry, TensorEntry):
                 listing.others.append({"path": [str(name)], "type": "bytes"})
                 continue
-            shape, pieces, dtype = _integers(getattr(entry, "size", None)), [], ""
+            shape, pieces, dtype = integers(getattr(entry, "size", None)), [], ""
             for chunk in getattr(entry, "chunks", ()):
                 at, sizes = (
-                    _integers(getattr(chunk, "offsets", None)),
-                    _integers(getattr(chunk, "sizes", None)),
+                    integers(getattr(chunk, "offsets", None)),
+                    integers(getattr(chunk, "sizes", None)),
                 )
                 # A tensor of one chunk may be indexed without an offset.
                 info = stored.get((str(name), at)) or stored.get((str(name), ()))
                 if info is None:
-                    raise BrokenFileError(f"no stored chunk of {name} begins at {at}")
+                    raise WeightsError(f"no stored chunk of {name} begins at {at}")
                 tensor, records = _load_chunk(directory, info, opened)
                 if tensor.shape != sizes:
-                    raise BrokenFileError(
+                    raise WeightsError(
                         f"a chunk of {name} should have shape {sizes}, its file holds "
                         f"{tensor.shape}"
                     )
@@ -502,18 +312,18 @@ def _load_chunk(
         getattr(info, field, None) for field in ("relative_path", "offset", "length")
     )
     if not isinstance(name, str) or "/" in name or name in ("", ".", ".."):
-        raise BrokenFileError(f"a chunk points outside its directory: {name!r:.80}")
+        raise WeightsError(f"a chunk points outside its directory: {name!r:.80}")
     if type(start) is not int or type(length) is not int or start < 0 or length < 0:
-        raise BrokenFileError(f"a chunk in {name} has no offset or length")
+        raise WeightsError(f"a chunk in {name} has no offset or length")
     if name not in opened:
         opened[name] = open(os.path.join(directory, name), "rb")  # noqa: PTH118, PTH123, SIM115
     if start + length > os.fstat(opened[name].fileno()).st_size:
-        raise BrokenFileError(
+        raise WeightsError(
             f"{name} is truncated: a chunk of {length} bytes should begin at byte {start}"
         )
     value, records = load_zip(opened[name], name, start, length)
     if not isinstance(value, Strided):
-        raise BrokenFileError(f"a chunk in {name} is not a tensor")
+        raise WeightsError(f"a chunk in {name} is not a tensor")
     return value, records
 
 
@@ -544,46 +354,19 @@ def _confine() -> None:
 
 
 def main() -> int:
-    """Reads a job from standard input, writes the index or the reason of refusal to standard
+    """Reads a job from standard input, writes the index, or why there is none, to standard
     output."""
     job = json.load(sys.stdin)
     _confine()
     try:
-        listing = (
-            list_distributed_checkpoint(job["path"])
-            if job["distributed"]
-            else list_torch_file(job["path"])
-        )
+        listed = list_distributed_checkpoint if job["distributed"] else list_torch_file
+        listing = listed(job["path"])
         answer: dict[str, object] = {"tensors": listing.tensors, "others": listing.others}
-    except ForbiddenGlobalError as error:
+    except UnsafePickleError as error:
         answer = {"forbidden": str(error)}
-    except (
-        BrokenFileError,
-        zipfile.BadZipFile,
-        pickle.UnpicklingError,
-        EOFError,
-        OSError,
-        struct.error,
-    ) as error:
-        answer = {
-            "broken": f"{type(error).__name__}: {error}"
-            if not isinstance(error, BrokenFileError)
-            else str(error)
-        }
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-        MemoryError,
-    ) as error:
+    except WeightsError as error:
+        answer = {"broken": str(error)}
+    except UNREADABLE as error:
         answer = {"broken": f"it does not unpickle ({type(error).__name__}: {error})"}
     json.dump(answer, sys.stdout)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

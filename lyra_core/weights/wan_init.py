@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -22,40 +21,34 @@ from lyra_core.errors import StateDictError
 from lyra_core.weights.keys import require_match, section
 
 PATCH = (1, 2, 2)
-PackingType = Literal["k", "s"]
 ADDED = ("clean_patch_embeddings.", "accum_")
 
 
 def spread_patch_embedding(
     weight: Float[Tensor, "out inputs"],
-    factor: int,
-    packing: PackingType,
+    pooling: tuple[int, int, int],
     patch: tuple[int, int, int] = PATCH,
 ) -> Float[Tensor, "out packed"]:
-    """The base patch embedding for patches `factor` times as large, giving the same token for a
-    constant patch.
+    """The base patch embedding for larger patches, giving the same token for a constant patch.
 
     Args:
-        weight: of the base embedding, inputs in the order channel, time, row, column. [out,
-            c*pt*ph*pw]
-        factor: packing factor.
-        packing: "k" packs time, rows and columns; "s" rows and columns.
+        weight: of the base embedding, inputs ordered channel, time, row, column. [out, c*pt*ph*pw]
+        pooling: how many base patches become one along time, rows and columns.
         patch: base patch, in latent frames, rows and columns.
 
     Returns:
-        inputs in the same order, of a patch `factor` times as large. [out, packed]
+        inputs in the same order, of the larger patch. [out, packed]
     """
     spread = weight.reshape(weight.shape[0], -1, *patch)
-    axes = (2, 3, 4) if packing == "k" else (3, 4)
-    for axis in axes:
+    for axis, factor in enumerate(pooling, start=2):
         spread = spread.repeat_interleave(factor, dim=axis)
-    return (spread / factor ** len(axes)).flatten(1)
+    return (spread / math.prod(pooling)).flatten(1)
 
 
 def initialise_from_wan(
     wan: Mapping[str, Tensor],
     shapes: Mapping[str, Sequence[int]],
-    packings: Sequence[tuple[PackingType, int]],
+    poolings: Sequence[tuple[int, int, int]],
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """A complete state dict for training, from the weights of Wan 2.1 image-to-video.
@@ -63,7 +56,7 @@ def initialise_from_wan(
     Args:
         wan: tensors of Wan 2.1; its patch embedding may be the original 3D convolution.
         shapes: shapes of the Lyra 2 transformer by name.
-        packings: type and factor of each history segment, in segment order.
+        poolings: of each history segment, in segment order (`Segment.pooling`).
         generator: draws the first layers of the correspondence encoders.
 
     Raises:
@@ -80,11 +73,10 @@ def initialise_from_wan(
         {name: shape for name, shape in wanted.items() if name not in added},
         "the Wan 2.1 checkpoint",
     )
-    for segment, (packing, factor) in enumerate(packings):
+    for segment, pooling in enumerate(poolings):
         prefix = f"clean_patch_embeddings.{segment}"
-        base[f"{prefix}.weight"] = spread_patch_embedding(
-            base["patch_embedding.weight"].float(), factor, packing
-        )
+        weight = base["patch_embedding.weight"].float()
+        base[f"{prefix}.weight"] = spread_patch_embedding(weight, pooling)
         base[f"{prefix}.bias"] = base["patch_embedding.bias"].clone()
     dtype = base["patch_embedding.weight"].dtype
     for name in sorted(added - {*base}):
