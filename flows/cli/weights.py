@@ -12,7 +12,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from lyra_core.errors import LyraError
 from lyra_core.weights.manifest import Manifest
@@ -22,9 +21,6 @@ app = typer.Typer(
 )
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-AcceptOption = Annotated[
-    list[str] | None, typer.Option("--accept-licence", help="Accept a restricted licence by name.")
-]
 
 
 @contextmanager
@@ -36,15 +32,13 @@ def _failing_with_one_message(as_json: bool) -> Iterator[None]:
         if as_json:
             _print_json({"error": {"type": type(error).__name__, "message": str(error)}})
         else:
-            Console(stderr=True).print(
-                f"Error: {error}", style="red", markup=False, highlight=False
-            )
+            typer.secho(f"Error: {error}", fg="red", err=True)
         raise typer.Exit(1) from error
 
 
 @contextmanager
 def _progress(title: str, as_json: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error; silent where the output is JSON or no terminal."""
+    """A bar on standard error; silent where the output is JSON or there is no terminal."""
     console = Console(stderr=True)
     columns = (TextColumn(title), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=as_json or not console.is_terminal) as bar:
@@ -56,20 +50,29 @@ def _print_json(content: object) -> None:
     typer.echo(json.dumps(content, indent=1))
 
 
-@app.command("fetch")
-def fetch_command(
-    name: Annotated[
-        str, typer.Argument(help="A set of weights; `lyra weights describe` lists them.")
-    ],
+def _print_manifest(manifest: Manifest, directory: Path, as_json: bool) -> None:
+    if as_json:
+        summary = {**asdict(manifest), "tensors": len(manifest.tensors), "digest": manifest.digest}
+        _print_json({"directory": str(directory), **summary})
+    else:
+        typer.echo(
+            f"{directory}: {len(manifest.tensors)} tensors, {manifest.parameters:,} parameters, "
+            f"{len(manifest.files)} files, digest {manifest.digest[:12]}"
+        )
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="A set that `lyra weights describe` lists.")],
     dst: Annotated[Path, typer.Argument(help="Directory to fill.")],
-    accept_licence: AcceptOption = None,
+    accept_licence: Annotated[list[str] | None, typer.Option(help="A restricted licence.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Download a set of weights, or say how to do it by hand."""
-    from lyra_core.weights.fetch import fetch
+    from lyra_core.weights.fetch import fetch as fetch_set
 
     with _failing_with_one_message(as_json):
-        fetched = fetch(name, dst, accepted=accept_licence or ())
+        fetched = fetch_set(name, dst, accepted=accept_licence or ())
         if as_json:
             _print_json({key: str(value) for key, value in asdict(fetched).items()})
         else:
@@ -77,111 +80,60 @@ def fetch_command(
             typer.echo(f"next: lyra weights convert {fetched.entry} DST --name {name}")
 
 
-@app.command("convert")
-def convert_command(
-    src: Annotated[
-        Path, typer.Argument(help="A file of torch.save, a distributed checkpoint, or safetensors.")
-    ],
+@app.command()
+def convert(
+    src: Annotated[Path, typer.Argument(help="What was fetched: a file or a directory.")],
     dst: Annotated[Path, typer.Argument(help="Directory to make.")],
-    name: Annotated[
-        str, typer.Option(help="Which set of weights this is; keys and shapes are checked.")
-    ] = "",
-    kind: Annotated[
-        str, typer.Option(help="For weights of your own: naming rules, without a check.")
-    ] = "",
+    name: Annotated[str, typer.Option(help="A known set; its keys are checked.")] = "",
+    kind: Annotated[str, typer.Option(help="Naming rules, for weights of your own.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Convert weights to safetensors with a manifest. Pickles are read in isolation, by an
-    allow-list."""
+    """Convert weights to safetensors with a manifest; pickles are read without being trusted."""
     if bool(name) == bool(kind):
-        raise typer.BadParameter("give either --name (a known set) or --kind (weights of your own)")
-    from lyra_core.weights.convert import Labels, convert, convert_set
+        raise typer.BadParameter("give --name (a known set) or --kind (weights of your own)")
+    from lyra_core.weights.convert import convert as convert_any
+    from lyra_core.weights.convert import convert_set
 
     with _failing_with_one_message(as_json), _progress("converting", as_json) as progress:
         if name:
             manifest = convert_set(src, dst, name, progress=progress)
         else:
-            manifest = convert(src, dst, kind, labels=Labels(name=dst.name), progress=progress)
-        if as_json:
-            _print_json({"directory": str(dst), "digest": manifest.digest, **_summary(manifest)})
-        else:
-            typer.echo(
-                f"{dst}: {len(manifest.tensors)} tensors, {manifest.parameters:,} parameters in "
-                f"{len(manifest.files)} files, digest {manifest.digest[:12]}"
-            )
+            manifest = convert_any(src, dst, kind, progress=progress)
+        _print_manifest(manifest, dst, as_json)
 
 
-@app.command("verify")
-def verify_command(
-    directory: Annotated[Path, typer.Argument(help="A converted set.")], as_json: JsonOption = False
+@app.command()
+def verify(
+    directory: Annotated[Path, typer.Argument(help="A converted set.")],
+    as_json: JsonOption = False,
 ) -> None:
     """Compare a converted set with its manifest, byte by byte."""
-    from lyra_core.weights.verify import verify
+    from lyra_core.weights.verify import verify as verify_set
 
     with _failing_with_one_message(as_json), _progress("verifying", as_json) as progress:
-        manifest = verify(directory, progress=progress).manifest
-        if as_json:
-            _print_json(
-                {"directory": str(directory), "digest": manifest.digest, **_summary(manifest)}
-            )
-        else:
-            typer.echo(
-                f"{directory} is intact: {len(manifest.files)} files, digest {manifest.digest[:12]}"
-            )
+        _print_manifest(verify_set(directory, progress=progress).manifest, directory, as_json)
 
 
-@app.command("describe")
-def describe_command(
-    name: Annotated[
-        str, typer.Argument(help="A set of weights; without it, all sets are listed.")
-    ] = "",
+@app.command()
+def describe(
+    name: Annotated[str, typer.Argument(help="A set; without it all sets are listed.")] = "",
     as_json: JsonOption = False,
 ) -> None:
     """List the known sets, or every tensor of one, without allocating memory."""
+    from lyra_core.weights import describe as description
     from lyra_core.weights.registry import LICENCES, WEIGHT_SETS
 
     with _failing_with_one_message(as_json):
-        if name:
-            _describe_one(name, as_json)
+        if name and as_json:
+            _print_json(asdict(description.describe(name)))
+        elif name:
+            typer.echo("\n".join(description.summary(name)))
         elif as_json:
             sets = {key: asdict(item) for key, item in WEIGHT_SETS.items()}
-            _print_json(
-                {"sets": sets, "licences": {key: asdict(item) for key, item in LICENCES.items()}}
-            )
+            licences = {key: asdict(licence) for key, licence in LICENCES.items()}
+            _print_json({"sets": sets, "licences": licences})
         else:
-            table = Table("name", "what", "published at", "licence")
             for item in WEIGHT_SETS.values():
-                mark = " (restricted)" if LICENCES[item.licence].restricted else ""
-                table.add_row(
-                    item.name, item.title, item.repo_id or "this package", item.licence + mark
-                )
-            Console().print(table)
-
-
-def _describe_one(name: str, as_json: bool) -> None:
-    from lyra_core.weights.describe import describe
-    from lyra_core.weights.keys import group_keys
-
-    description = describe(name)
-    if as_json:
-        _print_json(asdict(description))
-        return
-    shapes = {
-        tensor.name: "x".join(map(str, tensor.shape)) or "scalar" for tensor in description.tensors
-    }
-    for line in group_keys(shapes, shapes):
-        typer.echo(line)
-    typer.echo(f"{len(description.tensors)} tensors, {description.parameters:,} parameters")
-
-
-def _summary(manifest: Manifest) -> dict[str, object]:
-    return {
-        "name": manifest.name,
-        "kind": manifest.kind,
-        "licence": manifest.licence,
-        "parameters": manifest.parameters,
-        "total_bytes": manifest.total_bytes,
-        "tensors": len(manifest.tensors),
-        "files": {name: asdict(record) for name, record in manifest.files.items()},
-        "ignored": list(manifest.ignored),
-    }
+                mark = "restricted: " if LICENCES[item.licence].restricted else ""
+                home = item.repo_id or "in the package"
+                typer.echo(f"{item.name:22} {home:40} {mark}{item.licence}")

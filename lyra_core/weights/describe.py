@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lyra_core.errors import WeightsError
+from lyra_core.weights.keys import group_keys
 from lyra_core.weights.registry import WEIGHT_SETS, weight_set
 
 if TYPE_CHECKING:
@@ -64,6 +65,18 @@ def describe(name: str) -> Description:
     return Description(
         name=name, tensors=tensors, parameters=sum(math.prod(tensor.shape) for tensor in tensors)
     )
+
+
+def summary(name: str) -> list[str]:
+    """The tensors of a set in lines for people, repeated blocks as one, and the totals.
+
+    Raises:
+        WeightsError: as `describe`.
+    """
+    description = describe(name)
+    shapes = {tensor.name: "x".join(map(str, tensor.shape)) for tensor in description.tensors}
+    lines = group_keys(shapes, shapes)
+    return [*lines, f"{len(shapes)} tensors, {description.parameters:,} parameters"]
 
 
 def build_on_meta(name: str) -> nn.Module:

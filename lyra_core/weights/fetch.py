@@ -63,8 +63,10 @@ def fetch(
         import huggingface_hub
     except ImportError:
         raise MissingExtraError("huggingface_hub", "cloud", f"fetching {name}") from None
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    # Releases of the hub differ in their HTTP library; its own errors are what theirs derives from.
+    failures = (*HfHubHTTPError.__bases__, HfHubHTTPError, LocalEntryNotFoundError, OSError)
     dst = Path(dst)
     try:
         api = huggingface_hub.HfApi(endpoint=endpoint, token=token)
@@ -72,13 +74,7 @@ def fetch(
         api.snapshot_download(
             item.repo_id, revision=commit, allow_patterns=list(item.files), local_dir=dst
         )
-    except (
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        OSError,
-        RuntimeError,
-    ) as error:
+    except failures as error:
         cause = str(error).strip().splitlines()
         raise WeightsError(
             f"{name} could not be fetched ({type(error).__name__}: "

@@ -199,7 +199,7 @@ def test_truncated_safetensors_are_refused(tmp_path, toy_state, share):
     save_file(toy_state, tmp_path / "w.safetensors")
     data = (tmp_path / "w.safetensors").read_bytes()
     (tmp_path / "w.safetensors").write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(WeightsError, match="w.safetensors"):
+    with pytest.raises(WeightsError, match=r"w\.safetensors"):
         open_weights(tmp_path / "w.safetensors")
 
 
@@ -245,7 +245,7 @@ def test_index_and_shards_must_agree(tmp_path, toy_state):
 def test_missing_and_ambiguous_places_say_what_is_wanted(tmp_path):
     with pytest.raises(WeightsError, match="does not exist"):
         open_weights(tmp_path / "none.pth")
-    with pytest.raises(WeightsError, match="found 0 .safetensors"):
+    with pytest.raises(WeightsError, match=r"found 0 \.safetensors"):
         open_weights(tmp_path)
     with pytest.raises(WeightsError, match="known are"):
         open_weights(tmp_path, "kind-x")

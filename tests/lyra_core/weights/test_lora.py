@@ -178,5 +178,5 @@ def test_wrong_bias_shape_is_refused(shapes):
 
 def test_merging_into_another_model_is_refused(toy, shapes, factors):
     lora = read_lora(written(factors, "peft"), shapes)
-    with pytest.raises(StateDictError, match="blocks.{0..1}.q"):
+    with pytest.raises(StateDictError, match=r"blocks\.{0\.\.1}\.q"):
         merge_loras(torch.nn.Linear(6, 6), [(lora, 1.0)])

@@ -73,7 +73,7 @@ def test_sharded_tensors_of_a_distributed_checkpoint_are_joined(tmp_path, monkey
     storage, chunks = {}, []
     for rank, begin in ((0, 0), (1, 4)):
         part = pickle.loads((tmp_path / str(rank) / ".metadata").read_bytes())
-        ((index, info),) = part.storage_data.items()
+        ((_, info),) = part.storage_data.items()
         info.relative_path = f"__{rank}_0.distcp"
         (tmp_path / str(rank) / "__0_0.distcp").rename(joined / info.relative_path)
         offset = torch.Size([begin, 0])
@@ -235,7 +235,7 @@ def test_truncated_distributed_checkpoint_is_refused(
 def test_missing_shard_of_a_distributed_checkpoint_is_named(tmp_path, toy_state, save_distributed):
     directory = save_distributed(toy_state, tmp_path / "dcp")
     (directory / "__0_0.distcp").unlink()
-    with pytest.raises(WeightsError, match="__0_0.distcp"):
+    with pytest.raises(WeightsError, match=r"__0_0\.distcp"):
         list_pickled(directory)
 
 
