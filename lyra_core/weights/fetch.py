@@ -66,7 +66,12 @@ def fetch(
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     # Releases of the hub differ in their HTTP library; its own errors are what theirs derives from.
-    failures = (*HfHubHTTPError.__bases__, HfHubHTTPError, LocalEntryNotFoundError, OSError)
+    failures: tuple[type[Exception], ...] = (
+        *HfHubHTTPError.__bases__,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OSError,
+    )
     dst = Path(dst)
     try:
         api = huggingface_hub.HfApi(endpoint=endpoint, token=token)

@@ -97,16 +97,15 @@ def read_lora(
         StateDictError: no key is a LoRA key; layers the model lacks; halves without their other
             half; wrong shapes.
     """
-    layers = {key.removesuffix(".weight") for key, shape in shapes.items() if len(shape) >= 2}
-    layers = {layer for layer in layers if f"{layer}.weight" in shapes}
+    layers = {key.removesuffix(".weight") for key in shapes if key.endswith(".weight")}
     parts, strangers, ignored = _collect(tensors, layers)
     homeless = [key for layer, part in parts.items() if layer not in layers for key in part.keys]
     incomplete = [
         key
         for layer, part in parts.items()
-        if layer in layers
-        and ((part.down is None) != (part.up is None) or (part.down is None and part.bias is None))
+        if (part.down is None) != (part.up is None) or (part.down is None and part.bias is None)
         for key in part.keys
+        if layer in layers
     ]
     problems = [
         section("that are no LoRA keys", strangers),
@@ -227,21 +226,27 @@ def merge_loras(module: nn.Module, loras: Iterable[tuple[Lora, float]]) -> int:
             raise StateDictError(f"{lora.name} does not fit this model:\n{missing}")
     changed = list(dict.fromkeys(layer for lora, _ in loras for layer in lora.layers))
     for layer in changed:
+        changes = [
+            (lora.layers[layer], strength) for lora, strength in loras if layer in lora.layers
+        ]
         target = module.get_submodule(layer)
-        weight, bias = target.weight, target.bias
-        weight_sum, bias_sum = (
-            weight.detach().float(),
-            None if bias is None else bias.detach().float(),
-        )
-        for lora, strength in loras:
-            if (change := lora.layers.get(layer)) is None:
-                continue
-            if change.down is not None and change.up is not None:
-                product = change.up.to(weight.device) @ change.down.to(weight.device)
-                weight_sum = weight_sum + strength * change.scale * product.reshape(weight.shape)
-            if change.bias is not None and bias_sum is not None:
-                bias_sum = bias_sum + strength * change.bias.to(bias.device)
-        target.weight = nn.Parameter(weight_sum.to(weight.dtype), weight.requires_grad)
-        if bias_sum is not None:
-            target.bias = nn.Parameter(bias_sum.to(bias.dtype), bias.requires_grad)
+        weight, bias = parameters[f"{layer}.weight"], parameters.get(f"{layer}.bias")
+        target.weight = _changed(weight, [(_product(c, weight), s) for c, s in changes])
+        if bias is not None:
+            target.bias = _changed(bias, [(c.bias, s) for c, s in changes])
     return len(changed)
+
+
+def _product(change: LoraLayer, weight: Tensor) -> Tensor | None:
+    if change.down is None or change.up is None:
+        return None
+    product = change.up.to(weight.device) @ change.down.to(weight.device)
+    return change.scale * product.reshape(weight.shape)
+
+
+def _changed(old: nn.Parameter, changes: Iterable[tuple[Tensor | None, float]]) -> nn.Parameter:
+    total = old.detach().float()
+    for change, strength in changes:
+        if change is not None:
+            total = total + strength * change.to(total.device)
+    return nn.Parameter(total.to(old.dtype), old.requires_grad)

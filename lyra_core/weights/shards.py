@@ -149,14 +149,14 @@ def write_safetensors(
             whole.update(data)
         for tensor in tensors:
             single = hashlib.sha256()
-            flat = memoryview(read_bits(tensor).reshape(-1).view("u1"))
+            flat = read_bits(tensor).reshape(-1).view("u1").data
             for start in range(0, len(flat), WRITE_BYTES):
-                data = flat[start : start + WRITE_BYTES]
-                file.write(data)
-                whole.update(data)
-                single.update(data)
+                part = flat[start : start + WRITE_BYTES]
+                file.write(part)
+                whole.update(part)
+                single.update(part)
                 if progress:
-                    progress(len(data))
+                    progress(len(part))
             digests[tensor.name] = single.hexdigest()
         file.flush()
         os.fsync(file.fileno())

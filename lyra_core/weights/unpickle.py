@@ -272,7 +272,8 @@ def list_distributed_checkpoint(directory: str) -> Listing:
     entries = getattr(metadata, "state_dict_metadata", None)
     if not isinstance(metadata, Inert) or not isinstance(entries, dict):
         raise WeightsError(".metadata is not the metadata of a distributed checkpoint")
-    stored, listing, opened = _chunk_records(metadata), Listing(), {}
+    stored, listing = _chunk_records(metadata), Listing()
+    opened: dict[str, IO[bytes]] = {}
     try:
         for name, entry in entries.items():
             if not isinstance(entry, TensorEntry):
@@ -300,8 +301,8 @@ def list_distributed_checkpoint(directory: str) -> Listing:
                 {"path": [str(name)], "dtype": dtype, "shape": shape, "pieces": pieces}
             )
     finally:
-        for file in opened.values():
-            file.close()
+        for handle in opened.values():
+            handle.close()
     return listing
 
 

@@ -115,6 +115,18 @@ def test_bias_changes(toy, shapes, factors):
     assert torch.equal(toy.blocks[0]["q"].bias, (bias.float() + 0.5 * change).bfloat16())
 
 
+def test_bias_changes_of_norms(toy, shapes):
+    bias = toy.norm.bias.detach().clone()
+    lora = read_lora({"lora_unet_norm.diff_b": torch.linspace(0, 1, 6)}, shapes)
+    merge_loras(toy, [(lora, 2.0)])
+    assert torch.equal(toy.norm.bias, bias + 2.0 * torch.linspace(0, 1, 6))
+    refused(
+        {"norm.lora_A.weight": torch.ones(2, 6), "norm.lora_B.weight": torch.ones(6, 2)},
+        shapes,
+        "norm",
+    )
+
+
 def test_a_strength_of_zero_changes_nothing(toy, shapes, factors, require_same):
     before = {name: tensor.clone() for name, tensor in toy.state_dict().items()}
     merge_loras(toy, [(read_lora(written(factors, "peft"), shapes), 0.0)])
