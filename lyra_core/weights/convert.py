@@ -130,9 +130,11 @@ def convert_set(
     item = weight_set(name)
     if item.kind not in RULES:
         raise WeightsError(f"{name} needs no conversion: it is {item.by_hand or 'used as it is'}")
-    repo_id, revision = fetched_revision(Path(src).resolve())
     labels = Labels(
-        name=name, licence=item.licence, repo_id=repo_id or item.repo_id, revision=revision
+        name=name,
+        licence=item.licence,
+        repo_id=item.repo_id,
+        revision=fetched_revision(Path(src).resolve(), name),
     )
     expected = describe(name).shapes if is_described(name) else None
     return convert(

@@ -105,6 +105,12 @@ def _dit() -> nn.Module:
     return DiT(LYRA2_14B)
 
 
+def _vae() -> nn.Module:
+    from lyra_core.video.vae import VAE, WAN21_VAE
+
+    return VAE(WAN21_VAE)
+
+
 def _depth_anything(name: str) -> Callable[[], nn.Module]:
     def build() -> nn.Module:
         from lyra_core.gaussians.depth_anything.config import PRESETS, NestedConfig
@@ -124,6 +130,8 @@ _SAME_ARCHITECTURE = {"lyra2-recon": "da3nested-giant-large", "da3mono-large": "
 
 BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "lyra2-dit": _dit,
+    "lyra2-vae": _vae,
+    "wan-vae": _vae,
     **{
         name: _depth_anything(_SAME_ARCHITECTURE.get(name, name))
         for name, item in WEIGHT_SETS.items()

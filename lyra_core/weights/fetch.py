@@ -73,6 +73,7 @@ def fetch(
         OSError,
     )
     dst = Path(dst)
+    _require_own_directory(item, dst)
     try:
         api = huggingface_hub.HfApi(endpoint=endpoint, token=token)
         commit = str(api.model_info(item.repo_id, revision=item.revision).sha)
@@ -86,8 +87,9 @@ def fetch(
             f"{cause[0] if cause else 'no reason given'}).\n" + by_hand(item, dst)
         ) from error
     fetched = Fetched(directory=dst, entry=_entry(item, dst), repo_id=item.repo_id, revision=commit)
-    record = {"name": name, "repo_id": item.repo_id, "revision": commit, "licence": item.licence}
-    (dst / RECORD_NAME).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    record = {"repo_id": item.repo_id, "revision": commit, "licence": item.licence}
+    content = json.dumps({**_records(dst), name: record}, indent=1)
+    (dst / RECORD_NAME).write_text(content + "\n", "utf-8")
     return fetched
 
 
@@ -104,15 +106,36 @@ def by_hand(item: WeightSet, dst: Path) -> str:
     )
 
 
-def fetched_revision(path: Path) -> tuple[str, str]:
-    """Repository and commit of fetched files, read from the record `fetch` leaves; empty where
-    there is none."""
+def fetched_revision(path: Path, name: str) -> str:
+    """The commit a set was fetched at, from the record `fetch` left in a directory above it, or
+    ""."""
     for directory in (path, *path.parents):
-        record = directory / RECORD_NAME
-        if record.is_file():
-            content = json.loads(record.read_text("utf-8"))
-            return str(content["repo_id"]), str(content["revision"])
-    return "", ""
+        if name in (records := _records(directory)):
+            return records[name]["revision"]
+    return ""
+
+
+def _records(directory: Path) -> dict[str, dict[str, str]]:
+    """What was fetched into a directory, by name of the set."""
+    path = directory / RECORD_NAME
+    if not path.is_file():
+        return {}
+    try:
+        return {
+            str(name): dict(record) for name, record in json.loads(path.read_text("utf-8")).items()
+        }
+    except (ValueError, AttributeError, TypeError) as error:
+        raise WeightsError(f"{path} is malformed: {error}; remove it and fetch again") from error
+
+
+def _require_own_directory(item: WeightSet, dst: Path) -> None:
+    """Repositories use the same file names: a second one would overwrite the first."""
+    foreign = {record["repo_id"] for record in _records(dst).values()} - {item.repo_id}
+    if foreign:
+        raise WeightsError(
+            f"{dst} holds files of {', '.join(sorted(foreign))}; fetch {item.name} into another "
+            "directory"
+        )
 
 
 def _entry(item: WeightSet, dst: Path) -> Path:

@@ -52,6 +52,13 @@ def test_video_transformer(keys_dir):
     }
 
 
+@pytest.mark.parametrize("name", ["lyra2-vae", "wan-vae"])
+def test_autoencoder(keys_dir, name):
+    description = describe(name)
+    assert description.shapes == released(keys_dir / "wan-vae.json")
+    assert description.parameters == 126_892_531
+
+
 @pytest.mark.parametrize(
     "name", ["da3-small", "da3-base", "da3-large", "da3metric-large", "da3nested-giant-large"]
 )

@@ -87,7 +87,8 @@ def test_files_of_one_commit_are_fetched(tmp_path, hub):
     assert fetched.entry.read_bytes() == FILES["model.safetensors"]
     assert (tmp_path / "da3" / "config.json").exists()
     assert not (tmp_path / "da3" / "other.bin").exists()
-    assert fetched_revision(fetched.entry) == ("depth-anything/DA3-SMALL", COMMIT)
+    assert fetched_revision(fetched.entry, "da3-small") == COMMIT
+    assert fetched_revision(fetched.entry, "da3-base") == ""
 
 
 def test_a_second_fetch_downloads_nothing(tmp_path, hub):
@@ -95,6 +96,13 @@ def test_a_second_fetch_downloads_nothing(tmp_path, hub):
     Hub.asked.clear()
     fetch("da3-small", tmp_path / "da3", endpoint=hub, token=False)
     assert not [path for path in Hub.asked if "/resolve/" in path and path.endswith("safetensors")]
+
+
+def test_two_repositories_do_not_share_a_directory(tmp_path, hub):
+    """Both have a model.safetensors."""
+    fetch("da3-small", tmp_path / "da3", endpoint=hub, token=False)
+    with pytest.raises(WeightsError, match="holds files of depth-anything/DA3-SMALL"):
+        fetch("da3-base", tmp_path / "da3", endpoint=hub, token=False)
 
 
 def test_a_gated_repository_says_what_to_do(tmp_path, hub, monkeypatch):
