@@ -61,18 +61,22 @@ def load_model(
     """A model ready to generate worlds.
 
     Args:
-        name: one of `MODELS`.
+        name: one of `MODELS`, or "package.module:factory" for a model of your own.
         device: where it computes, as torch names devices.
         **options: passed to the model's class.
 
     Raises:
         RecipeError: an unknown name, or a device the model cannot use.
     """
-    if name not in MODELS:
+    home = MODELS.get(name, name)
+    module, separator, attribute = home.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module), attribute) if separator else None
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise RecipeError(f"model {name!r}: cannot import it ({error}); check its module and the model path") from error
+    if factory is None:
         raise RecipeError(
-            f"unknown model {name!r}; choose one of: {', '.join(sorted(MODELS))}. "
-            f"A new model is added as one line of lyra_core.model.MODELS"
+            f"unknown model {name!r}; choose one of: {', '.join(sorted(MODELS))}, or name your own as package.module:factory"
         )
-    module, attribute = MODELS[name].split(":")
-    model: WorldModel = getattr(importlib.import_module(module), attribute)(device=device, **options)
+    model: WorldModel = factory(device=device, **options)
     return model

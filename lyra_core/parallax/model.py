@@ -13,8 +13,10 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from lyra_core.errors import CameraPathError, RecipeError, ReconstructionError
+from lyra_core.errors import ReconstructionError
+from lyra_core.formats.image import open_image
 from lyra_core.gaussians.rasterize import Rasterizer
+from lyra_core.geometry.seed_cameras import cameras_for_seed
 from lyra_core.parallax.depth import SKY_DEPTH_M, ParallaxDepth, photo_depth
 from lyra_core.parallax.layers import build_layers
 from lyra_core.parallax.splats import build_splats
@@ -37,9 +39,8 @@ class ParallaxModel(ParallaxDepth):
     name = "parallax"
     weights_digest = ALGORITHM_VERSION
 
-    def __init__(self, *, device: str = "cpu") -> None:
-        if device != "cpu":
-            raise RecipeError(f'the parallax model runs on "cpu" only, found device {device!r}')
+    def __init__(self, *, device: str = "cpu") -> None:  # noqa: ARG002 - always the CPU; a GPU worker may run it too
+        pass
 
     def generate(
         self,
@@ -56,8 +57,8 @@ class ParallaxModel(ParallaxDepth):
         """The photograph seen along a camera path whose first camera took it.
 
         Args:
-            image: a photograph, or a seed of `width` x `height`.
-            camera_path: a preset's name, or cameras; cameras of another image size are resized.
+            image: a photograph, or a seed, whose size then counts.
+            camera_path: a preset's name, a trajectory file, or cameras; it stops short of geometry.
             num_frames: length of a preset; of a path, its first frames are used.
             seed: accepted and not used.
             prompts: accepted and not used.
@@ -74,7 +75,9 @@ class ParallaxModel(ParallaxDepth):
         """
         photo = _open(image, width, height)
         depth, sky = photo_depth(photo.image, float(photo.intrinsics[1, 1]))
-        cameras = _cameras(camera_path, photo, num_frames, depth, sky)
+        cameras = cameras_for_seed(
+            camera_path, num_frames=num_frames, intrinsics=photo.intrinsics, depth_m=depth, sky=sky
+        )
         gaussians = _lift(photo.image, depth, sky, cameras)
         clip = _film(gaussians, photo.image, cameras, on_frame)
         assert clip.depth_m is not None  # noqa: S101 - _film always gives both
@@ -106,38 +109,9 @@ class ParallaxModel(ParallaxDepth):
 
 
 def _open(image: Seed | str | Path | Image.Image | np.ndarray | Tensor, width: int, height: int) -> Seed:
-    if isinstance(image, Seed) and tuple(image.image.shape[:2]) == (height, width):
-        return image
-    from lyra_core.formats.image import open_image
-
     if isinstance(image, Seed):
-        return open_image(image.image, width, height, focal_px=float(image.intrinsics[0, 0]))
+        return image
     return open_image(image, width, height)
-
-
-def _cameras(
-    camera_path: CameraPath | str, photo: Seed, num_frames: int, depth: Tensor, sky: Tensor
-) -> CameraPath:
-    height, width = photo.image.shape[:2]
-    if isinstance(camera_path, CameraPath):
-        if len(camera_path) < num_frames:
-            raise CameraPathError(
-                f"{num_frames} frames need as many cameras, found a path of {len(camera_path)}; "
-                f"pass num_frames={len(camera_path)} or a longer path"
-            )
-        return camera_path[:num_frames].resized(height, width)
-    from lyra_core.geometry.camera_paths import build_camera_path, scene_depth_m
-
-    solid = ~sky if bool((~sky).any()) else torch.ones_like(sky)
-    return build_camera_path(
-        camera_path,
-        num_frames=num_frames,
-        intrinsics=photo.intrinsics,
-        image_height=height,
-        image_width=width,
-        scene_depth_m=scene_depth_m(depth, solid),
-        any_count=True,
-    )
 
 
 def _lift(
