@@ -321,11 +321,14 @@ def test_pillows_own_limit_does_not_bite(monkeypatch):
     assert load(data).original_size == (100, 100)
 
 
-HOSTILE_BASES = [encode(gradient(24, 24), kind) for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP")]
+HOSTILE_BASES = [
+    encode(gradient(24, 24), kind) for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "AVIF")
+]
 
 
 @given(st.sampled_from(HOSTILE_BASES), st.binary(max_size=200), st.integers(0, 400))
 @settings(max_examples=150, deadline=None)
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_hostile_bytes_raise_nothing_but_seed_errors(base, noise, at):
     data = base[:at] + noise + base[at + len(noise) :]
     with contextlib.suppress(SeedError):
