@@ -153,6 +153,9 @@ METRIC_LARGE = DepthAnythingConfig(
     )
 )
 NESTED_GIANT_LARGE = NestedConfig(any_view=GIANT, metric=METRIC_LARGE)
+# Both parts are Apache-2.0, unlike the giant: metric depth without a Gaussian head, for worlds that
+# may be sold.
+NESTED_BASE_LARGE = NestedConfig(any_view=BASE, metric=METRIC_LARGE)
 
 PRESETS: dict[str, DepthAnythingConfig | NestedConfig] = {
     "da3-small": SMALL,
@@ -161,4 +164,5 @@ PRESETS: dict[str, DepthAnythingConfig | NestedConfig] = {
     "da3-giant": GIANT,
     "da3metric-large": METRIC_LARGE,
     "da3nested-giant-large": NESTED_GIANT_LARGE,
+    "da3nested-base-large": NESTED_BASE_LARGE,
 }

@@ -65,7 +65,8 @@ class Prediction:
     """One scene as the network sees it, in the frame of its reference view.
 
     Attributes:
-        depth: z-depth, in metres if is_metric, else in the network's unit. [v h w]
+        depth: z-depth, in metres if is_metric, else in the network's unit; for the metric network
+            alone, metres as seen by a camera of 300 pixels focal length. [v h w]
         confidence: at least 1, or None (metric network alone). [v h w]
         sky: True where the metric network sees sky, or None. [v h w]
         world_to_cam: predicted cameras, in the depth's unit, or None. [v 4 4]
@@ -307,10 +308,10 @@ def _fill_sky(
     # as they are.
     few = int(sky.sum()) <= MIN_SKY_PIXELS or int((~sky).sum()) <= MIN_SKY_PIXELS
     if (few and not always) or not sky.any():
-        return Prediction(depth=depth, sky=sky, is_metric=True)
+        return Prediction(depth=depth, sky=sky)
     far = quantile(strided(depth[~sky]), 0.99)
     far = far if limit is None else far.clamp(max=limit)
-    return Prediction(depth=torch.where(sky, far, depth), sky=sky, is_metric=True)
+    return Prediction(depth=torch.where(sky, far, depth), sky=sky)
 
 
 def build_model(
