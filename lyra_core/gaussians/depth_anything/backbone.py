@@ -258,9 +258,9 @@ class VisionTransformer(nn.Module):
                 "resize them first"
             )
         rows, cols = height // PATCH, width // PATCH
-        x = self.patch_embed(images)
-        x = torch.cat([self.cls_token.expand(views, -1, -1).to(x.dtype), x], dim=1)
-        x = x.float() + self._positions(rows, cols)  # residual stream in fp32, as released
+        x = self.patch_embed(images).float()  # the residual stream stays in fp32 under autocast
+        x = torch.cat([self.cls_token.expand(views, -1, -1), x], dim=1)
+        x = x + self._positions(rows, cols)
         local_rope, shared_rope = self._rope_tables(rows, cols, x.device)
         single_view = x
         order: list[int] | None = None
@@ -275,7 +275,7 @@ class VisionTransformer(nn.Module):
                 x, single_view = x[order], single_view[order]
             if i == self.config.alt_start:
                 x = torch.cat(
-                    [self._camera_tokens(views, camera_tokens)[:, None].to(x.dtype), x[:, 1:]],
+                    [self._camera_tokens(views, camera_tokens)[:, None], x[:, 1:]],
                     dim=1,
                 )
             if self._alternates(i) and i % 2 == 1:
@@ -303,7 +303,7 @@ class VisionTransformer(nn.Module):
             return Features(patches=patches, camera=x[:, 0])
         # Only the second half passes the final norm; the camera token skips it altogether.
         return Features(
-            patches=torch.cat([single_view[:, 1:].to(patches.dtype), patches], dim=-1),
+            patches=torch.cat([single_view[:, 1:], patches], dim=-1),
             camera=torch.cat([single_view[:, 0], x[:, 0]], dim=-1),
         )
 

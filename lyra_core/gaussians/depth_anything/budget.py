@@ -75,12 +75,12 @@ def views_for_tokens(max_tokens: int, height: int, width: int) -> int:
 def bytes_per_token(config: BackboneConfig) -> int:
     """Activations of one token while a block runs, with the four levels kept for the heads.
 
-    fp32 residual stream, its single-view copy and a norm; bf16 q, k, v and feed-forward; four fp32
-    levels.
+    fp32 residual stream, its single-view copy and a norm; in attention bf16 q, k, v, and q and k
+    in fp32 through norm and rotation (the feed-forward needs less); four fp32 levels.
     """
     stream = 3 * 4 * config.dim
-    inner = 2 * (3 * config.dim + 4 * config.dim * (2 if config.swiglu else 1))
-    return stream + inner + 4 * 4 * config.out_dim
+    attention = 2 * 3 * config.dim + 5 * 4 * config.dim
+    return stream + attention + 4 * 4 * config.out_dim
 
 
 def budget_for_memory(

@@ -160,7 +160,7 @@ class DepthAnythingEstimator:
     def _budget(self, frames: Tensor) -> Budget:
         if self.budget is not None:
             return self.budget
-        height, width = network_size(*frames.shape[1:3], self.process_size)
+        height, width = network_size(frames.shape[1], frames.shape[2], self.process_size)
         return device_budget(self.device, height, width, self.model.config)
 
     def _estimate_windows(

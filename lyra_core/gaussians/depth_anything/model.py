@@ -136,8 +136,8 @@ class DepthAnything3(nn.Module):
     def forward(
         self,
         images: Float[Tensor, "v 3 h w"],
-        world_to_cam: Float[Tensor, "v 4 4"] | None = None,
-        intrinsics: Float[Tensor, "v 3 3"] | None = None,
+        world_to_cam: Float[Tensor, "u 4 4"] | None = None,
+        intrinsics: Float[Tensor, "u 3 3"] | None = None,
         options: InferenceOptions | None = None,
     ) -> Prediction:
         """Predict one scene.
@@ -235,8 +235,8 @@ class NestedDepthAnything3(nn.Module):
     def forward(
         self,
         images: Float[Tensor, "v 3 h w"],
-        world_to_cam: Float[Tensor, "v 4 4"] | None = None,
-        intrinsics: Float[Tensor, "v 3 3"] | None = None,
+        world_to_cam: Float[Tensor, "u 4 4"] | None = None,
+        intrinsics: Float[Tensor, "u 3 3"] | None = None,
         options: InferenceOptions | None = None,
     ) -> Prediction:
         """As DepthAnything3.forward, in metres and with sky.
