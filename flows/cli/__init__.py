@@ -1,1 +1,69 @@
-"""The lyra command, one file per subcommand."""
+"""The lyra command, one file per subcommand.
+
+Exit codes: 0 everything asked for exists; 1 an error, told in one sentence; 2 wrong usage; 3 finished with rejects;
+4 workers kept dying; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+
+from flows.cli.doctor import doctor
+from flows.cli.down import down
+from flows.cli.output import print_error
+from flows.cli.peek import peek
+from flows.cli.query import query
+from flows.cli.recipes import recipes
+from flows.cli.run import run
+from flows.cli.status import status
+from flows.cli.up import up
+from lyra_core.errors import ConfigError, LyraError, ManifestError, RecipeError, WorkerError
+
+EXIT_ERROR, EXIT_USAGE, EXIT_WORKERS, EXIT_INTERRUPTED = 1, 2, 4, 130
+
+commands = typer.Typer(
+    name="lyra",
+    help="Explorable 3D worlds from photographs, by the batch.\n\nExample: lyra run photos/ --out worlds",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (run, status, query, peek, recipes, doctor, up, down):
+    commands.command()(command)
+
+
+@commands.callback()
+def _root() -> None:
+    """Explorable 3D worlds from photographs, by the batch."""
+
+
+def app(arguments: list[str] | None = None) -> None:
+    """Run the command line and leave with its exit code."""
+    sys.exit(_exit_code(arguments))
+
+
+def _exit_code(arguments: list[str] | None) -> int:
+    try:
+        return int(commands(arguments, standalone_mode=False) or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return EXIT_USAGE
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        print_error("interrupted; workers are freed. Run the same command again to continue")
+        return EXIT_INTERRUPTED
+    except LyraError as error:
+        print_error(str(error), type(error).__name__)
+        if isinstance(error, WorkerError):
+            return EXIT_WORKERS
+        return (
+            EXIT_USAGE
+            if isinstance(error, (ConfigError, RecipeError, ManifestError))
+            else EXIT_ERROR
+        )

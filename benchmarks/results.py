@@ -1,0 +1,39 @@
+"""Writes a benchmark's numbers with date and hardware, one file a day and benchmark."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+from pathlib import Path
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def write_result(name: str, found: dict, folder: Path = RESULTS) -> Path:
+    """Store `found` as <name>-<date>.json and return the path."""
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}-{today}.json"
+    path.write_text(json.dumps({"date": today, "hardware": hardware(), **found}, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def hardware() -> dict[str, object]:
+    """What the numbers were measured on."""
+    import torch
+
+    found: dict[str, object] = {"cpu": cpu_name(), "cores": len(os.sched_getaffinity(0)), "torch": torch.__version__}
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def cpu_name() -> str:
+    """The processor's model, where the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    for line in cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else ():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()

@@ -1,0 +1,224 @@
+"""Gathers commits into few large files: a compaction makes a new immutable version, and touches nothing else.
+
+A version lists the parts of its parent and adds parts with the commits that are not in them yet; when many small
+parts have gathered, they are merged. The version's description is created if absent, last: until then nothing is
+visible, and of two racing compactors one wins and the other starts over from the winner's version.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from catalogs.commit import committed_ids, read_commits
+from lyra_core import snapshot
+from lyra_core.errors import CatalogError
+from lyra_core.formats.store import Store
+from lyra_core.layout import SNAPSHOTS, part_key, snapshot_key
+from lyra_core.records import FrameRecord, WorldRecord, arrow_schema, utc_now
+from lyra_core.snapshot import Part, SnapshotRef
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+_MAX_ROUNDS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompactionSize:
+    """How large parts grow.
+
+    Attributes:
+        part_worlds: worlds a part holds, about at most.
+        max_small_parts: how many parts with less than half of that may gather before they are merged.
+        batch_worlds: commits held in memory at once.
+    """
+
+    part_worlds: int = 10_000
+    max_small_parts: int = 8
+    batch_worlds: int = 1_000
+
+
+_DEFAULT_SIZE = CompactionSize()
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A part of `worlds` and the part of `frames` with their cameras."""
+
+    worlds: Part
+    frames: Part
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Rows to be written into one part."""
+
+    num_worlds: int
+    worlds: pa.Table
+    frames: Iterator[pa.RecordBatch]
+
+
+def compact(
+    store: Store,
+    size: CompactionSize = _DEFAULT_SIZE,
+    *,
+    fault: Callable[[str], None] = lambda _: None,
+) -> SnapshotRef | None:
+    """Bring the snapshot up to date with the commits; returns the latest version, None if nothing is committed.
+
+    Any number of processes may do this at once. Without new commits nothing is written.
+
+    Args:
+        store: where the catalog lies.
+        size: how large parts grow.
+        fault: called with "worlds-part", "frames-part", "before-version" and "after-version" as each is reached, so
+            that tests can end the process there.
+
+    Raises:
+        CatalogError: a commit or part cannot be read.
+        StoreError: the store refused or filled up.
+    """
+    for _ in range(_MAX_ROUNDS):
+        parent = snapshot.latest(store)
+        fresh = sorted(committed_ids(store) - compacted_ids(store, parent))
+        if not fresh:
+            return parent
+        version = _next_version(store, parent, fresh, size, fault)
+        if version is not None:
+            fault("after-version")
+            return version
+    raise CatalogError(f"{_MAX_ROUNDS} other compactions of {store.root} came first; run fewer at once")
+
+
+def compacted_ids(store: Store, ref: SnapshotRef | None) -> set[str]:
+    """The worlds of a version."""
+    return set(snapshot.table(store, ref, "worlds", ["world_id"])["world_id"].to_pylist())
+
+
+def remove_orphans(store: Store, older_than_s: float = 86_400.0) -> int:
+    """Delete part files that killed compactions left and no version lists; returns how many."""
+    refs = [snapshot.read(store, version) for version in snapshot.versions(store)]
+    listed = {part.key for ref in refs for part in (*ref.worlds, *ref.frames)}
+    removed = 0
+    for info in list(store.list(SNAPSHOTS)):
+        old = info.mtime_ns is not None and time.time_ns() - info.mtime_ns > older_than_s * 1e9
+        if old and info.key.endswith(".parquet") and info.key not in listed:
+            store.delete(info.key)
+            removed += 1
+    return removed
+
+
+def _next_version(
+    store: Store,
+    parent: SnapshotRef | None,
+    fresh: Sequence[str],
+    size: CompactionSize,
+    fault: Callable[[str], None],
+) -> SnapshotRef | None:
+    """Write parts and list them as the next version; None if another compactor was first."""
+    number, token = parent.version + 1 if parent else 1, uuid.uuid4().hex
+    kept, merged = _split(parent, size)
+    with tempfile.TemporaryDirectory(prefix="lyra-compaction-") as folder:
+        writer = _PartWriter(store, number, token, Path(folder), fault)
+        made = writer.write(_sources(store, merged, fresh, size), size.part_worlds)
+    pairs = [*kept, *made]
+    ref = SnapshotRef(
+        version=number,
+        parent=parent.version if parent else None,
+        created_at=utc_now().isoformat(),
+        token=token,
+        worlds=tuple(pair.worlds for pair in pairs),
+        frames=tuple(pair.frames for pair in pairs),
+        num_worlds=sum(pair.worlds.rows for pair in pairs),
+        num_accepted=0,
+        num_frames=sum(pair.frames.rows for pair in pairs),
+    )
+    accepted = snapshot.table(store, ref, "worlds", ["accepted"])["accepted"]
+    ref = replace(ref, num_accepted=accepted.to_pylist().count(True))
+    fault("before-version")
+    if store.create(snapshot_key(number), ref.to_json()):
+        return ref
+    if snapshot.read(store, number).token == token:  # ours after all: the reply to it was lost
+        return ref
+    for pair in made:
+        store.delete(pair.worlds.key)
+        store.delete(pair.frames.key)
+    return None
+
+
+def _split(parent: SnapshotRef | None, size: CompactionSize) -> tuple[list[_Pair], list[_Pair]]:
+    """The parts to list again, and the small ones to merge with the new commits."""
+    pairs = [_Pair(w, f) for w, f in zip(parent.worlds, parent.frames, strict=True)] if parent else []
+    small = [pair for pair in pairs if 2 * pair.worlds.rows < size.part_worlds]
+    if len(small) < size.max_small_parts:
+        return pairs, []
+    return [pair for pair in pairs if pair not in small], small
+
+
+def _sources(store: Store, merged: Sequence[_Pair], fresh: Sequence[str], size: CompactionSize) -> Iterator[_Source]:
+    from pyarrow import dataset as ds
+
+    def opened(part: Part, schema: pa.Schema) -> ds.Dataset:
+        filesystem = store.arrow_filesystem()
+        return ds.dataset([part.key], schema=schema, format="parquet", filesystem=filesystem)
+
+    for pair in merged:
+        worlds = opened(pair.worlds, arrow_schema(WorldRecord)).to_table()
+        frames = opened(pair.frames, arrow_schema(FrameRecord)).to_batches()
+        yield _Source(pair.worlds.rows, worlds, frames)
+    for start in range(0, len(fresh), size.batch_worlds):
+        worlds, cameras = read_commits(store, fresh[start : start + size.batch_worlds])
+        yield _Source(worlds.num_rows, worlds, iter(cameras.to_batches()))
+
+
+class _PartWriter:
+    """Writes pairs of parts: locally first, then whole into the store."""
+
+    def __init__(self, store: Store, version: int, token: str, folder: Path, fault: Callable[[str], None]) -> None:
+        self._store = store
+        self._version = version
+        self._token = token
+        self._folder = folder
+        self._fault = fault
+
+    def write(self, sources: Iterator[_Source], part_worlds: int) -> list[_Pair]:
+        """All sources, in as few parts as their size allows."""
+        pairs: list[_Pair] = []
+        gathered: list[_Source] = []
+        for source in sources:
+            if gathered and sum(s.num_worlds for s in gathered) + source.num_worlds > part_worlds:
+                pairs.append(self._write_pair(len(pairs), gathered))
+                gathered = []
+            gathered.append(source)
+        return [*pairs, self._write_pair(len(pairs), gathered)]
+
+    def _write_pair(self, number: int, sources: Sequence[_Source]) -> _Pair:
+        import pyarrow as pa
+
+        table = pa.concat_tables([source.worlds for source in sources]).combine_chunks()
+        worlds = self._write("worlds", number, iter(table.to_batches()))
+        self._fault("worlds-part")
+        frames = self._write("frames", number, (batch for s in sources for batch in s.frames))
+        self._fault("frames-part")
+        return _Pair(worlds, frames)
+
+    def _write(self, table: str, number: int, batches: Iterator[pa.RecordBatch]) -> Part:
+        import pyarrow.parquet as pq
+
+        local = self._folder / f"{table}.parquet"
+        rows = 0
+        with pq.ParquetWriter(local, arrow_schema(snapshot.TABLES[table]), compression="zstd") as sink:
+            for batch in batches:
+                sink.write_batch(batch)
+                rows += batch.num_rows
+        key = part_key(self._version, f"{table}-{self._token[:12]}-{number:04d}.parquet")
+        stored = self._store.put_file(key, local)
+        local.unlink()
+        return Part(key=key, rows=rows, bytes=stored.bytes, sha256=stored.sha256)

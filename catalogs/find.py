@@ -1,0 +1,32 @@
+"""One world by the beginning of its id, as people type it."""
+
+from __future__ import annotations
+
+from catalogs.commit import read_commit
+from lyra_core.errors import CatalogError
+from lyra_core.formats.store import Store
+from lyra_core.layout import COMMITS
+from lyra_core.records import WorldRecord
+
+MIN_PREFIX = 2
+
+
+def find_world(store: Store, id_prefix: str) -> WorldRecord:
+    """The committed world whose id begins like this.
+
+    Raises:
+        CatalogError: none or several do, or the prefix is too short to look up.
+    """
+    wanted = id_prefix.strip().lower()
+    if len(wanted) < MIN_PREFIX or set(wanted) - set("0123456789abcdef"):
+        raise CatalogError(
+            f"a world id wants at least {MIN_PREFIX} hex digits, found {id_prefix!r}; "
+            f'list ids with: lyra query {store.root} "SELECT world_id, name FROM worlds"'
+        )
+    found = [
+        info.key.rsplit("/", 1)[1].removesuffix(".parquet") for info in store.list(f"{COMMITS}{wanted[:2]}/{wanted}")
+    ]
+    if len(found) != 1:
+        what = f"{len(found)} worlds ({', '.join(i[:12] for i in found[:5])}, ...)" if found else "no world"
+        raise CatalogError(f"wanted one world whose id begins with {wanted!r} in {store.root}, found {what}")
+    return read_commit(store, found[0]).world

@@ -1,0 +1,121 @@
+"""SQL over the catalog as of now: `worlds`, `frames` and `rejects`, in DuckDB, from a disk or a bucket."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from catalogs.current import read_current, worlds_of
+from catalogs.rejects import list_rejects, reject_table
+from lyra_core import snapshot
+from lyra_core.errors import CatalogError
+from lyra_core.formats.store import Store
+from lyra_core.records import FrameRecord, RejectRecord, WorldRecord, arrow_schema
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+TABLES = {"worlds": WorldRecord, "frames": FrameRecord, "rejects": RejectRecord}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What a catalog holds.
+
+    Attributes:
+        worlds: committed worlds.
+        accepted: those that passed their quality gates.
+        rejects_open: seeds that gave no world and were not made good since.
+        uncompacted: commits that are in no snapshot yet.
+        snapshot_version: the latest, None before the first compaction.
+        bytes: size of all payloads.
+        splats: Gaussians of all worlds.
+        frames: stored cameras.
+    """
+
+    worlds: int
+    accepted: int
+    rejects_open: int
+    uncompacted: int
+    snapshot_version: int | None
+    bytes: int
+    splats: int
+    frames: int
+
+
+def connect(store: Store) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with the views `worlds`, `frames` and `rejects` (the open ones) as of now.
+
+    Bytes are read through pyarrow, so s3:// needs no DuckDB extension.
+
+    Raises:
+        CatalogError: the catalog cannot be read.
+    """
+    import duckdb
+
+    current = read_current(store)
+    connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
+    for name, recent in (("worlds", current.recent_worlds), ("frames", current.recent_frames)):
+        connection.register(f"{name}_compacted", snapshot.dataset(store, current.ref, name))
+        connection.register(f"{name}_recent", recent)
+        connection.execute(
+            f"CREATE VIEW {name} AS SELECT * FROM {name}_compacted UNION ALL SELECT * FROM {name}_recent"
+        )
+    connection.register("rejects", reject_table(list_rejects(store, current=current)))
+    return connection
+
+
+def query(store: Store, sql: str) -> pa.Table:
+    """The result of a SELECT over `worlds`, `frames` and `rejects`.
+
+    Raises:
+        CatalogError: bad SQL, with the tables and columns there are; or the catalog cannot be read.
+    """
+    import duckdb
+    import pyarrow as pa
+
+    connection = connect(store)
+    try:
+        result = connection.sql(sql)
+        table = None if result is None else result.to_arrow_table()
+    except (duckdb.Error, pa.ArrowException) as error:
+        raise CatalogError(f"the query failed: {error}\n{_tables_named_in(sql)}") from error
+    finally:
+        connection.close()
+    if table is None:
+        raise CatalogError(f"the query returns no rows; wanted a SELECT\n{_tables_named_in(sql)}")
+    return table
+
+
+def status(store: Store) -> Status:
+    """Counts over the whole catalog.
+
+    Raises:
+        CatalogError: the catalog cannot be read.
+    """
+    import pyarrow.compute as pc
+
+    current = read_current(store)
+    worlds = worlds_of(store, current, ["accepted", "num_splats", "artifacts"]).combine_chunks()
+    artifacts = pc.list_flatten(worlds["artifacts"])
+    compacted_frames = current.ref.num_frames if current.ref else 0
+    return Status(
+        worlds=worlds.num_rows,
+        accepted=pc.sum(worlds["accepted"]).as_py() or 0,
+        rejects_open=len(list_rejects(store, current=current)),
+        uncompacted=current.recent_worlds.num_rows,
+        snapshot_version=current.ref.version if current.ref else None,
+        bytes=pc.sum(pc.struct_field(artifacts, "bytes")).as_py() or 0,
+        splats=pc.sum(worlds["num_splats"]).as_py() or 0,
+        frames=compacted_frames + current.recent_frames.num_rows,
+    )
+
+
+def _tables_named_in(sql: str) -> str:
+    """The tables, each with its columns if the statement names it (or names none of them)."""
+    named = [name for name in TABLES if re.search(rf"\b{name}\b", sql, re.IGNORECASE)] or list(TABLES)
+    lines = [f"{name}: {', '.join(arrow_schema(TABLES[name]).names)}" for name in named]
+    others = [name for name in TABLES if name not in named]
+    return "\n".join(["tables and columns:", *lines, *([f"also: {', '.join(others)}"] if others else [])])

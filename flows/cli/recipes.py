@@ -1,0 +1,51 @@
+"""lyra recipes: the named parameter sets."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.cli.output import AsJson, choose_json, console, print_json
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Show every field of one recipe.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """List the recipes, or show one.
+
+    Example: lyra recipes parallax
+    """
+    choose_json(as_json)
+    from flows.recipes import RECIPES, find_recipe
+
+    if name is not None:
+        fields = find_recipe(name).model_dump(mode="json")
+        if as_json:
+            print_json(fields)
+        else:
+            for field, value in fields.items():
+                console().print(f"{field:<22}{value}", markup=False)
+        return 0
+    made = [make() for make in RECIPES.values()]
+    if as_json:
+        print_json([recipe.model_dump(mode="json") for recipe in made])
+        return 0
+    from rich.table import Table
+
+    table = Table(
+        "recipe", "model", "size", "frames", "needs", "what", box=None, header_style="bold"
+    )
+    for recipe in made:
+        table.add_row(
+            recipe.name,
+            recipe.model,
+            f"{recipe.height}x{recipe.width}",
+            str(recipe.num_frames),
+            ", ".join(f"--accept-licence {name}" for name in recipe.restricted_licenses)
+            or "nothing",
+            recipe.description,
+        )
+    console().print(table)
+    return 0

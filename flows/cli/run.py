@@ -1,0 +1,266 @@
+"""lyra run: photographs in, worlds out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli.output import AsJson, choose_json, console, human_bytes, human_seconds, print_json
+
+if TYPE_CHECKING:
+    from flows.parameters import GenerateParameters
+    from flows.report import BatchSummary
+    from flows.settings import Settings
+    from tasks.outcome import Outcome
+    from tasks.plan import Plan
+    from tasks.recipe import Recipe
+
+EXIT_REJECTS = 3
+
+
+def run(
+    seeds: Annotated[
+        list[str], typer.Argument(help="Images, folders, globs, URL prefixes or manifests.")
+    ],
+    out: Annotated[
+        str | None,
+        typer.Option(help="Where worlds go: a path or any fsspec URL. (default: ./worlds)"),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="A named parameter set; see: lyra recipes. (default: parallax)"),
+    ] = None,
+    camera_path: Annotated[
+        str | None, typer.Option(help="A preset's name, or a trajectory .npz or .json.")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames per world: 1 + 80k.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Look at this many seeds at most.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be made; start and write nothing.")
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Workers. (default: one per GPU, or by cores and memory)"),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="'local', a cluster's address, or 'off' to run in this process."),
+    ] = None,
+    assign: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a recipe field: --set fps=24")
+    ] = None,
+    retry_rejects: Annotated[
+        bool, typer.Option("--retry-rejects", help="Try rejected seeds again.")
+    ] = False,
+    accept_licence: Annotated[
+        list[str] | None, typer.Option(help="Accept a restricted licence by name.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Make the worlds that do not exist yet; run it again to continue or to retry.
+
+    Examples:
+
+      lyra run photos/ --out worlds
+
+      lyra run manifest.csv --out s3://bucket/worlds --camera-path orbit-left --frames 161
+
+      lyra run photo.jpg --dry-run --json
+    """
+    choose_json(as_json)
+    from flows.batch import new_run_id, prepare_plan
+    from flows.parameters import GenerateParameters
+    from flows.settings import load_settings
+
+    flags = {"out": out, "recipe": recipe, "workers": workers}
+    if ray is not None:
+        flags |= {"executor": "inline"} if ray == "off" else {"executor": "ray", "ray_address": ray}
+    settings = load_settings(flags)
+    assignments = list(assign or [])
+    assignments += [f"camera_path={camera_path}"] if camera_path is not None else []
+    assignments += [f"num_frames={frames}"] if frames is not None else []
+    parameters = GenerateParameters(
+        seeds=seeds,
+        out=settings.out,
+        recipe=settings.recipe,
+        assignments=assignments,
+        limit=limit,
+        retry_rejects=retry_rejects,
+        accepted_licenses=list(accept_licence or []),
+        run_id=new_run_id(),
+    )
+    chosen = parameters.resolved_recipe()
+    _require_camera_path(chosen)
+    with console(stderr=True).status("planning: reading seeds") as spinner:
+        store, plan = prepare_plan(
+            parameters,
+            chosen,
+            settings,
+            str(parameters.run_id),
+            lambda n: spinner.update(f"planning: {n:,} seeds"),
+        )
+    if dry_run:
+        _print_dry_run(plan, chosen, settings, as_json)
+        plan.discard()
+        return 0
+    if not plan.num_remaining and not plan.new_rejects:
+        plan.discard()
+        return _print_nothing_to_do(plan, settings, as_json)
+    return _generate(
+        parameters.model_copy(update={"plan_path": str(plan.path)}), plan, settings, as_json
+    )
+
+
+def _require_camera_path(recipe: Recipe) -> None:
+    """Refuse an unknown path at once rather than once per seed."""
+    from lyra_core.geometry.requests import request_digest_parts
+
+    request_digest_parts(recipe.camera_path, recipe.num_frames)
+
+
+def _generate(parameters: GenerateParameters, plan: Plan, settings: Settings, as_json: bool) -> int:
+    """Start what is needed, run the flow, and say where everything is."""
+    from flows.server import Server, launch_server, wait_for_server
+    from flows.settings import set_flow_environment
+
+    screen = console(stderr=True)
+    server: Server | None = None
+    if settings.prefect_api_url is None:
+        server = launch_server(settings.home_path)
+        with screen.status(f"starting the local Prefect server ({server.ui_url})"):
+            wait_for_server(server, settings.home_path)
+    set_flow_environment(settings, server.api_url if server else str(settings.prefect_api_url))
+    ui_url = server.ui_url if server else str(settings.prefect_api_url).removesuffix("/api")
+    summary = _run_with_progress(parameters, plan)
+    if as_json:
+        print_json(
+            {
+                **summary.model_dump(),
+                "ui_url": ui_url,
+                "exit_code": EXIT_REJECTS if summary.has_rejects else 0,
+            }
+        )
+    else:
+        _print_summary(summary, ui_url)
+    return EXIT_REJECTS if summary.has_rejects else 0
+
+
+def _run_with_progress(parameters: GenerateParameters, plan: Plan) -> BatchSummary:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from flows.generate import generate
+    from flows.report import listening
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console(stderr=True)) as progress:
+        bar = progress.add_task("starting workers", total=plan.num_remaining)
+
+        def on_outcome(outcome: Outcome) -> None:
+            progress.update(bar, advance=1, description=f"{outcome.spec.name} {outcome.kind}")
+            if outcome.failure is not None:
+                progress.console.print(
+                    f"rejected {outcome.spec.name}: {outcome.failure.message}", markup=False
+                )
+
+        with listening(on_outcome):
+            summary = generate(parameters)
+        progress.update(bar, description="done")
+    return summary
+
+
+def _print_dry_run(plan: Plan, recipe: Recipe, settings: Settings, as_json: bool) -> None:
+    from flows.batch import plan_workforce
+
+    workers = plan_workforce(settings, max(1, plan.num_remaining)).num_workers
+    seconds = plan.num_remaining * recipe.seconds_per_world / workers
+    num_bytes = plan.num_remaining * recipe.bytes_per_world
+    if as_json:
+        print_json(
+            {
+                "seeds": plan.num_seeds,
+                "existing": plan.num_existing,
+                "to_make": plan.num_remaining,
+                "duplicates": plan.num_duplicates,
+                "rejected": plan.num_rejected,
+                "workers": workers,
+                "estimated_seconds": round(seconds, 1),
+                "estimated_bytes": num_bytes,
+                "out": settings.out,
+                "recipe": recipe.name,
+            }
+        )
+        return
+    screen = console()
+    screen.print(
+        f"{plan.num_seeds:,} seeds, recipe [bold]{recipe.name}[/], into [bold]{settings.out}[/]"
+    )
+    screen.print(f"  exist already   {plan.num_existing:,}")
+    screen.print(f"  would be made   {plan.num_remaining:,}")
+    screen.print(f"  duplicates      {plan.num_duplicates:,}")
+    screen.print(f"  rejected        {plan.num_rejected:,}")
+    screen.print(
+        f"about {human_seconds(seconds)} on {workers} workers, {human_bytes(num_bytes)}; nothing was started"
+    )
+    for reject in plan.new_rejects[:10]:
+        screen.print(f"  would be rejected: {reject.reason}", markup=False)
+
+
+def _print_nothing_to_do(plan: Plan, settings: Settings, as_json: bool) -> int:
+    code = EXIT_REJECTS if plan.num_rejected else 0
+    if as_json:
+        print_json(
+            {
+                "created": 0,
+                "existing": plan.num_existing,
+                "duplicates": plan.num_duplicates,
+                "rejected": plan.num_rejected,
+                "out": settings.out,
+                "exit_code": code,
+            }
+        )
+        return code
+    screen = console()
+    screen.print(
+        f"nothing to do: all {plan.num_existing:,} worlds exist in [bold]{settings.out}[/]; "
+        f"neither Prefect nor Ray was started"
+    )
+    if plan.num_rejected:
+        screen.print(
+            f"{plan.num_rejected:,} seeds are rejected; try them again with --retry-rejects"
+        )
+    return code
+
+
+def _print_summary(summary: BatchSummary, ui_url: str) -> None:
+    screen = console()
+    screen.print()
+    screen.print(
+        f"[bold green]{summary.created:,} worlds made[/], {summary.existing:,} existed, {summary.rejected:,} rejected, "
+        f"in {human_seconds(summary.seconds)}"
+    )
+    where = str(Path(summary.out).resolve()) if "://" not in summary.out else summary.out
+    screen.print(f"worlds   {where}")
+    screen.print(f"watch    {ui_url}")
+    screen.print("next")
+    screen.print(f"  lyra status {summary.out}")
+    screen.print(
+        f'  lyra query {summary.out} "SELECT name, num_splats, psnr_db FROM worlds ORDER BY psnr_db DESC"'
+    )
+    screen.print(f"  lyra peek {summary.out} {summary.example_world_id or 'WORLD_ID'}")

@@ -1,0 +1,113 @@
+"""Where things run, by configuration only: lyra.toml < environment < flags. The one place that reads the environment."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lyra_core.errors import ConfigError
+
+PREFIX = "LYRA_"
+
+
+class Settings(BaseModel):
+    """Everything that decides where and how worlds are made, and nothing that changes them.
+
+    Each field is a key of lyra.toml and, as LYRA_<FIELD>, an environment variable.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    out: str = Field("./worlds", description="where worlds are stored: a path or any fsspec URL")
+    recipe: str = Field("parallax", description="see: lyra recipes")
+    executor: Literal["ray", "inline"] = Field(
+        "ray", description="inline: one worker in this process, no isolation"
+    )
+    ray_address: str = Field(
+        "local", description="local: a private cluster; otherwise an existing cluster's address"
+    )
+    workers: int | None = Field(
+        None, ge=1, le=100_000, description="default: one per GPU, or by cores and memory"
+    )
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    cpus_per_worker: float = Field(1, gt=0)
+    world_deadline_s: float = Field(3600, gt=0, description="a world that takes longer is a hang")
+    load_deadline_s: float = Field(1800, gt=0)
+    model_path: str = Field("", description="folders of your own models (package.module:factory), joined by ':'")
+    home: Path = Field(
+        Path("~/.lyra"), description="caches, the local Prefect server's database and logs"
+    )
+    prefect_api_url: str | None = Field(
+        None, description="an existing Prefect server; default: a local one"
+    )
+
+    @property
+    def home_path(self) -> Path:
+        """The home folder with ~ expanded."""
+        return self.home.expanduser()
+
+
+def load_settings(flags: Mapping[str, Any] | None = None, folder: Path | None = None) -> Settings:
+    """Merge lyra.toml of a folder, LYRA_* variables and the flags that were given (None means not given).
+
+    PREFECT_API_URL is honoured as well as LYRA_PREFECT_API_URL, and RAY_ADDRESS as well as LYRA_RAY_ADDRESS.
+
+    Raises:
+        ConfigError: unreadable lyra.toml, unknown key, or a value that does not fit.
+    """
+    values: dict[str, Any] = {}
+    file = (folder or Path()) / "lyra.toml"
+    if file.is_file():
+        try:
+            values |= tomllib.loads(file.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"{file}: wanted TOML, found {error}; correct the line or remove the file"
+            ) from error
+    values |= from_env(os.environ)
+    values |= {key: value for key, value in (flags or {}).items() if value is not None}
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"setting '{key}': {first['msg']}, found {first.get('input')!r} (lyra.toml < LYRA_{key.upper()} < flags); "
+            f"settings: {', '.join(Settings.model_fields)}"
+        ) from error
+
+
+def from_env(environment: Mapping[str, str]) -> dict[str, str]:
+    """The settings that environment variables hold; unrelated LYRA_ variables are ignored."""
+    found = {
+        field: environment[PREFIX + field.upper()]
+        for field in Settings.model_fields
+        if environment.get(PREFIX + field.upper())
+    }
+    if environment.get("PREFECT_API_URL"):
+        found.setdefault("prefect_api_url", environment["PREFECT_API_URL"])
+    if environment.get("RAY_ADDRESS"):
+        found.setdefault("ray_address", environment["RAY_ADDRESS"])
+    return found
+
+
+def set_flow_environment(settings: Settings, api_url: str) -> None:
+    """Give a flow in this process the settings of the command line; must run before prefect is imported.
+
+    The flow reads its settings as a scheduled one does, from lyra.toml and the environment, so the flags go there.
+    """
+    for field in Settings.model_fields:
+        value = getattr(settings, field)
+        if value is not None:
+            os.environ[PREFIX + field.upper()] = str(value)
+    os.environ["PREFECT_API_URL"] = api_url
+    os.environ.setdefault("PREFECT_HOME", str(settings.home_path / "prefect"))
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    # The CLI has its own progress; the UI keeps the log lines.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "ERROR")

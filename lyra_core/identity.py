@@ -1,0 +1,182 @@
+"""Names for worlds that follow from what makes them: same inputs, same id, on every machine and in every run.
+
+A world is made chunk by chunk, and its id is the last link of a chain over the chunks:
+
+    c_-1 = H(seed bytes, recipe fields that change the output, weights, algorithm version, variant)
+    c_k  = H(c_{k-1}, cameras requested for chunk k, caption k)
+    world id = last c
+
+A longer camera path therefore shares its first links with a shorter one, which is how a finished world is extended.
+Every random draw derives from these ids through `rng_seed`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lyra_core.errors import RecipeError, StoreError
+
+if TYPE_CHECKING:
+    from lyra_core.formats.store import Store
+
+# 128 bits: among 10^9 worlds two ids collide with probability about 10^-21, and 32 characters still fit into a
+# path, a table row and a person's clipboard.
+ID_LENGTH = 32
+_TAG = "lyra-worlds/1"
+_READ_BLOCK = 4 << 20
+
+
+def chain_start(
+    seed_sha256: str,
+    recipe_fields: Mapping[str, object],
+    weights_digests: Sequence[str],
+    algorithm_version: str,
+    variant: int,
+) -> str:
+    """The link before the first chunk.
+
+    Args:
+        seed_sha256: digest of the seed file's bytes, 64 hex digits.
+        recipe_fields: what changes the output, as requested (1 and 1.0 are different requests).
+        weights_digests: SHA-256 of each weight file; their order does not matter.
+        algorithm_version: changes when the same inputs give other pixels.
+        variant: 0, 1, 2, ... for several worlds of one seed.
+
+    Raises:
+        RecipeError: a digest that is none, a negative variant, or a field without a canonical form.
+    """
+    for digest in (seed_sha256, *weights_digests):
+        if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+            raise RecipeError(f"a SHA-256 digest has 64 lower-case hex digits, found {digest!r}")
+    if variant < 0:
+        raise RecipeError(f"a variant is 0, 1, 2, ..., found {variant}")
+    fields = {
+        "seed": seed_sha256,
+        "recipe": recipe_fields,
+        "weights": sorted(weights_digests),
+        "algorithm": algorithm_version,
+        "variant": int(variant),
+    }
+    return _link("start", canonical_json(fields).encode())
+
+
+def chain_next(previous: str, cameras_requested: bytes | str, caption: str) -> str:
+    """The link of a chunk, from the link before it, the cameras asked of it and its caption."""
+    cameras = cameras_requested if isinstance(cameras_requested, bytes) else cameras_requested.encode()
+    return _link("chunk", previous.encode(), cameras, caption.encode())
+
+
+def chunk_ids(start: str, cameras_requested: Sequence[bytes | str], captions: Sequence[str]) -> tuple[str, ...]:
+    """The links of all chunks, in order.
+
+    Raises:
+        RecipeError: no chunk, or not one caption a chunk.
+    """
+    if not cameras_requested or len(cameras_requested) != len(captions):
+        raise RecipeError(
+            f"a world needs at least one chunk and one caption a chunk, found {len(cameras_requested)} chunks "
+            f"and {len(captions)} captions"
+        )
+    links = []
+    for cameras, caption in zip(cameras_requested, captions, strict=True):
+        start = chain_next(start, cameras, caption)
+        links.append(start)
+    return tuple(links)
+
+
+def world_id(start: str, cameras_requested: Sequence[bytes | str], captions: Sequence[str]) -> str:
+    """The id of a world: the last of its `chunk_ids`."""
+    return chunk_ids(start, cameras_requested, captions)[-1]
+
+
+def rng_seed(id: str, stage: str, chunk: int = 0) -> int:  # noqa: A002 - the field's word for it
+    """A seed of 63 bits for the random draws of one stage of one chunk."""
+    digest = _digest("rng", id.encode(), stage.encode(), str(int(chunk)).encode())
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def digest_bytes(data: bytes) -> str:
+    """SHA-256, hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_file(source: str | Path, store: Store | None = None) -> str:
+    """SHA-256 of a file, hex: a path, an fsspec URL, or a key of `store`. Read in blocks.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    import fsspec
+
+    if store is not None:
+        return digest_bytes(store.read_bytes(str(source)))
+    digest = hashlib.sha256()
+    try:
+        with fsspec.open(str(source), "rb") as stream:
+            while block := stream.read(_READ_BLOCK):
+                digest.update(block)
+    except (OSError, ValueError, ImportError) as error:
+        raise StoreError(f"cannot read {source} to digest it: {error}") from error
+    return digest.hexdigest()
+
+
+def canonical_digest(mapping: Mapping[str, object]) -> str:
+    """SHA-256 of a mapping's canonical form, hex: independent of key order, exact in every float.
+
+    Raises:
+        RecipeError: a value without a canonical form.
+    """
+    return _digest("mapping", canonical_json(mapping).encode()).hex()
+
+
+def canonical_json(mapping: Mapping[str, object]) -> str:
+    """JSON with sorted keys, no spaces, ASCII only, and floats that read back exactly.
+
+    Tuples become lists. Python prints the shortest decimal that reads back to the same double, so no digit is lost.
+
+    Raises:
+        RecipeError: keys that are no strings, NaN or infinity, or values other than str, bool, int, float, None,
+            lists, tuples and mappings of these.
+    """
+    return json.dumps(_plain(mapping, "the mapping"), sort_keys=True, separators=(",", ":"))
+
+
+def _plain(value: object, where: str) -> object:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):  # also enumerations of strings
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise RecipeError(f"{where} is {value}; only finite numbers can be part of an id")
+        return float(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise RecipeError(f"{where} has the key {key!r}; keys must be strings")
+        return {str.__str__(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
+    raise RecipeError(
+        f"{where} is a {type(value).__name__}; wanted str, bool, int, float, None, or lists and mappings of these"
+    )
+
+
+def _link(kind: str, *parts: bytes) -> str:
+    return _digest(kind, *parts).hex()[:ID_LENGTH]
+
+
+def _digest(kind: str, *parts: bytes) -> bytes:
+    """SHA-256 over tagged, length-prefixed parts: no two different lists of parts give the same input."""
+    digest = hashlib.sha256(f"{_TAG}/{kind}\n".encode())
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.digest()

@@ -1,0 +1,68 @@
+"""Where everything lies in a store: the one list of keys.
+
+worlds/<id[:2]>/<id>/...                        payloads of a world
+catalog/commits/<id[:2]>/<id>.parquet           its row: the world exists from here on
+catalog/attempts/<id[:2]>/<id>/<n>.json         what happened to it before
+catalog/rejects/<run>/<ordinal>[-<variant>].parquet   seeds that gave no world
+catalog/snapshots/vNNNNNN.json                  an immutable version of the catalog, and its parts:
+catalog/snapshots/vNNNNNN/{worlds,frames}-*.parquet
+"""
+
+from __future__ import annotations
+
+import re
+
+from lyra_core.errors import CatalogError
+
+COMMITS = "catalog/commits/"
+ATTEMPTS = "catalog/attempts/"
+REJECTS = "catalog/rejects/"
+SNAPSHOTS = "catalog/snapshots/"
+_ID = re.compile(r"[0-9a-f]{32}")
+_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def world_key(world_id: str, name: str) -> str:
+    """Key of a payload of a world."""
+    return f"worlds/{_sharded(world_id)}/{name}"
+
+
+def commit_key(world_id: str) -> str:
+    """Key of a world's commit."""
+    return f"{COMMITS}{_sharded(world_id)}.parquet"
+
+
+def attempts_prefix(world_id: str) -> str:
+    """Prefix of the attempts of a world."""
+    return f"{ATTEMPTS}{_sharded(world_id)}/"
+
+
+def reject_key(run_id: str, ordinal: int, variant: int = 0) -> str:
+    """Key of a rejected manifest row, or of one variant of it.
+
+    Raises:
+        CatalogError: a run id that cannot be part of a key, or a negative ordinal.
+    """
+    if not _RUN.fullmatch(run_id) or ordinal < 0:
+        raise CatalogError(
+            "a reject needs a run id of letters, digits, '.', '_' and '-' and an ordinal from 0, "
+            f"found {run_id!r} and {ordinal}"
+        )
+    suffix = f"-{variant}" if variant else ""
+    return f"{REJECTS}{run_id}/{ordinal:09d}{suffix}.parquet"
+
+
+def snapshot_key(version: int) -> str:
+    """Key of a snapshot's description."""
+    return f"{SNAPSHOTS}v{version:06d}.json"
+
+
+def part_key(version: int, name: str) -> str:
+    """Key of a part file first listed in this version."""
+    return f"{SNAPSHOTS}v{version:06d}/{name}"
+
+
+def _sharded(world_id: str) -> str:
+    if not _ID.fullmatch(world_id):
+        raise CatalogError(f"a world id has 32 lower-case hex digits, found {world_id!r}")
+    return f"{world_id[:2]}/{world_id}"

@@ -1,0 +1,155 @@
+"""Remembers digests of seed files between plans, so that planning a million seeds twice reads them once."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import TypeVar
+
+from lyra_core.errors import LyraWarning, StoreError
+from lyra_core.identity import digest_file
+
+# A file changed within the clock's granularity keeps its stamp, so a digest taken right after a change proves little.
+_SETTLED_NS = 2_000_000_000
+T = TypeVar("T")
+_VARIABLES = 500  # SQLite allows 999 in one statement where it is old
+
+
+class SeedDigestCache:
+    """SHA-256 by (URI, size, stamp), where the stamp is an etag or a modification time.
+
+    Any number of processes may share one cache file. A damaged or unusable file costs time, not correctness: the
+    cache warns once and then remembers nothing.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._usable = True
+
+    def digest(self, uri: str, size: int, stamp: str, compute: Callable[[], str]) -> str:
+        """The remembered digest, or the computed one, which is then remembered."""
+        found = self.get(uri, size, stamp)
+        if found is None:
+            found = compute()
+            self.put(uri, size, stamp, found)
+        return found
+
+    def get(self, uri: str, size: int, stamp: str) -> str | None:
+        """The digest of a file seen before with this size and stamp, or None."""
+        row = self._run(
+            "SELECT sha256 FROM digests WHERE uri = ? AND size = ? AND stamp = ?",
+            (uri, size, stamp),
+        )
+        return str(row[0]) if row else None
+
+    def put(self, uri: str, size: int, stamp: str, sha256: str) -> None:
+        """Remember a digest; one URI has one entry."""
+        self._run("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", (uri, size, stamp, sha256))
+
+    def digest_file(self, uri: str) -> str:
+        """The digest of a local file or an object at any fsspec URL, read only if it changed.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        found = _stat(uri)
+        if found is None:
+            return digest_file(uri)
+        size, stamp = found
+        return self.digest(uri, size, stamp, lambda: digest_file(uri))
+
+    def digest_files(self, uris: Sequence[str], executor: Executor) -> list[str | StoreError]:
+        """digest_file of many at once, in order: one look-up and one transaction, files read side by side.
+
+        A file that cannot be read gives its StoreError instead of a digest.
+        """
+        stats = list(executor.map(_stat, uris))
+        known = self._known(uris)
+
+        def find(index: int) -> str | StoreError:
+            stat = stats[index]
+            if stat is not None and known.get(uris[index], ())[:2] == stat:
+                return str(known[uris[index]][2])
+            try:
+                return digest_file(uris[index])
+            except StoreError as error:
+                return error
+
+        found = list(executor.map(find, range(len(uris))))
+        self._remember(
+            [
+                (uri, *stat, sha256)
+                for uri, stat, sha256 in zip(uris, stats, found, strict=True)
+                if stat is not None and isinstance(sha256, str) and known.get(uri, ())[:2] != stat
+            ]
+        )
+        return found
+
+    def _known(self, uris: Sequence[str]) -> dict[str, tuple[int, str, str]]:
+        def look_up(database: sqlite3.Connection) -> dict[str, tuple[int, str, str]]:
+            rows: dict[str, tuple[int, str, str]] = {}
+            for start in range(0, len(uris), _VARIABLES):
+                some = list(uris[start : start + _VARIABLES])
+                marks = ",".join("?" * len(some))
+                statement = f"SELECT uri, size, stamp, sha256 FROM digests WHERE uri IN ({marks})"
+                rows |= {uri: (size, stamp, sha256) for uri, size, stamp, sha256 in database.execute(statement, some)}
+            return rows
+
+        return self._transact(look_up) or {}
+
+    def _remember(self, rows: list[tuple[str, int, str, str]]) -> None:
+        if rows:
+            self._transact(lambda d: d.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", rows))
+
+    def _run(self, statement: str, values: tuple[str | int, ...]) -> tuple[object, ...] | None:
+        return self._transact(lambda database: database.execute(statement, values).fetchone())
+
+    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
+        """Run one transaction; None once the file has proved unusable."""
+        if not self._usable:
+            return None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.closing(sqlite3.connect(self.path, timeout=30.0)) as database, database:
+                database.execute("PRAGMA synchronous = OFF")  # a cache may be lost with the power
+                database.execute(
+                    "CREATE TABLE IF NOT EXISTS digests "
+                    "(uri TEXT PRIMARY KEY, size INTEGER, stamp TEXT, sha256 TEXT) WITHOUT ROWID"
+                )
+                return work(database)
+        except (sqlite3.Error, OSError) as error:
+            self._usable = False
+            warnings.warn(
+                f"the seed digest cache {self.path} cannot be used ({error}) and is ignored; "
+                "delete it to have it built again",
+                LyraWarning,
+                stacklevel=3,
+            )
+            return None
+
+
+def _stat(uri: str) -> tuple[int, str] | None:
+    """Size and stamp, or None where they cannot be trusted to tell a change."""
+    if "://" not in uri or uri.startswith(("file://", "local://")):
+        try:
+            found = Path(uri.partition("://")[2] or uri).stat()
+        except OSError:
+            return None
+        if time.time_ns() - found.st_mtime_ns < _SETTLED_NS:
+            return None
+        return found.st_size, str(found.st_mtime_ns)
+    from lyra_core.formats.store import open_store
+
+    folder, _, name = uri.rpartition("/")
+    try:
+        info = open_store(folder).info(name)
+    except StoreError:
+        return None
+    if info is None or not (info.etag or info.mtime_ns):
+        return None
+    return info.bytes, info.stamp

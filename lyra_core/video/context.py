@@ -1,0 +1,75 @@
+"""What a chunk is conditioned on, as given (`ChunkInputs`) and as prepared once for all steps
+(`PreparedContext`).
+
+Legend: b batch, t history and generated slots, h w latent rows and columns, l tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lyra_core.video.attention import KeyValue
+from lyra_core.video.layout import HistoryLayout
+from lyra_core.video.rope import Rotation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkInputs:
+    """Everything the network is told about one chunk, on the latent grid. Any float dtype.
+
+    Attributes:
+        history: clean latents of the history slots. [b 16 history h w]
+        condition: mask (4 channels of ones) and condition latents (16), all slots. [b 20 t h w]
+        rays: camera centre and ray direction, pixel-shuffled, all slots. [b 384 t h w]
+        correspondence: canonical coordinates, pixel-shuffled, all slots. [b 1280 t h w]
+        text: caption embedding, zeros past its end. [b 512 4096], or None for a network without
+            text
+        image: CLIP tokens of the last history frame. [b 257 1280], or None for a network without
+            an image branch
+    """
+
+    history: Float[Tensor, "b c history h w"]
+    condition: Float[Tensor, "b m t h w"]
+    rays: Float[Tensor, "b r t h w"]
+    correspondence: Float[Tensor, "b q t h w"]
+    text: Float[Tensor, "b s text_dim"] | None = None
+    image: Float[Tensor, "b n image_dim"] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedContext:
+    """What stays the same over all steps and guidance branches of one chunk.
+
+    Attributes:
+        layout: the slots.
+        latent_rows: latent rows of a frame.
+        latent_columns: latent columns of a frame.
+        history_tokens: content tokens of the history. [b l d]
+        generated_condition: condition channels of the generated slots. [b m t h w]
+        rotation: rotary positions of all tokens.
+        camera_tokens: kept where blocks recompute their q, k bias from it. [b l c], or None
+        position_features: for each block the squeezed correspondence, or the whole bias where
+            camera_tokens is None.
+        text: for each block the keys and values of the caption; empty without text.
+        image: for each block the keys and values of the image tokens; empty without an image
+            branch.
+    """
+
+    layout: HistoryLayout
+    latent_rows: int
+    latent_columns: int
+    history_tokens: Float[Tensor, "b l d"]
+    generated_condition: Float[Tensor, "b m t h w"]
+    rotation: Rotation
+    camera_tokens: Float[Tensor, "b l c"] | None
+    position_features: tuple[Tensor, ...]
+    text: tuple[KeyValue, ...]
+    image: tuple[KeyValue, ...]
+
+    def with_text(self, text: tuple[KeyValue, ...]) -> Self:
+        """The same chunk under another caption; everything else is shared, not copied."""
+        return replace(self, text=text)

@@ -1,0 +1,185 @@
+"""Stage 6: payloads are uploaded whole, and then one row, created if absent, makes the world exist."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+import torch
+from catalogs.commit import CommitOutcome, commit, is_committed
+from lyra_core.formats.store import Store
+from lyra_core.identity import canonical_digest, canonical_json, rng_seed
+from lyra_core.layout import world_key
+from lyra_core.records import Artifact, FrameRecord, WorldRecord, frame_records
+
+import lyra_core
+from lyra_core.values import CameraPath, Gaussians
+from tasks.artifacts import LocalArtifact
+from tasks.outcome import Outcome
+from tasks.quality import reject_reasons
+from tasks.recipe import ALGORITHM_VERSION
+from tasks.weights import weights_digests
+from tasks.worker_config import WorkerConfig
+from tasks.world import MadeWorld, StageClock
+
+QUALITY_VERSION = "1"
+
+
+def store_world(
+    store: Store,
+    config: WorkerConfig,
+    made: MadeWorld,
+    files: list[LocalArtifact],
+    clock: StageClock,
+) -> Outcome:
+    """Upload every payload, then commit.
+
+    Raises:
+        StoreError: storage is unwritable or full; nothing is visible in the catalog then.
+    """
+    with clock("upload"):
+        artifacts = []
+        for file in files:
+            stored = store.put_file(world_key(made.spec.world_id, file.name), file.path)
+            artifacts.append(
+                Artifact(
+                    role=file.role,
+                    key=stored.key,
+                    media_type=file.media_type,
+                    bytes=stored.bytes,
+                    sha256=stored.sha256,
+                    etag=stored.etag,
+                )
+            )
+    record = world_record(config, made, clock).with_artifacts(artifacts, store.root)
+    outcome = commit(store, record, _frames(made))
+    return Outcome(
+        spec=made.spec,
+        kind="created" if outcome is CommitOutcome.CREATED else "exists",
+        accepted=record.accepted,
+        num_splats=len(made.gaussians),
+        num_bytes=sum(a.bytes for a in artifacts),
+        psnr_db=record.psnr_db,
+        stage_s=dict(clock.stage_s),
+        thumbnail=made.pictures.thumbnail,
+    )
+
+
+def world_record(config: WorkerConfig, made: MadeWorld, clock: StageClock) -> WorldRecord:
+    """Everything the catalog keeps of a world, except its files."""
+    spec, seed, clip, recipe, quality = made.spec, made.seed, made.clip, config.recipe, made.quality
+    reasons = reject_reasons(quality, recipe)
+    finished = datetime.now(UTC)
+    hashed = recipe.hashed_fields()
+    intrinsics = clip.cameras.intrinsics[0]
+    return WorldRecord(
+        world_id=spec.world_id,
+        run_id=config.run_id,
+        name=spec.name.rsplit("-", 1)[0],
+        chunk_ids=spec.chunk_ids,
+        variant=spec.variant,
+        recipe=recipe.name,
+        recipe_json=canonical_json(hashed),
+        config_sha256=canonical_digest(hashed),
+        algorithm_version=ALGORITHM_VERSION,
+        seed_uri=spec.seed_uri,
+        seed_sha256=spec.seed_sha256,
+        seed_width=seed.original_size[0],
+        seed_height=seed.original_size[1],
+        seed_license=spec.seed_license,
+        seed_source_url=spec.seed_source_url,
+        seed_attribution=spec.seed_attribution,
+        rng_seed=rng_seed(spec.chunk_ids[0], "video"),
+        model_name=recipe.model,
+        checkpoint_uri=recipe.weights,
+        weights_digests=weights_digests(recipe),
+        weights_licenses=recipe.weights_licenses,
+        accepted_licences=config.accepted_licenses,
+        code_git_commit=config.code_commit or None,
+        package_version=lyra_core.__version__,
+        prompt="\n".join(spec.prompts) or None,
+        trajectory_name=clip.cameras.name,
+        width=clip.cameras.image_width,
+        height=clip.cameras.image_height,
+        num_frames=len(clip),
+        fps=clip.fps,
+        camera_model="pinhole",
+        fx=float(intrinsics[0, 0]),
+        fy=float(intrinsics[1, 1]),
+        cx=float(intrinsics[0, 2]),
+        cy=float(intrinsics[1, 2]),
+        camera_convention="opencv_w2c",
+        path_length_m=path_length_m(clip.cameras),
+        total_rotation_deg=total_rotation_deg(clip.cameras),
+        num_splats=len(made.gaussians),
+        sh_degree=made.gaussians.sh_degree,
+        **_bounds(made.gaussians),
+        world_up=(0.0, -1.0, 0.0),
+        meters_per_unit=1.0,
+        metric_scale_source="depth_model",
+        psnr_db=quality.psnr_db if quality else None,
+        ssim=quality.ssim if quality else None,
+        floater_frac=quality.floater_frac if quality else None,
+        coverage_frac=quality.coverage_frac if quality else None,
+        opacity_mean=float(made.gaussians.opacities.mean()),
+        quality_version=QUALITY_VERSION if quality else None,
+        accepted=not reasons,
+        reject_reasons=tuple(reasons),
+        stage_s=dict(clock.stage_s),
+        wall_s=(finished - clock.started_at).total_seconds(),
+        **_gpu(config.device, (finished - clock.started_at).total_seconds()),
+        output_license=recipe.output_license or spec.seed_license,
+        created_at=finished,
+        started_at=clock.started_at,
+        finished_at=finished,
+    )
+
+
+def path_length_m(cameras: CameraPath) -> float:
+    """Metres the camera centre travels."""
+    return float(cameras.centers_m.diff(dim=0).norm(dim=1).sum())
+
+
+def total_rotation_deg(cameras: CameraPath) -> float:
+    """Sum of the angles between successive frames, degrees."""
+    rotation = cameras.world_to_cam[:, :3, :3]
+    cosine = ((rotation[1:] @ rotation[:-1].mT).diagonal(dim1=1, dim2=2).sum(1) - 1) / 2
+    return math.degrees(float(cosine.clamp(-1, 1).acos().sum()))
+
+
+def _bounds(gaussians: Gaussians) -> dict[str, tuple[float, ...]]:
+    means = gaussians.means
+    # kthvalue per axis rather than quantile, which refuses more than 16 million values.
+    low, high = max(1, len(means) // 100), max(1, len(means) - len(means) // 100)
+    return {
+        "bounds_min": _triple(means.amin(0)),
+        "bounds_max": _triple(means.amax(0)),
+        "bounds_p01": _triple(means.kthvalue(low, dim=0).values),
+        "bounds_p99": _triple(means.kthvalue(high, dim=0).values),
+    }
+
+
+def _triple(values: torch.Tensor) -> tuple[float, ...]:
+    return tuple(float(v) for v in values)
+
+
+def _gpu(device: str, wall_s: float) -> dict[str, object]:
+    if not device.startswith("cuda"):
+        return {"gpu_count": 0, "gpu_seconds": 0.0}
+    return {
+        "gpu_count": 1,
+        "gpu_seconds": wall_s,
+        "gpu_name": torch.cuda.get_device_name(),
+        "peak_vram_bytes": torch.cuda.max_memory_allocated(),
+    }
+
+
+def _frames(made: MadeWorld) -> list[FrameRecord]:
+    cameras = made.clip.cameras
+    return frame_records(
+        made.spec.world_id,
+        cameras.world_to_cam.numpy(),
+        cameras.intrinsics.numpy(),
+        fps=made.clip.fps,
+        image_size=(cameras.image_width, cameras.image_height),
+    )

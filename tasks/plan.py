@@ -1,0 +1,250 @@
+"""Decides what to make: the id of every requested world, and which of them exist, are rejected or remain.
+
+Planning starts nothing. It streams: a plan of 100,000 rows is a file of JSON lines on local disk, not a list in memory.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from catalogs.commit import committed_ids
+from catalogs.rejects import list_rejects, reject
+from lyra_core.formats.store import Store
+from lyra_core.geometry.requests import request_digest_parts
+from lyra_core.identity import chain_start, chunk_ids
+from lyra_core.records import RejectRecord
+from lyra_core.seed_digests import SeedDigestCache
+
+from lyra_core.errors import CameraPathError, LyraError, ManifestError, SeedError, StoreError
+from lyra_core.spec import WorldSpec
+from tasks.manifest import BadRow, ManifestRow
+from tasks.recipe import ALGORITHM_VERSION, Recipe
+from tasks.weights import weights_digests
+
+DIGEST_THREADS = 8
+DIGEST_BATCH = 512
+COUNTS = ("num_seeds", "num_remaining", "num_existing", "num_duplicates", "num_rejected_before")
+
+
+@dataclass(slots=True, kw_only=True)
+class Plan:
+    """The outcome of planning; the worlds that remain are lines of `path`."""
+
+    path: Path
+    num_seeds: int = 0
+    num_remaining: int = 0
+    num_existing: int = 0
+    num_duplicates: int = 0
+    num_rejected_before: int = 0
+    new_rejects: list[RejectRecord] = field(default_factory=list)
+
+    def specs(self) -> Iterator[WorldSpec]:
+        """The worlds that remain, in manifest order, streamed."""
+        with self.path.open(encoding="utf-8") as lines:
+            for line in lines:
+                yield WorldSpec.from_json(line)
+
+    def save_counts(self) -> None:
+        """Write the counts beside the plan, so that another process can load() it."""
+        counts = {name: getattr(self, name) for name in COUNTS}
+        rejects = [{k: v for k, v in asdict(r).items() if v is not None} for r in self.new_rejects]
+        self.path.with_suffix(".json").write_text(
+            json.dumps({**counts, "new_rejects": rejects}), encoding="utf-8"
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """A plan saved on this machine."""
+        found = json.loads(Path(path).with_suffix(".json").read_text(encoding="utf-8"))
+        rejects = [RejectRecord(**fields) for fields in found.pop("new_rejects")]
+        return cls(path=Path(path), new_rejects=rejects, **found)
+
+    def discard(self) -> None:
+        """Remove the plan's files once the batch is over."""
+        self.path.unlink(missing_ok=True)
+        self.path.with_suffix(".json").unlink(missing_ok=True)
+
+    @property
+    def num_rejected(self) -> int:
+        """Seeds known not to become worlds, from before and from this planning."""
+        return self.num_rejected_before + len(self.new_rejects)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Everything planning needs to know besides the seeds."""
+
+    recipe: Recipe
+    run_id: str
+    retry_rejects: bool = False
+    limit: int | None = None
+
+
+def make_plan(
+    rows: Iterable[ManifestRow | BadRow],
+    store: Store,
+    request: Request,
+    digests: SeedDigestCache,
+    plan_path: Path,
+    on_seed: Callable[[int], None] | None = None,
+) -> Plan:
+    """Name every world and keep those that remain.
+
+    Args:
+        rows: from tasks.manifest.read_seeds.
+        store: the output; what it has committed or rejected is skipped (rejects not if request.retry_rejects).
+        request: recipe, run id and limits.
+        digests: cache of seed digests by URI, size and modification.
+        plan_path: JSON-lines file to write.
+        on_seed: called with the number of seeds looked at, for progress.
+
+    Raises:
+        ManifestError: from the rows. StoreError: the output cannot be read.
+    """
+    plan = Plan(path=plan_path)
+    done = committed_ids(store)
+    rejected_ids, rejected_uris = (
+        _open_rejects(store) if not request.retry_rejects else (set(), set())
+    )
+    namer = WorldNamer(request.recipe)
+    seen: set[str] = set()
+    plan_path.parent.mkdir(parents=True, exist_ok=True)
+    limited = itertools.islice(rows, request.limit) if request.limit is not None else iter(rows)
+    with (
+        plan_path.open("w", encoding="utf-8") as out,
+        ThreadPoolExecutor(DIGEST_THREADS) as threads,
+    ):
+        while batch := list(itertools.islice(limited, DIGEST_BATCH)):
+            for row, digest in zip(batch, _digest_all(batch, digests, threads), strict=True):
+                plan.num_seeds += 1
+                if isinstance(digest, SeedError) or isinstance(row, BadRow):
+                    _count_reject(plan, _reject(row, request, digest), rejected_uris)
+                    continue
+                try:
+                    specs = namer.name(row, digest)
+                except CameraPathError as error:
+                    _count_reject(plan, _reject(row, request, error, digest), rejected_uris)
+                    continue
+                for spec in specs:
+                    if spec.world_id in seen:
+                        plan.num_duplicates += 1
+                    elif spec.world_id in done:
+                        plan.num_existing += 1
+                    elif spec.world_id in rejected_ids:
+                        plan.num_rejected_before += 1
+                    else:
+                        out.write(spec.to_json() + "\n")
+                        plan.num_remaining += 1
+                    seen.add(spec.world_id)
+            if on_seed:
+                on_seed(plan.num_seeds)
+    plan.save_counts()
+    return plan
+
+
+def write_plan_rejects(plan: Plan, store: Store) -> None:
+    """Record the seeds that planning refused; separate from planning so that a dry run writes nothing."""
+    for record in plan.new_rejects:
+        reject(store, record)
+
+
+class WorldNamer:
+    """Chains the ids of a seed's worlds (architecture: c_-1 from seed, recipe, weights and variant; then chunk by chunk)."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self._fields = recipe.hashed_fields()
+        self._weights = weights_digests(recipe)
+        self._cameras: dict[tuple[str, int], Sequence[bytes | str]] = {}
+
+    def name(self, row: ManifestRow, seed_sha256: str) -> list[WorldSpec]:
+        """One spec a variant."""
+        num_frames = row.frames or self.recipe.num_frames
+        camera_path = row.camera_path or self.recipe.camera_path
+        cameras = self._requested(camera_path, num_frames)
+        caption = row.prompt if row.prompt is not None else self.recipe.prompt
+        fields = (
+            self._fields if row.hfov_deg is None else {**self._fields, "hfov_deg": row.hfov_deg}
+        )
+        specs = []
+        for variant in range(row.variants or self.recipe.variants):
+            start = chain_start(seed_sha256, fields, self._weights, ALGORITHM_VERSION, variant)
+            links = chunk_ids(start, cameras, [caption] * len(cameras))
+            specs.append(
+                WorldSpec(
+                    world_id=links[-1],
+                    chunk_ids=links,
+                    seed_uri=row.seed_uri,
+                    seed_sha256=seed_sha256,
+                    ordinal=row.ordinal,
+                    camera_path=camera_path,
+                    num_frames=num_frames,
+                    prompts=(caption,) if caption else (),
+                    variant=variant,
+                    hfov_deg=row.hfov_deg,
+                    seed_license=row.license,
+                    seed_source_url=row.source_url,
+                    seed_attribution=row.attribution,
+                )
+            )
+        return specs
+
+    def _requested(self, camera_path: str, num_frames: int) -> Sequence[bytes | str]:
+        key = (camera_path, num_frames)
+        if key not in self._cameras:
+            self._cameras[key] = request_digest_parts(camera_path, num_frames)
+        return self._cameras[key]
+
+
+def _digest_all(
+    rows: Sequence[ManifestRow | BadRow], digests: SeedDigestCache, threads: ThreadPoolExecutor
+) -> Iterator[str | SeedError]:
+    """A digest or the reason there is none, one for each row."""
+    found = iter(digests.digest_files([row.seed_uri for row in rows if isinstance(row, ManifestRow)], threads))
+    for row in rows:
+        digest = ManifestError(row.reason) if isinstance(row, BadRow) else next(found)
+        if isinstance(digest, StoreError):
+            yield SeedError(
+                f"seed {row.seed_uri}: wanted a readable image file, but it cannot be read ({digest}); "
+                f"restore it or drop it"
+            )
+        else:
+            yield digest
+
+
+def _reject(
+    row: ManifestRow | BadRow, request: Request, error: LyraError, digest: str | None = None
+) -> RejectRecord:
+    return RejectRecord(
+        run_id=request.run_id,
+        recipe=request.recipe.name,
+        seed_uri=row.seed_uri,
+        seed_sha256=digest,
+        ordinal=row.ordinal,
+        stage="manifest"
+        if isinstance(error, ManifestError)
+        else "seed"
+        if digest is None
+        else "plan",
+        error_type=type(error).__name__,
+        reason=str(error),
+    )
+
+
+def _open_rejects(store: Store) -> tuple[set[str], set[str]]:
+    rejects = list_rejects(store, open_only=True)
+    return {r.world_id for r in rejects if r.world_id}, {
+        r.seed_uri for r in rejects if not r.world_id
+    }
+
+
+def _count_reject(plan: Plan, record: RejectRecord, known_uris: set[str]) -> None:
+    if record.seed_uri in known_uris:
+        plan.num_rejected_before += 1
+    else:
+        plan.new_rejects.append(record)

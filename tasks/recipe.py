@@ -1,0 +1,142 @@
+"""The type of a recipe: every parameter that decides how a world looks, and nothing that only decides where it runs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from lyra_core.errors import RecipeError
+
+ArtifactRole = Literal[
+    "ply", "video", "lossless", "cameras", "transforms", "colmap", "preview", "flythrough"
+]
+
+CHUNK_FRAMES = 80
+
+# Raised when a change makes the same recipe produce other pixels, so that old worlds are not taken for new ones.
+ALGORITHM_VERSION = "1"
+
+# Fields that describe a recipe or estimate its cost. They do not change a world's pixels, so they are not part of its id.
+UNHASHED_FIELDS = frozenset(
+    {
+        "name",
+        "description",
+        "weights",
+        "seconds_per_world",
+        "bytes_per_world",
+        "weights_licenses",
+        "output_license",
+    }
+)
+
+
+class Recipe(BaseModel):
+    """A complete, named parameter set.
+
+    `model` is a name known to lyra_core.load_model, or "package.module:factory" for a model of your own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    description: str
+    model: str
+    weights: str | None = Field(
+        None, description="folder or URL of converted weights, where the model has any"
+    )
+    weights_licenses: tuple[str, ...] = ()
+    restricted_licenses: tuple[str, ...] = Field(
+        (), description="licences that need --accept-licence NAME"
+    )
+    output_license: str | None = None
+
+    width: int = Field(416, ge=16, le=4096, multiple_of=2)
+    height: int = Field(240, ge=16, le=4096, multiple_of=2)
+    num_frames: int = Field(81, ge=1 + CHUNK_FRAMES)
+    fps: float = Field(16.0, gt=0, le=240)
+    camera_path: str = "dolly-in"
+    prompt: str = ""
+    variants: int = Field(1, ge=1, le=1000)
+
+    artifacts: tuple[ArtifactRole, ...] = (
+        "ply",
+        "video",
+        "cameras",
+        "transforms",
+        "colmap",
+        "preview",
+        "flythrough",
+    )
+    video_crf: int = Field(18, ge=0, le=51)
+    sway_deg: float = Field(3.0, ge=0, le=30, description="sway of the fly-through around the path")
+    flythrough_frames: int = Field(41, ge=2, le=961)
+    quality_views: int = Field(
+        4, ge=0, le=64, description="held-out views to measure; 0 turns quality off"
+    )
+    min_psnr_db: float = Field(15.0, ge=0)
+    min_coverage: float = Field(0.8, ge=0, le=1)
+
+    seconds_per_world: float = Field(
+        30.0, gt=0, description="on the hardware the recipe is meant for, for estimates"
+    )
+    bytes_per_world: int = Field(30_000_000, gt=0)
+
+    @model_validator(mode="after")
+    def _whole_chunks(self) -> Recipe:
+        if (self.num_frames - 1) % CHUNK_FRAMES:
+            raise ValueError(
+                f"num_frames must be 1 + 80k (81, 161, ...), found {self.num_frames}; "
+                f"the nearest are {self.num_frames - (self.num_frames - 1) % CHUNK_FRAMES} and "
+                f"{self.num_frames - (self.num_frames - 1) % CHUNK_FRAMES + CHUNK_FRAMES}"
+            )
+        return self
+
+    def hashed_fields(self) -> dict[str, object]:
+        """The fields that change the output, for the world's id. Per-seed requests are chained separately."""
+        skip = UNHASHED_FIELDS | {"num_frames", "camera_path", "prompt", "variants"}
+        return {k: v for k, v in self.model_dump(mode="json").items() if k not in skip}
+
+    def require_licenses(self, accepted: frozenset[str]) -> None:
+        """Refuse restricted weights whose licence the caller did not accept by name.
+
+        Raises:
+            LicenceError: naming the licence and the flag.
+        """
+        from lyra_core.errors import LicenceError
+
+        missing = [name for name in self.restricted_licenses if name not in accepted]
+        if missing:
+            raise LicenceError(
+                f"recipe '{self.name}' uses weights under {', '.join(missing)}, which restricts their use; "
+                f"read the licence and repeat with --accept-licence {missing[0]}"
+            )
+
+
+def with_fields(recipe: Recipe, assignments: list[str]) -> Recipe:
+    """A recipe with `field=value` assignments applied and everything validated again.
+
+    Raises:
+        RecipeError: unknown field, unreadable value, or a value out of range.
+    """
+    from pydantic import ValidationError
+
+    changed = recipe.model_dump()
+    for assignment in assignments:
+        field, separator, value = assignment.partition("=")
+        if not separator or field not in Recipe.model_fields:
+            raise RecipeError(
+                f"--set wants field=value with a field of the recipe, found {assignment!r}; "
+                f"fields: {', '.join(sorted(Recipe.model_fields))}"
+            )
+        changed[field] = (
+            tuple(filter(None, value.split(","))) if isinstance(changed[field], tuple) else value
+        )
+    try:
+        return Recipe.model_validate(changed)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "recipe"
+        raise RecipeError(
+            f"recipe '{recipe.name}': {where}: {first['msg']}, found {first.get('input')!r}"
+        ) from error

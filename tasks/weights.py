@@ -1,0 +1,18 @@
+"""The digests of a recipe's weights, read from their manifests: planning never opens a weight file."""
+
+from __future__ import annotations
+
+from tasks.recipe import Recipe
+
+
+def weights_digests(recipe: Recipe) -> tuple[str, ...]:
+    """One digest per weight set the recipe loads, in a fixed order; a model without weights has none.
+
+    Raises:
+        WeightsError: the recipe names weights that are missing or were never converted.
+    """
+    if recipe.weights is None:
+        return ()
+    from lyra_core.weights.verify import manifest_digest
+
+    return (manifest_digest(recipe.weights),)

@@ -1,0 +1,137 @@
+"""A worker holds the models and makes worlds one at a time: a plain class, run in process or as a Ray actor.
+
+    make(spec):   seed -> video -> Gaussians -> quality -> pictures     (the models' device)
+    finish(id):   encode -> upload -> commit                            (a thread, overlapping the next make)
+
+Neither raises because of a world: a Failure value says whether retrying can help.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numba
+import torch
+from jaxtyping import UInt8
+from lyra_core.formats.store import open_store
+from lyra_core.model import load_model
+from torch import Tensor
+
+from lyra_core.errors import LyraError, OutOfMemoryError, StoreError, WorkerError
+from lyra_core.spec import WorldSpec
+from tasks.artifacts import encode
+from tasks.commit import store_world
+from tasks.outcome import Failure, Outcome
+from tasks.worker_config import WorkerConfig
+from tasks.world import MadeWorld, StageClock, make_world
+
+# Errors that say nothing about the seed: storage, memory, the machine. Every other LyraError is the seed's own.
+TRANSIENT = (StoreError, OutOfMemoryError, WorkerError)
+
+T = TypeVar("T")
+
+
+class Worker:
+    """Makes worlds with one recipe; the constructor loads the models."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self.config = config
+        limit_threads(config.num_threads)
+        self.store = open_store(config.out_url)
+        options = {"weights": config.recipe.weights} if config.recipe.weights else {}
+        self.model = load_model(config.recipe.model, device=config.device, **options)
+        self._finisher = ThreadPoolExecutor(1, thread_name_prefix="finish")
+        self._finishing: dict[str, Future[Outcome | Failure]] = {}
+
+    def make(self, spec: WorldSpec) -> Failure | None:
+        """Run the stages that need the models; None means the rest was handed to the finishing thread."""
+        clock = StageClock()
+        made = guarded(lambda: make_world(self.model, spec, self.config.recipe, clock), clock)
+        if isinstance(made, Failure):
+            return made
+        self._finishing[spec.world_id] = self._finisher.submit(
+            guarded, lambda: self._encode_and_store(made, clock), clock
+        )
+        return None
+
+    def finish(self, world_id: str) -> Outcome | Failure:
+        """Wait until a made world is encoded, uploaded and committed."""
+        return self._finishing.pop(world_id).result()
+
+    def canary(self) -> Failure | None:
+        """Make a built-in picture's world and throw it away: does this worker work at all?"""
+        recipe = self.config.recipe
+        clock = StageClock(stage="canary")
+
+        def make() -> None:
+            clip = self.model.generate(
+                canary_image(recipe.width, recipe.height),
+                "dolly-in",
+                num_frames=81,
+                seed=0,
+                width=recipe.width,
+                height=recipe.height,
+            )
+            self.model.reconstruct(clip)
+
+        return guarded(make, clock)
+
+    def close(self) -> None:
+        """Let the finishing thread end."""
+        self._finisher.shutdown(wait=True, cancel_futures=True)
+
+    def _encode_and_store(self, made: MadeWorld, clock: StageClock) -> Outcome:
+        with tempfile.TemporaryDirectory(prefix="lyra-world-") as folder:
+            with clock("encode"):
+                files = encode(
+                    made.clip, made.gaussians, made.pictures, self.config.recipe, Path(folder)
+                )
+            clock.stage = "store"
+            return store_world(self.store, self.config, made, files, clock)
+
+
+def guarded(work: Callable[[], T], clock: StageClock) -> T | Failure:
+    """Run a world's work and turn whatever it raises into a Failure."""
+    try:
+        return work()
+    except LyraError as error:
+        return Failure(
+            permanent=not isinstance(error, TRANSIENT),
+            stage=clock.stage,
+            error_type=type(error).__name__,
+            message=str(error),
+        )
+    except Exception as error:  # noqa: BLE001  a bug in a model must cost one world, not the worker; the trace is kept
+        return Failure(
+            permanent=False,
+            stage=clock.stage,
+            error_type=type(error).__name__,
+            message=f"{clock.stage} failed with {type(error).__name__}: {error}",
+            traceback=traceback.format_exc(limit=20),
+        )
+
+
+def canary_image(width: int, height: int) -> UInt8[Tensor, "h w 3"]:
+    """A smooth picture with a horizon and a few shapes, the same on every machine."""
+    rows, columns = torch.meshgrid(
+        torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij"
+    )
+    ripple = 0.5 + 0.5 * torch.sin(40 * columns * (0.2 + rows))
+    picture = torch.stack([rows, 0.5 + 0.5 * ripple * rows, 1 - rows], dim=-1)
+    return (picture * 255).to(torch.uint8)
+
+
+def guarded_load(load: Callable[[], T]) -> T | Failure:
+    """Load models and turn whatever that raises into a Failure that blames no seed."""
+    return guarded(load, StageClock(stage="load"))
+
+
+def limit_threads(num_threads: int) -> None:
+    """Keep the workers of one machine out of each other's way."""
+    torch.set_num_threads(num_threads)
+    numba.set_num_threads(min(num_threads, numba.config.NUMBA_NUM_THREADS))

@@ -1,0 +1,71 @@
+"""The stages of one world in reading order: seed -> video -> Gaussians -> quality -> pictures, all as values."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from lyra_core.model import WorldModel
+from lyra_core.quality import Quality
+
+from lyra_core.spec import WorldSpec
+from lyra_core.values import Gaussians, Seed, VideoClip
+from tasks.artifacts import Pictures, render_pictures
+from tasks.gaussians import lift_to_gaussians
+from tasks.quality import measure_quality
+from tasks.recipe import Recipe
+from tasks.seed import read_seed
+from tasks.video import generate_video
+
+
+@dataclass(slots=True)
+class StageClock:
+    """Seconds per stage of one world, and the stage it is in (for blame)."""
+
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    stage_s: dict[str, float] = field(default_factory=dict)
+    stage: str = "seed"
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Time a stage."""
+        self.stage = stage
+        start = time.perf_counter()
+        yield
+        self.stage_s[stage] = time.perf_counter() - start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeWorld:
+    """A world that exists in memory and nowhere else yet."""
+
+    spec: WorldSpec
+    seed: Seed
+    clip: VideoClip
+    gaussians: Gaussians
+    quality: Quality | None
+    pictures: Pictures
+
+
+def make_world(model: WorldModel, spec: WorldSpec, recipe: Recipe, clock: StageClock) -> MadeWorld:
+    """Run every stage that needs the models.
+
+    Raises:
+        LyraError: the seed or a model's input is wrong; clock.stage names the stage.
+    """
+    with clock("seed"):
+        seed = read_seed(spec, recipe)
+    with clock("video"):
+        clip = generate_video(model, seed, spec, recipe)
+    with clock("gaussians"):
+        gaussians = lift_to_gaussians(model, clip)
+    with clock("quality"):
+        quality = measure_quality(clip, gaussians, recipe)
+    with clock("pictures"):
+        pictures = render_pictures(clip, gaussians, recipe)
+    return MadeWorld(
+        spec=spec, seed=seed, clip=clip, gaussians=gaussians, quality=quality, pictures=pictures
+    )
