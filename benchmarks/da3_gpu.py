@@ -52,9 +52,7 @@ def main() -> None:
     model = build_model(config, state)
     synchronise(device)
     report = {
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
         "torch": torch.__version__,
         "preset": args.preset,
         "views": args.views,
@@ -69,9 +67,7 @@ def main() -> None:
     main_config = config.any_view if isinstance(config, NestedConfig) else config
     tokens = args.views * tokens_per_view(args.height, args.width)
     report["tokens"] = tokens
-    report["planned_activations_gib"] = round(
-        tokens * bytes_per_token(main_config.backbone) / GIB, 2
-    )
+    report["planned_activations_gib"] = round(tokens * bytes_per_token(main_config.backbone) / GIB, 2)
     report["planned_views"] = device_budget(device, args.height, args.width, config).views
     with torch.no_grad():
         report["stages"] = stages(model, args, device)
@@ -81,9 +77,7 @@ def main() -> None:
         args.out.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def stages(
-    model: torch.nn.Module, args: argparse.Namespace, device: torch.device
-) -> dict[str, dict]:
+def stages(model: torch.nn.Module, args: argparse.Namespace, device: torch.device) -> dict[str, dict]:
     generator = torch.Generator(device).manual_seed(1)
     images = torch.randn(args.views, 3, args.height, args.width, generator=generator, device=device)
     w2c = torch.eye(4, device=device).repeat(args.views, 1, 1)
@@ -113,19 +107,13 @@ def stages(
         measure(
             found,
             "gaussian_head",
-            lambda: network.gs_head(
-                levels, images, dense.depth, stride=args.stride, views_per_slice=args.slice
-            ),
+            lambda: network.gs_head(levels, images, dense.depth, stride=args.stride, views_per_slice=args.slice),
             device,
             args.repeats,
         )
     del features, levels, dense
-    options = InferenceOptions(
-        gaussian_stride=args.stride if has_gaussians else None, views_per_slice=args.slice
-    )
-    prediction = measure(
-        found, "whole_pass", lambda: model(images, w2c, k, options), device, args.repeats
-    )
+    options = InferenceOptions(gaussian_stride=args.stride if has_gaussians else None, views_per_slice=args.slice)
+    prediction = measure(found, "whole_pass", lambda: model(images, w2c, k, options), device, args.repeats)
     if has_gaussians:
         gaussians = measure(found, "adapter", prediction.gaussians, device, args.repeats)
         found["adapter"]["gaussians"] = len(gaussians)
@@ -134,9 +122,7 @@ def stages(
     return found
 
 
-def measure(
-    found: dict[str, dict], name: str, run: Callable[[], Result], device: torch.device, repeats: int
-) -> Result:
+def measure(found: dict[str, dict], name: str, run: Callable[[], Result], device: torch.device, repeats: int) -> Result:
     """The fastest of some warm runs, with the highest memory any of them held."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

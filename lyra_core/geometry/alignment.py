@@ -126,29 +126,18 @@ def fit_similarity(
             one place.
     """
     source, target = (x.detach().to("cpu", torch.float64) for x in (source, target))
-    w = (
-        torch.ones(len(source), dtype=torch.float64)
-        if weights is None
-        else weights.detach().to(source)
-    )
-    if not (
-        torch.isfinite(source).all() and torch.isfinite(target).all() and torch.isfinite(w).all()
-    ):
-        raise ReconstructionError(
-            "a similarity needs finite points and weights, found NaN or infinity; mask them"
-        )
+    w = torch.ones(len(source), dtype=torch.float64) if weights is None else weights.detach().to(source)
+    if not (torch.isfinite(source).all() and torch.isfinite(target).all() and torch.isfinite(w).all()):
+        raise ReconstructionError("a similarity needs finite points and weights, found NaN or infinity; mask them")
     if int((w > 0).sum()) < 3:
-        raise ReconstructionError(
-            f"a similarity needs 3 weighted pairs of points, found {int((w > 0).sum())}"
-        )
+        raise ReconstructionError(f"a similarity needs 3 weighted pairs of points, found {int((w > 0).sum())}")
     w = (w / w.sum())[:, None]
     mean_source, mean_target = (w * source).sum(0), (w * target).sum(0)
     a, b = source - mean_source, target - mean_target
     variance = float((w * a * a).sum())
     if variance <= STATIC_EXTENT**2 * float(1e-12 + (mean_source**2).sum()):
         raise ReconstructionError(
-            "a similarity needs points that differ, found all of them in one place; add points or "
-            "use orientations"
+            "a similarity needs points that differ, found all of them in one place; add points or use orientations"
         )
     u, spread, vh = torch.linalg.svd((w * b).mT @ a)
     sign = torch.ones(3, dtype=torch.float64)
@@ -157,12 +146,9 @@ def fit_similarity(
     scale = float((spread * sign).sum()) / variance
     if scale <= 0:
         raise ReconstructionError(
-            "a similarity needs points that agree in shape, found none better than scale 0; check "
-            "the pairing"
+            "a similarity needs points that agree in shape, found none better than scale 0; check the pairing"
         )
-    return Similarity(
-        scale=scale, rotation=rotation, translation=mean_target - scale * rotation @ mean_source
-    )
+    return Similarity(scale=scale, rotation=rotation, translation=mean_target - scale * rotation @ mean_source)
 
 
 def fit_trimmed(
@@ -187,9 +173,7 @@ def fit_trimmed(
         refits: how often to trim.
         always: pairs exempt from trimming. [n]
     """
-    source, target, weights = (
-        x.detach().to("cpu", torch.float64) for x in (source, target, weights)
-    )
+    source, target, weights = (x.detach().to("cpu", torch.float64) for x in (source, target, weights))
     fit = fit_similarity(source, target, weights)
     exempt = torch.zeros(len(source), dtype=torch.bool) if always is None else always.cpu()
     for _ in range(refits):
@@ -224,10 +208,7 @@ def fit_cameras_and_points(
     Raises:
         ReconstructionError: too few cameras and points.
     """
-    centers = [
-        camera_centers(x.detach().to("cpu", torch.float64))
-        for x in (source_world_to_cam, target_world_to_cam)
-    ]
+    centers = [camera_centers(x.detach().to("cpu", torch.float64)) for x in (source_world_to_cam, target_world_to_cam)]
     if len(source_points) < MIN_PAIRS:
         return align_cameras(source_world_to_cam, target_world_to_cam).similarity
     num_cameras, num_points = len(centers[0]), len(source_points)
@@ -254,9 +235,7 @@ def inverse_depth_weights(depth: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """
     valid = torch.isfinite(depth) & (depth > 0)
     if not valid.any():
-        raise DepthError(
-            f"inverse-depth weights need a positive depth, found none among {depth.numel()}"
-        )
+        raise DepthError(f"inverse-depth weights need a positive depth, found none among {depth.numel()}")
     inverse = 1.0 / depth[valid]
     inverse = inverse.clamp(max=quantile(inverse, 0.98))
     weights = torch.zeros_like(depth)
@@ -277,18 +256,14 @@ def align_cameras(
     Raises:
         CameraPathError: unequal counts, no camera, or poses that are not finite.
     """
-    source, target = (
-        x.detach().to("cpu", torch.float64) for x in (source_world_to_cam, target_world_to_cam)
-    )
+    source, target = (x.detach().to("cpu", torch.float64) for x in (source_world_to_cam, target_world_to_cam))
     if source.shape != target.shape or len(source) < 1:
         raise CameraPathError(
-            f"aligning cameras needs two paths of one length, found {len(source)} and "
-            f"{len(target)} cameras"
+            f"aligning cameras needs two paths of one length, found {len(source)} and {len(target)} cameras"
         )
     if not (torch.isfinite(source).all() and torch.isfinite(target).all()):
         raise CameraPathError(
-            "aligning cameras needs finite poses, found NaN or infinity; check the frames they "
-            "were estimated from"
+            "aligning cameras needs finite poses, found NaN or infinity; check the frames they were estimated from"
         )
     motions = (classify_motion(camera_centers(x)) for x in (source, target))
     motion = min(motions, key=("static", "collinear", "general").index)
@@ -316,19 +291,13 @@ def _fit_camera_frames(source: Tensor, target: Tensor, keep: Tensor, motion: Mot
     if scale <= 0:
         # Orientations and centres disagree by over 90 degrees: only the lengths can be trusted.
         scale = float(b.norm() / a.norm())
-    return Similarity(
-        scale=scale, rotation=rotation, translation=mean_b - scale * rotation @ mean_a
-    )
+    return Similarity(scale=scale, rotation=rotation, translation=mean_b - scale * rotation @ mean_a)
 
 
-def align_rigid(
-    source_world_to_cam: Float[Tensor, "t 4 4"], target_world_to_cam: Float[Tensor, "t 4 4"]
-) -> Similarity:
+def align_rigid(source_world_to_cam: Float[Tensor, "t 4 4"], target_world_to_cam: Float[Tensor, "t 4 4"]) -> Similarity:
     """As align_cameras for two sets of cameras in the same unit: the scale stays 1."""
     rotation = align_cameras(source_world_to_cam, target_world_to_cam).similarity.rotation
-    a, b = (
-        camera_centers(x.detach().to(rotation)) for x in (source_world_to_cam, target_world_to_cam)
-    )
+    a, b = (camera_centers(x.detach().to(rotation)) for x in (source_world_to_cam, target_world_to_cam))
     # The median is not moved by a few cameras that went astray.
     offsets = b - a @ rotation.mT
     return Similarity(scale=1.0, rotation=rotation, translation=offsets.median(0).values)
@@ -360,12 +329,7 @@ def scale_from_overlap(
     Raises:
         DepthError: fewer than 64 common pixels.
     """
-    valid = (
-        torch.isfinite(depth)
-        & torch.isfinite(reference_depth)
-        & (depth > 0)
-        & (reference_depth > 0)
-    )
+    valid = torch.isfinite(depth) & torch.isfinite(reference_depth) & (depth > 0) & (reference_depth > 0)
     valid &= torch.isfinite(weights) & (weights > 0)
     if int(valid.sum()) < MIN_OVERLAP_PIXELS:
         raise DepthError(

@@ -130,9 +130,7 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "v n c"]:
         """Attend; across_views joins the tokens of all views into one sequence."""
         views = x.shape[0]
-        q, k, v = rearrange(
-            self.qkv(x), "v n (three h d) -> three v h n d", three=3, h=self.num_heads
-        )
+        q, k, v = rearrange(self.qkv(x), "v n (three h d) -> three v h n d", three=3, h=self.num_heads)
         q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
             q, k = rotate(q, rope), rotate(k, rope)
@@ -227,8 +225,7 @@ class VisionTransformer(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, config.pos_grid**2 + 1, dim))
         self.patch_embed = PatchEmbed(dim)
         self.blocks = nn.ModuleList(
-            Block(dim, config.num_heads, qk_norm=self._alternates(i), swiglu=config.swiglu)
-            for i in range(config.depth)
+            Block(dim, config.num_heads, qk_norm=self._alternates(i), swiglu=config.swiglu) for i in range(config.depth)
         )
         self.norm = nn.LayerNorm(dim)
 
@@ -254,8 +251,7 @@ class VisionTransformer(nn.Module):
         views, _, height, width = images.shape
         if height % PATCH or width % PATCH:
             raise FrameError(
-                f"images must have sides that are multiples of {PATCH}, found {width}x{height}; "
-                "resize them first"
+                f"images must have sides that are multiples of {PATCH}, found {width}x{height}; resize them first"
             )
         rows, cols = height // PATCH, width // PATCH
         x = self.patch_embed(images).float()  # the residual stream stays in fp32 under autocast
@@ -266,11 +262,7 @@ class VisionTransformer(nn.Module):
         order: list[int] | None = None
         levels = []
         for i, block in enumerate(self.blocks):
-            if (
-                i + 1 == self.config.alt_start
-                and camera_tokens is None
-                and views >= MIN_VIEWS_FOR_REFERENCE
-            ):
+            if i + 1 == self.config.alt_start and camera_tokens is None and views >= MIN_VIEWS_FOR_REFERENCE:
                 order = reference_first(views, select_reference_view(x[:, 0]))
                 x, single_view = x[order], single_view[order]
             if i == self.config.alt_start:

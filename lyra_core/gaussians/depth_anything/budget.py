@@ -47,8 +47,7 @@ class Budget:
     def __post_init__(self) -> None:
         if self.views < 1 or self.views_per_slice < 1:
             raise RecipeError(
-                f"a budget needs at least one view, found views={self.views} and "
-                f"views_per_slice={self.views_per_slice}"
+                f"a budget needs at least one view, found views={self.views} and views_per_slice={self.views_per_slice}"
             )
 
     def smaller(self) -> Budget | None:
@@ -83,9 +82,7 @@ def bytes_per_token(config: BackboneConfig) -> int:
     return stream + attention + 4 * 4 * config.out_dim
 
 
-def budget_for_memory(
-    free_bytes: int, height: int, width: int, config: DepthAnythingConfig | NestedConfig
-) -> Budget:
+def budget_for_memory(free_bytes: int, height: int, width: int, config: DepthAnythingConfig | NestedConfig) -> Budget:
     """The largest pass that should fit beside the loaded weights.
 
     Args:
@@ -112,9 +109,7 @@ def budget_for_memory(
     )
 
 
-def device_budget(
-    device: torch.device, height: int, width: int, config: DepthAnythingConfig | NestedConfig
-) -> Budget:
+def device_budget(device: torch.device, height: int, width: int, config: DepthAnythingConfig | NestedConfig) -> Budget:
     """budget_for_memory on a CUDA device as it is now; elsewhere the largest budget."""
     if device.type != "cuda":
         return Budget(views=MAX_VIEWS)

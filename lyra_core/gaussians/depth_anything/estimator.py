@@ -63,8 +63,7 @@ class DepthAnythingEstimator:
     ) -> None:
         if isinstance(model, DepthAnything3) and not model.config.any_view:
             raise ReconstructionError(
-                "the depth estimator needs an any-view or nested network, found the metric one "
-                "alone; nest it"
+                "the depth estimator needs an any-view or nested network, found the metric one alone; nest it"
             )
         self.model = model
         self.process_size = process_size
@@ -138,9 +137,7 @@ class DepthAnythingEstimator:
         images = preprocess(frames.to(self.device), self.process_size)
         height, width = (int(x) for x in images.shape[2:])
         requested = None if cameras is None else cameras.resized(height, width)
-        options = InferenceOptions(
-            gaussian_stride=gaussian_stride, views_per_slice=budget.views_per_slice
-        )
+        options = InferenceOptions(gaussian_stride=gaussian_stride, views_per_slice=budget.views_per_slice)
         with torch.no_grad():
             prediction = self._predict(images, requested, options)
             require_depth(prediction)
@@ -149,9 +146,7 @@ class DepthAnythingEstimator:
                 reference = resize_known(reference_depth_m.to(self.device), height, width)
             return place(prediction, requested, reference)
 
-    def _predict(
-        self, images: Tensor, requested: CameraPath | None, options: InferenceOptions
-    ) -> Prediction:
+    def _predict(self, images: Tensor, requested: CameraPath | None, options: InferenceOptions) -> Prediction:
         if requested is None:
             return self.model(images, options=options)
         normalised, _ = normalise_cameras(requested.world_to_cam)
@@ -193,9 +188,7 @@ class DepthAnythingEstimator:
                 link = align_rigid(scene.recovered[:shared], recovered[span.start : done])
             new = slice(done, span.stop)
             own = slice(done - span.start, span.stop - span.start)
-            depth[new], confidence[new], sky[new] = to_frame_size(
-                scene.prediction, own, height, width
-            )
+            depth[new], confidence[new], sky[new] = to_frame_size(scene.prediction, own, height, width)
             recovered[new] = link.apply_to_cameras(scene.recovered)[own]
             intrinsics[new] = _frame_intrinsics(scene.prediction, height, width)[own]
             done = span.stop
@@ -213,17 +206,14 @@ class DepthAnythingEstimator:
             intrinsics=intrinsics if cameras is None else None,
         )
 
-    def _require(
-        self, frames: Tensor, cameras: CameraPath | None, reference: Tensor | None
-    ) -> None:
+    def _require(self, frames: Tensor, cameras: CameraPath | None, reference: Tensor | None) -> None:
         if len(frames) < 1:
             raise FrameError("depth estimation needs at least one frame, found none")
         size = tuple(frames.shape[1:3])
         if cameras is not None:
             if len(cameras) != len(frames):
                 raise CameraPathError(
-                    f"depth estimation needs one camera a frame: {len(frames)} frames, "
-                    f"{len(cameras)} cameras"
+                    f"depth estimation needs one camera a frame: {len(frames)} frames, {len(cameras)} cameras"
                 )
             if (cameras.image_height, cameras.image_width) != size:
                 raise CameraPathError(
@@ -232,9 +222,7 @@ class DepthAnythingEstimator:
                     f"{size[1]}x{size[0]}; call cameras.resized({size[0]}, {size[1]})"
                 )
         if reference is not None and reference.shape != frames.shape[:3]:
-            raise DepthError(
-                f"reference depth must be {tuple(frames.shape[:3])}, found {tuple(reference.shape)}"
-            )
+            raise DepthError(f"reference depth must be {tuple(frames.shape[:3])}, found {tuple(reference.shape)}")
 
 
 def camera_residual(requested: CameraPath, recovered: CameraPath) -> tuple[float, float]:
@@ -264,9 +252,7 @@ def to_frame_size(
     """Depth, confidence 0..1 and sky of some views, at the frames' size, on the CPU."""
 
     def back(x: Tensor) -> Tensor:
-        x = functional.interpolate(
-            x[which, None].float(), size=(height, width), mode="bilinear", align_corners=False
-        )
+        x = functional.interpolate(x[which, None].float(), size=(height, width), mode="bilinear", align_corners=False)
         return x[:, 0].cpu()
 
     depth = back(prediction.depth).clamp(0.0, FURTHEST_M)

@@ -72,9 +72,7 @@ def upsample(x: Float[Tensor, "v c h w"], size: tuple[int, int]) -> Float[Tensor
     return out[0] if len(out) == 1 else torch.cat(out)
 
 
-def uv_embedding(
-    height: int, width: int, channels: int, aspect: float, device: torch.device
-) -> Tensor:
+def uv_embedding(height: int, width: int, channels: int, aspect: float, device: torch.device) -> Tensor:
     """Sinusoids of the position in the image plane, whose half diagonal is 1 and whose border is
     inset half a cell.
 
@@ -143,9 +141,7 @@ class Fusion(nn.Module):
 
 def readout(features: int, out_channels: int) -> nn.Sequential:
     """3x3 to 32 channels, ReLU, 1x1 to the output."""
-    return nn.Sequential(
-        nn.Conv2d(features, READOUT, 3, padding=1), nn.ReLU(), nn.Conv2d(READOUT, out_channels, 1)
-    )
+    return nn.Sequential(nn.Conv2d(features, READOUT, 3, padding=1), nn.ReLU(), nn.Conv2d(READOUT, out_channels, 1))
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -207,13 +203,9 @@ class PyramidHead(nn.Module):
 
     def _add_fusions(self, features: int, suffix: str) -> None:
         for level in range(1, 5):
-            self.scratch.add_module(
-                f"refinenet{level}{suffix}", Fusion(features, lateral=level < 4)
-            )
+            self.scratch.add_module(f"refinenet{level}{suffix}", Fusion(features, lateral=level < 4))
 
-    def pyramid(
-        self, levels: Sequence[Float[Tensor, "v n c"]], rows: int, cols: int
-    ) -> list[Tensor]:
+    def pyramid(self, levels: Sequence[Float[Tensor, "v n c"]], rows: int, cols: int) -> list[Tensor]:
         """Tokens to four maps of equal width, at 4, 2, 1 and 1/2 times the patch grid."""
         maps = []
         for i, tokens in enumerate(levels):
@@ -229,20 +221,14 @@ class PyramidHead(nn.Module):
         x: Tensor | None = None
         for level in (4, 3, 2, 1):
             lateral = maps[level - 1]
-            size = (
-                tuple(maps[level - 2].shape[2:])
-                if level > 1
-                else (2 * lateral.shape[2], 2 * lateral.shape[3])
-            )
+            size = tuple(maps[level - 2].shape[2:]) if level > 1 else (2 * lateral.shape[2], 2 * lateral.shape[3])
             block = self.scratch[f"refinenet{level}{suffix}"]
             x = block(lateral, None, size) if x is None else block(x, lateral, size)
         assert x is not None  # noqa: S101 - the loop ran four times
         return x
 
 
-def slices(
-    levels: Sequence[Float[Tensor, "v n c"]], views_per_slice: int
-) -> Iterator[tuple[slice, list[Tensor]]]:
+def slices(levels: Sequence[Float[Tensor, "v n c"]], views_per_slice: int) -> Iterator[tuple[slice, list[Tensor]]]:
     """The four levels, a few views at a time and in fp32: bounds the memory of the full-resolution
     maps.
     """
@@ -263,8 +249,7 @@ class DualHead(PyramidHead):
         # Levels 0 to 2 were trained with losses of their own and are never read again; checkpoints
         # hold them.
         self.scratch["output_conv1_aux"] = nn.ModuleList(
-            nn.Sequential(*(nn.Conv2d(i, o, 3, padding=1) for i, o in pairwise(neck)))
-            for _ in range(RAY_LEVELS)
+            nn.Sequential(*(nn.Conv2d(i, o, 3, padding=1) for i, o in pairwise(neck))) for _ in range(RAY_LEVELS)
         )
         self.scratch["output_conv2_aux"] = nn.ModuleList(
             nn.Sequential(
@@ -288,17 +273,12 @@ class DualHead(PyramidHead):
         views_per_slice: int = VIEWS_PER_SLICE,
     ) -> DualPrediction:
         """Predict, a slice of views at a time."""
-        parts = [
-            self._predict(level, rows, cols, with_rays)
-            for _, level in slices(levels, views_per_slice)
-        ]
+        parts = [self._predict(level, rows, cols, with_rays) for _, level in slices(levels, views_per_slice)]
         depth, confidence = (torch.cat([p[i] for p in parts]) for i in range(2))
         if not with_rays:
             return DualPrediction(depth=depth, confidence=confidence)
         rays, ray_confidence = (torch.cat([p[i] for p in parts]) for i in range(2, 4))
-        return DualPrediction(
-            depth=depth, confidence=confidence, rays=rays, ray_confidence=ray_confidence
-        )
+        return DualPrediction(depth=depth, confidence=confidence, rays=rays, ray_confidence=ray_confidence)
 
     def _predict(self, levels: list[Tensor], rows: int, cols: int, with_rays: bool) -> list[Tensor]:
         aspect = cols / rows
@@ -307,12 +287,8 @@ class DualHead(PyramidHead):
         logits = self.scratch["output_conv2"](add_uv(x, aspect))
         out = [logits[:, 0].exp(), logits[:, 1].exp() + 1.0]
         if with_rays:
-            x = self.scratch.get_submodule(f"output_conv1_aux.{RAY_LEVELS - 1}")(
-                self.fuse(maps, "_aux")
-            )
-            logits = self.scratch.get_submodule(f"output_conv2_aux.{RAY_LEVELS - 1}")(
-                add_uv(x, aspect)
-            )
+            x = self.scratch.get_submodule(f"output_conv1_aux.{RAY_LEVELS - 1}")(self.fuse(maps, "_aux"))
+            logits = self.scratch.get_submodule(f"output_conv2_aux.{RAY_LEVELS - 1}")(add_uv(x, aspect))
             out += [rearrange(logits[:, :6], "v c h w -> v h w c"), logits[:, 6].exp() + 1.0]
         return out
 

@@ -45,9 +45,7 @@ def network_size(height: int, width: int, longest: int = PROCESS_SIZE) -> tuple[
     return max(1, rows) * PATCH, max(1, cols) * PATCH
 
 
-def preprocess(
-    frames: UInt8[Tensor, "t h w 3"], longest: int = PROCESS_SIZE
-) -> Float[Tensor, "t 3 p q"]:
+def preprocess(frames: UInt8[Tensor, "t h w 3"], longest: int = PROCESS_SIZE) -> Float[Tensor, "t 3 p q"]:
     """Resize and normalise, on the frames' device.
 
     Args:

@@ -73,8 +73,7 @@ class SceneView:
         if cameras == "requested":
             if self.requested is None:
                 raise ReconstructionError(
-                    "Gaussians on the requested cameras need cameras, found none; use the "
-                    "recovered ones"
+                    "Gaussians on the requested cameras need cameras, found none; use the recovered ones"
                 )
             w2c = self.placement.inverse().apply_to_cameras(self.requested.world_to_cam)
             w2c = w2c.to(self.prediction.depth)
@@ -106,9 +105,7 @@ def place(
     if prediction.world_to_cam is None:
         raise ReconstructionError("the any-view network predicts cameras, found none")
     own = prediction.world_to_cam.cpu().double()
-    target = (
-        torch.eye(4, dtype=torch.float64)[None] if requested is None else requested.world_to_cam
-    )
+    target = torch.eye(4, dtype=torch.float64)[None] if requested is None else requested.world_to_cam
     placement = align_rigid(own[: len(target)], target)
     return SceneView(
         prediction=prediction,
@@ -173,9 +170,7 @@ def require_depth(prediction: Prediction) -> None:
     if not (prediction.depth > 0).any():
         raise DepthError("depth needs a positive pixel, found none; check the weights")
     if prediction.sky is not None and prediction.sky.all():
-        raise DepthError(
-            "every pixel is sky, so there is no scale to find; give frames that see something"
-        )
+        raise DepthError("every pixel is sky, so there is no scale to find; give frames that see something")
 
 
 def to_unit_confidence(confidence: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:

@@ -27,16 +27,12 @@ HEAD = HeadConfig(features=32, out_channels=(16, 32, 32, 32))
 
 def tiny_nested() -> NestedDepthAnything3:
     giant = DepthAnythingConfig(
-        backbone=BackboneConfig(
-            dim=128, depth=8, num_heads=2, out_layers=(4, 5, 6, 7), alt_start=3, swiglu=True
-        ),
+        backbone=BackboneConfig(dim=128, depth=8, num_heads=2, out_layers=(4, 5, 6, 7), alt_start=3, swiglu=True),
         head=HEAD,
         gaussian_head=True,
     )
     metric = DepthAnythingConfig(
-        backbone=BackboneConfig(
-            dim=64, depth=4, num_heads=1, out_layers=(0, 1, 2, 3), alt_start=None
-        ),
+        backbone=BackboneConfig(dim=64, depth=4, num_heads=1, out_layers=(0, 1, 2, 3), alt_start=None),
         head=HEAD,
     )
     config = NestedConfig(any_view=giant, metric=metric)

@@ -42,9 +42,7 @@ def test_one_rotation_serves_all() -> None:
     rng = torch.Generator().manual_seed(1)
     sh = torch.randn(7, 9, 3, generator=rng)
     rotation = quat_to_matrix(torch.randn(1, 4, generator=rng))
-    torch.testing.assert_close(
-        rotate_sh(sh, rotation), rotate_sh(sh, rotation.expand(7, 3, 3)), atol=1e-6, rtol=1e-5
-    )
+    torch.testing.assert_close(rotate_sh(sh, rotation), rotate_sh(sh, rotation.expand(7, 3, 3)), atol=1e-6, rtol=1e-5)
 
 
 def test_degree_three_is_refused() -> None:

@@ -50,9 +50,7 @@ def assert_same(found: Similarity, wanted: Similarity, degrees: float, relative:
 
 def test_golden_weighted_similarity(golden_dir: Path) -> None:
     golden = load_file(golden_dir / "trajectory_gs.safetensors")
-    fit = alignment.fit_similarity(
-        golden["gs.sim3.src"], golden["gs.sim3.dst"], golden["gs.sim3.w"]
-    )
+    fit = alignment.fit_similarity(golden["gs.sim3.src"], golden["gs.sim3.dst"], golden["gs.sim3.w"])
     assert fit.scale == pytest.approx(float(golden["gs.sim3.s"]), rel=1e-6)
     torch.testing.assert_close(fit.rotation.float(), golden["gs.sim3.r"], atol=1e-6, rtol=0)
     torch.testing.assert_close(fit.translation.float(), golden["gs.sim3.t"], atol=1e-6, rtol=0)
@@ -95,16 +93,12 @@ def test_known_similarity_survives_depth_noise_and_outliers(seed: int) -> None:
     rays = torch.randn(6000, 3, generator=rng, dtype=torch.float64) * 0.3
     rays[:, 2] = 1.0
     points = rays * depth[:, None]
-    noisy = (
-        rays * (depth * (1 + 0.05 * torch.randn(6000, generator=rng, dtype=torch.float64)))[:, None]
-    )
+    noisy = rays * (depth * (1 + 0.05 * torch.randn(6000, generator=rng, dtype=torch.float64)))[:, None]
     target = wanted.apply(noisy)
     outliers = torch.arange(6000) % 10 == 0
     target[outliers] += 5.0 * torch.randn(600, 3, generator=rng, dtype=torch.float64)
     plain = alignment.fit_similarity(points, target)
-    found = alignment.fit_cameras_and_points(
-        cameras, wanted.apply_to_cameras(cameras), points, target, depth
-    )
+    found = alignment.fit_cameras_and_points(cameras, wanted.apply_to_cameras(cameras), points, target, depth)
     assert_same(found, wanted, degrees=0.5, relative=0.01)
     points_only = alignment.fit_trimmed(points, target, alignment.inverse_depth_weights(depth))
     assert_same(points_only, wanted, degrees=0.5, relative=0.01)

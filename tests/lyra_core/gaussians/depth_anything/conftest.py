@@ -36,9 +36,7 @@ HEAD = HeadConfig(features=8, out_channels=(4, 8, 8, 8))
 @pytest.fixture(scope="session")
 def tiny_config() -> DepthAnythingConfig:
     return DepthAnythingConfig(
-        backbone=BackboneConfig(
-            dim=32, depth=6, num_heads=2, out_layers=(2, 3, 4, 5), alt_start=2, pos_grid=3
-        ),
+        backbone=BackboneConfig(dim=32, depth=6, num_heads=2, out_layers=(2, 3, 4, 5), alt_start=2, pos_grid=3),
         head=HEAD,
         camera_heads=4,
         gaussian_head=True,
@@ -48,9 +46,7 @@ def tiny_config() -> DepthAnythingConfig:
 @pytest.fixture(scope="session")
 def tiny_nested_config(tiny_config: DepthAnythingConfig) -> NestedConfig:
     metric = DepthAnythingConfig(
-        backbone=BackboneConfig(
-            dim=32, depth=4, num_heads=2, out_layers=(0, 1, 2, 3), alt_start=None, pos_grid=3
-        ),
+        backbone=BackboneConfig(dim=32, depth=4, num_heads=2, out_layers=(0, 1, 2, 3), alt_start=None, pos_grid=3),
         head=HEAD,
     )
     return NestedConfig(any_view=tiny_config, metric=metric)
@@ -75,9 +71,7 @@ def tiny_model(tiny_config: DepthAnythingConfig) -> DepthAnything3:
 
 @pytest.fixture(scope="session")
 def tiny_nested(tiny_nested_config: NestedConfig) -> NestedDepthAnything3:
-    state = with_plausible_cameras(
-        random_state(tiny_nested_config, torch.Generator().manual_seed(1))
-    )
+    state = with_plausible_cameras(random_state(tiny_nested_config, torch.Generator().manual_seed(1)))
     state["da3_metric.head.scratch.sky_output_conv2.2.bias"].fill_(0.25)
     model = build_model(tiny_nested_config, state)
     assert isinstance(model, NestedDepthAnything3)

@@ -25,10 +25,7 @@ def test_tokens_of_the_release_size() -> None:
 
 
 def test_more_memory_never_means_fewer_views() -> None:
-    views = [
-        budget_for_memory(gib * GIB, 476, 826, NESTED_GIANT_LARGE).views
-        for gib in (12, 24, 48, 130)
-    ]
+    views = [budget_for_memory(gib * GIB, 476, 826, NESTED_GIANT_LARGE).views for gib in (12, 24, 48, 130)]
     assert views == sorted(views)
     assert views[-1] == MAX_VIEWS
     assert bytes_per_token(GIANT.backbone) > bytes_per_token(SMALL.backbone)

@@ -15,9 +15,7 @@ from lyra_core.gaussians.depth_anything.config import (
 
 def test_only_the_giant_has_a_gaussian_head() -> None:
     with_head = {
-        name
-        for name, p in PRESETS.items()
-        if (p.any_view if isinstance(p, NestedConfig) else p).gaussian_head
+        name for name, p in PRESETS.items() if (p.any_view if isinstance(p, NestedConfig) else p).gaussian_head
     }
     assert with_head == {"da3-giant", "da3nested-giant-large"}
 

@@ -32,9 +32,7 @@ HEIGHT, WIDTH = 48, 64
 
 
 def frames(count: int, seed: int = 0) -> torch.Tensor:
-    noise = torch.randint(
-        0, 256, (count, HEIGHT, WIDTH, 3), generator=torch.Generator().manual_seed(seed)
-    )
+    noise = torch.randint(0, 256, (count, HEIGHT, WIDTH, 3), generator=torch.Generator().manual_seed(seed))
     return noise.to(torch.uint8)
 
 
@@ -92,9 +90,7 @@ def test_one_photograph(tiny_nested: NestedDepthAnything3) -> None:
     assert estimate.intrinsics.shape == (1, 3, 3)
     assert float(estimate.intrinsics[0, 0, 2]) == pytest.approx(WIDTH / 2)
     assert estimate.cameras is not None
-    torch.testing.assert_close(
-        estimate.cameras.world_to_cam[0], torch.eye(4, dtype=torch.float64), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(estimate.cameras.world_to_cam[0], torch.eye(4, dtype=torch.float64), atol=1e-5, rtol=0)
 
 
 def test_same_frames_same_depth(tiny_nested: NestedDepthAnything3) -> None:
@@ -117,9 +113,7 @@ def test_reference_depth_fixes_the_scale_of_a_still_camera(tiny_model: DepthAnyt
 
 
 @pytest.mark.parametrize("posed", [True, False])
-def test_too_many_frames_become_overlapping_passes(
-    tiny_nested: NestedDepthAnything3, posed: bool
-) -> None:
+def test_too_many_frames_become_overlapping_passes(tiny_nested: NestedDepthAnything3, posed: bool) -> None:
     estimator = DepthAnythingEstimator(
         tiny_nested, process_size=56, budget=Budget(views=14, views_per_slice=8), overlap=3
     )
@@ -135,9 +129,9 @@ def test_one_pass_if_it_fits(tiny_nested: NestedDepthAnything3) -> None:
     with memory_for(tiny_nested, 100) as passes:
         whole = DepthAnythingEstimator(tiny_nested, process_size=56).estimate(frames(9), cameras(9))
     assert passes == [9]
-    slices = DepthAnythingEstimator(
-        tiny_nested, process_size=56, budget=Budget(views=9, views_per_slice=1)
-    ).estimate(frames(9), cameras(9))
+    slices = DepthAnythingEstimator(tiny_nested, process_size=56, budget=Budget(views=9, views_per_slice=1)).estimate(
+        frames(9), cameras(9)
+    )
     torch.testing.assert_close(whole.depth_m, slices.depth_m, rtol=1e-4, atol=1e-4)
 
 

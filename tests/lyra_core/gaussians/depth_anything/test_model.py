@@ -95,14 +95,10 @@ def test_same_input_same_bits(tiny_nested: NestedDepthAnything3) -> None:
 @pytest.mark.parametrize("stride", [1, 2, 7])
 @pytest.mark.parametrize("per_slice", [1, 3, 8])
 @torch.no_grad()
-def test_slices_change_memory_not_results(
-    tiny_model: DepthAnything3, stride: int, per_slice: int
-) -> None:
+def test_slices_change_memory_not_results(tiny_model: DepthAnything3, stride: int, per_slice: int) -> None:
     images = torch.randn(5, 3, 42, 56, generator=torch.Generator().manual_seed(0))
     whole = tiny_model(images, options=InferenceOptions(gaussian_stride=stride, views_per_slice=5))
-    parts = tiny_model(
-        images, options=InferenceOptions(gaussian_stride=stride, views_per_slice=per_slice)
-    )
+    parts = tiny_model(images, options=InferenceOptions(gaussian_stride=stride, views_per_slice=per_slice))
     torch.testing.assert_close(parts.depth, whole.depth)
     torch.testing.assert_close(parts.gaussian_maps.raw, whole.gaussian_maps.raw)
     assert whole.gaussian_maps.opacity.shape == (5, 42 // stride, 56 // stride)
@@ -135,9 +131,7 @@ def test_gradients_reach_every_trained_part(tiny_model: DepthAnything3) -> None:
         grads = torch.autograd.grad(loss, list(tiny_model.parameters()), allow_unused=True)
     unused = {n for n, g in zip(names, grads, strict=True) if g is None}
     # Ray levels 0 to 2 are never read; with known cameras the learned camera tokens are not either.
-    expected = {n for n in names if re.search(r"_aux\.[012]\.", n)} | {
-        n for n in names if n.endswith("camera_token")
-    }
+    expected = {n for n in names if re.search(r"_aux\.[012]\.", n)} | {n for n in names if n.endswith("camera_token")}
     assert unused == expected
 
 

@@ -26,9 +26,7 @@ from lyra_core.gaussians.depth_anything.preprocess import (
         (10, 1000, 504, (14, 504)),
     ],
 )
-def test_sizes_of_the_release(
-    height: int, width: int, longest: int, wanted: tuple[int, int]
-) -> None:
+def test_sizes_of_the_release(height: int, width: int, longest: int, wanted: tuple[int, int]) -> None:
     assert network_size(height, width, longest) == wanted
 
 
@@ -36,9 +34,7 @@ def test_area_weights_cover_each_pixel_once() -> None:
     weights = area_weights(480, 476).double()
     torch.testing.assert_close(weights.sum(1), torch.ones(476, dtype=torch.float64))
     torch.testing.assert_close(weights.sum(0), torch.full((480,), 476 / 480, dtype=torch.float64))
-    torch.testing.assert_close(
-        area_weights(3, 2), torch.tensor([[2 / 3, 1 / 3, 0], [0, 1 / 3, 2 / 3]])
-    )
+    torch.testing.assert_close(area_weights(3, 2), torch.tensor([[2 / 3, 1 / 3, 0], [0, 1 / 3, 2 / 3]]))
 
 
 def test_shrinking_is_a_box_filter() -> None:

@@ -29,9 +29,7 @@ def camera_path(count: int, *, step: float = 0.2) -> CameraPath:
     poses[:, :3, :3] = quat_to_matrix(quats)
     centers = step * torch.stack([t, (0.5 * t).sin(), 0.3 * t], dim=-1) + 1.0
     poses[:, :3, 3] = -(poses[:, :3, :3] @ centers[..., None])[..., 0]
-    return CameraPath(
-        world_to_cam=poses, intrinsics=intrinsics(count), image_height=HEIGHT, image_width=WIDTH
-    )
+    return CameraPath(world_to_cam=poses, intrinsics=intrinsics(count), image_height=HEIGHT, image_width=WIDTH)
 
 
 def plane_depth(path: CameraPath) -> Tensor:
@@ -64,9 +62,7 @@ def seen_by_network(
     if maps:
         raw = torch.zeros(len(path), HEIGHT, WIDTH, 37)
         raw[..., 8] = 1.0  # quaternion xyzw of no rotation
-        gaussians = GaussianMaps(
-            raw=raw, opacity=torch.full(raw.shape[:3], 0.5), depth=depth.float()
-        )
+        gaussians = GaussianMaps(raw=raw, opacity=torch.full(raw.shape[:3], 0.5), depth=depth.float())
     fields = {
         "depth": depth.float(),
         "confidence": torch.full(depth.shape, 3.0),
@@ -82,9 +78,7 @@ def test_moving_cameras_fix_scale_and_place(count: int) -> None:
     path = camera_path(count)
     scene = place(seen_by_network(path, 0.13), path, None)
     assert scene.scale_source == "cameras"
-    torch.testing.assert_close(
-        scene.prediction.depth.double(), plane_depth(path), rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(scene.prediction.depth.double(), plane_depth(path), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(scene.recovered, path.world_to_cam, atol=1e-4, rtol=1e-4)
     assert scene.placement.scale == 1.0
 
@@ -104,9 +98,7 @@ def test_cameras_in_one_place_take_the_scale_of_known_depth() -> None:
     known[:, :10] = 0.0
     scene = place(seen_by_network(path, 2.5), path, known)
     assert scene.scale_source == "reference depth"
-    torch.testing.assert_close(
-        scene.prediction.depth.double(), plane_depth(path), rtol=1e-4, atol=0
-    )
+    torch.testing.assert_close(scene.prediction.depth.double(), plane_depth(path), rtol=1e-4, atol=0)
     torch.testing.assert_close(scene.recovered, path.world_to_cam, atol=1e-4, rtol=1e-4)
 
 
@@ -114,9 +106,7 @@ def test_metric_depth_needs_no_motion() -> None:
     path = camera_path(3, step=0.0)
     scene = place(seen_by_network(path, 1.0, is_metric=True), path, None)
     assert scene.scale_source == "metric network"
-    torch.testing.assert_close(
-        scene.prediction.depth.double(), plane_depth(path), rtol=1e-4, atol=0
-    )
+    torch.testing.assert_close(scene.prediction.depth.double(), plane_depth(path), rtol=1e-4, atol=0)
 
 
 def test_cameras_that_do_not_move_and_nothing_else_are_refused() -> None:
