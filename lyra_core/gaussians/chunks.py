@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lyra_core.errors import CameraPathError, ReconstructionError
 from lyra_core.geometry.alignment import camera_centers
-from lyra_core.geometry.rotation import matrix_to_quat, quat_to_matrix, slerp
+from lyra_core.geometry.camera import slerp_rotations
 
 MIN_OVERLAP = 3
 # Distances given to Gaussians that no camera sees: a chunk keeps what only it could have made.
@@ -27,17 +27,14 @@ def subsample_frames(num_frames: int, max_frames: int) -> Int[Tensor, " t"]:
     """At most max_frames indices, evenly spread, first and last included, rounded down."""
     if num_frames < 1 or max_frames < 1:
         raise ReconstructionError(
-            f"choosing frames needs at least one frame and a limit of one, found {num_frames} and "
-            f"{max_frames}"
+            f"choosing frames needs at least one frame and a limit of one, found {num_frames} and {max_frames}"
         )
     if num_frames <= max_frames:
         return torch.arange(num_frames)
     return _spread(0, num_frames - 1, max_frames)
 
 
-def uniform_chunks(
-    num_frames: int, num_chunks: int, chunk_size: int, overlap: int
-) -> list[Int[Tensor, " t"]]:
+def uniform_chunks(num_frames: int, num_chunks: int, chunk_size: int, overlap: int) -> list[Int[Tensor, " t"]]:
     """Chunks of one size over evenly spread frames; neighbours share `overlap` frames.
 
     Args:
@@ -59,9 +56,7 @@ def uniform_chunks(
     return [sampled[i * step : i * step + chunk_size] for i in range(num_chunks)]
 
 
-def split_chunks(
-    num_frames: int, starts: tuple[int, ...], chunk_size: int, overlap: int
-) -> list[Int[Tensor, " t"]]:
+def split_chunks(num_frames: int, starts: tuple[int, ...], chunk_size: int, overlap: int) -> list[Int[Tensor, " t"]]:
     """Chunks between given frames, each led by the last frames of the chunk before.
 
     Args:
@@ -81,8 +76,7 @@ def split_chunks(
     bounds = [0, *starts, num_frames]
     if any(b <= a for a, b in pairwise(bounds)):
         raise ReconstructionError(
-            f"chunk starts must rise strictly between 0 and {num_frames}, found {starts}; sort "
-            "and deduplicate them"
+            f"chunk starts must rise strictly between 0 and {num_frames}, found {starts}; sort and deduplicate them"
         )
     chunks: list[Tensor] = []
     for first, end in pairwise(bounds):
@@ -173,8 +167,8 @@ def interpolate_cameras(
     lower = (upper - 1).clamp_min(0)
     span = (frames[upper] - frames[lower]).clamp_min(1)
     t = (wanted - frames[lower]).double() / span
-    centers, quats = camera_centers(w2c), matrix_to_quat(w2c[:, :3, :3])
-    rotation = quat_to_matrix(slerp(quats[lower], quats[upper], t))
+    centers, rotations = camera_centers(w2c), w2c[:, :3, :3]
+    rotation = slerp_rotations(rotations[lower], rotations[upper], t)
     center = torch.lerp(centers[lower], centers[upper], t[:, None])
     out = torch.eye(4, dtype=torch.float64).repeat(num_frames, 1, 1)
     out[:, :3, :3] = rotation

@@ -25,9 +25,7 @@ SH_C2 = (
 _ROOT3 = 3.0**0.5
 
 
-def rotate_sh(
-    sh: Float[Tensor, "n k 3"], rotations: Float[Tensor, "#n 3 3"]
-) -> Float[Tensor, "n k 3"]:
+def rotate_sh(sh: Float[Tensor, "n k 3"], rotations: Float[Tensor, "#n 3 3"]) -> Float[Tensor, "n k 3"]:
     """Coefficients of the same colour field turned by a rotation, exactly, for degree 0 to 2.
 
     Degree 1 is a vector and degree 2 a symmetric traceless matrix in disguise, so both turn without
@@ -42,8 +40,7 @@ def rotate_sh(
     """
     if sh.shape[1] > 9:
         raise GaussiansError(
-            f"rotate_sh wants degree 0 to 2 (1, 4 or 9 coefficients), found {sh.shape[1]}; cut "
-            "sh[:, :9] first"
+            f"rotate_sh wants degree 0 to 2 (1, 4 or 9 coefficients), found {sh.shape[1]}; cut sh[:, :9] first"
         )
     out = [sh[:, :1]]
     if sh.shape[1] >= 4:
@@ -59,9 +56,9 @@ def _rotate_degree2(c: Tensor, rotations: Tensor) -> Tensor:
     # The field is d^T M d up to the common size of the constants.
     xy, yz, xz = c[:, 0] / 2, -c[:, 1] / 2, -c[:, 3] / 2
     axial, planar = c[:, 2] / (2.0 * _ROOT3), c[:, 4] / 2
-    matrix = torch.stack(
-        [planar - axial, xy, xz, xy, -planar - axial, yz, xz, yz, 2.0 * axial], dim=-1
-    ).unflatten(-1, (3, 3))  # [n 3 colours] of 3 x 3
+    matrix = torch.stack([planar - axial, xy, xz, xy, -planar - axial, yz, xz, yz, 2.0 * axial], dim=-1).unflatten(
+        -1, (3, 3)
+    )  # [n 3 colours] of 3 x 3
     turn = rotations[:, None]
     matrix = turn @ matrix @ turn.mT
     return torch.stack(

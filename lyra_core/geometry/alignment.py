@@ -27,6 +27,9 @@ CAMERA_WEIGHT = 10.0
 POINT_WEIGHT = 1.0
 KEPT_SHARE = 0.8
 REFITS = 3
+MIN_CAMERAS_TO_TRIM = 10
+# Say of the orientations in the rotation of a camera alignment, next to 1 for the centres.
+ORIENTATION_SHARE = 1.0
 MIN_PAIRS = 1000
 MIN_OVERLAP_PIXELS = 64
 
@@ -93,8 +96,8 @@ class CameraAlignment:
 
     Attributes:
         similarity: source to target; its scale is 1 if the motion is static.
-        motion: "general": everything from the centres; "collinear": rotation from the cameras'
-            orientations; "static": the scale is unknown as well.
+        motion: "general"; "collinear": the roll comes from the cameras' orientations alone;
+            "static": so does the whole rotation, and the scale is unknown.
     """
 
     similarity: Similarity
@@ -123,29 +126,18 @@ def fit_similarity(
             one place.
     """
     source, target = (x.detach().to("cpu", torch.float64) for x in (source, target))
-    w = (
-        torch.ones(len(source), dtype=torch.float64)
-        if weights is None
-        else weights.detach().to(source)
-    )
-    if not (
-        torch.isfinite(source).all() and torch.isfinite(target).all() and torch.isfinite(w).all()
-    ):
-        raise ReconstructionError(
-            "a similarity needs finite points and weights, found NaN or infinity; mask them"
-        )
+    w = torch.ones(len(source), dtype=torch.float64) if weights is None else weights.detach().to(source)
+    if not (torch.isfinite(source).all() and torch.isfinite(target).all() and torch.isfinite(w).all()):
+        raise ReconstructionError("a similarity needs finite points and weights, found NaN or infinity; mask them")
     if int((w > 0).sum()) < 3:
-        raise ReconstructionError(
-            f"a similarity needs 3 weighted pairs of points, found {int((w > 0).sum())}"
-        )
+        raise ReconstructionError(f"a similarity needs 3 weighted pairs of points, found {int((w > 0).sum())}")
     w = (w / w.sum())[:, None]
     mean_source, mean_target = (w * source).sum(0), (w * target).sum(0)
     a, b = source - mean_source, target - mean_target
     variance = float((w * a * a).sum())
     if variance <= STATIC_EXTENT**2 * float(1e-12 + (mean_source**2).sum()):
         raise ReconstructionError(
-            "a similarity needs points that differ, found all of them in one place; add points or "
-            "use orientations"
+            "a similarity needs points that differ, found all of them in one place; add points or use orientations"
         )
     u, spread, vh = torch.linalg.svd((w * b).mT @ a)
     sign = torch.ones(3, dtype=torch.float64)
@@ -154,12 +146,9 @@ def fit_similarity(
     scale = float((spread * sign).sum()) / variance
     if scale <= 0:
         raise ReconstructionError(
-            "a similarity needs points that agree in shape, found none better than scale 0; check "
-            "the pairing"
+            "a similarity needs points that agree in shape, found none better than scale 0; check the pairing"
         )
-    return Similarity(
-        scale=scale, rotation=rotation, translation=mean_target - scale * rotation @ mean_source
-    )
+    return Similarity(scale=scale, rotation=rotation, translation=mean_target - scale * rotation @ mean_source)
 
 
 def fit_trimmed(
@@ -184,9 +173,7 @@ def fit_trimmed(
         refits: how often to trim.
         always: pairs exempt from trimming. [n]
     """
-    source, target, weights = (
-        x.detach().to("cpu", torch.float64) for x in (source, target, weights)
-    )
+    source, target, weights = (x.detach().to("cpu", torch.float64) for x in (source, target, weights))
     fit = fit_similarity(source, target, weights)
     exempt = torch.zeros(len(source), dtype=torch.bool) if always is None else always.cpu()
     for _ in range(refits):
@@ -221,10 +208,7 @@ def fit_cameras_and_points(
     Raises:
         ReconstructionError: too few cameras and points.
     """
-    centers = [
-        camera_centers(x.detach().to("cpu", torch.float64))
-        for x in (source_world_to_cam, target_world_to_cam)
-    ]
+    centers = [camera_centers(x.detach().to("cpu", torch.float64)) for x in (source_world_to_cam, target_world_to_cam)]
     if len(source_points) < MIN_PAIRS:
         return align_cameras(source_world_to_cam, target_world_to_cam).similarity
     num_cameras, num_points = len(centers[0]), len(source_points)
@@ -251,9 +235,7 @@ def inverse_depth_weights(depth: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """
     valid = torch.isfinite(depth) & (depth > 0)
     if not valid.any():
-        raise DepthError(
-            f"inverse-depth weights need a positive depth, found none among {depth.numel()}"
-        )
+        raise DepthError(f"inverse-depth weights need a positive depth, found none among {depth.numel()}")
     inverse = 1.0 / depth[valid]
     inverse = inverse.clamp(max=quantile(inverse, 0.98))
     weights = torch.zeros_like(depth)
@@ -262,52 +244,63 @@ def inverse_depth_weights(depth: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
 
 
 def align_cameras(
-    source_world_to_cam: Float[Tensor, "t 4 4"], target_world_to_cam: Float[Tensor, "t 4 4"]
+    source_world_to_cam: Float[Tensor, "t 4 4"], target_world_to_cam: Float[Tensor, "u 4 4"]
 ) -> CameraAlignment:
     """The similarity between two sets of the same cameras, for any motion.
 
-    Where the centres lie on a line or in one place, the rotation comes from the cameras'
-    orientations (their chordal mean, Hartley et al. 2013, section 5.3), and the translation from
-    the centroid.
+    The rotation is the one closest to both the correlation of the centres (Umeyama) and the mean of
+    the cameras' own turns (chordal mean, Hartley et al. 2013, section 5.3); on a straight path the
+    second alone fixes the roll. With ten or more cameras the worst fifth of the centres is left
+    out.
 
     Raises:
         CameraPathError: unequal counts, no camera, or poses that are not finite.
     """
-    source, target = (
-        x.detach().to("cpu", torch.float64) for x in (source_world_to_cam, target_world_to_cam)
-    )
+    source, target = (x.detach().to("cpu", torch.float64) for x in (source_world_to_cam, target_world_to_cam))
     if source.shape != target.shape or len(source) < 1:
         raise CameraPathError(
-            f"aligning cameras needs two paths of one length, found {len(source)} and "
-            f"{len(target)} cameras"
+            f"aligning cameras needs two paths of one length, found {len(source)} and {len(target)} cameras"
         )
     if not (torch.isfinite(source).all() and torch.isfinite(target).all()):
         raise CameraPathError(
-            "aligning cameras needs finite poses, found NaN or infinity; check the network's input"
+            "aligning cameras needs finite poses, found NaN or infinity; check the frames they were estimated from"
         )
+    motions = (classify_motion(camera_centers(x)) for x in (source, target))
+    motion = min(motions, key=("static", "collinear", "general").index)
+    keep = torch.ones(len(source), dtype=torch.bool)
+    fit = _fit_camera_frames(source, target, keep, motion)
+    for _ in range(REFITS if len(source) >= MIN_CAMERAS_TO_TRIM else 0):
+        residual = (fit.apply(camera_centers(source)) - camera_centers(target)).norm(dim=-1)
+        keep = residual <= quantile(residual, KEPT_SHARE)
+        fit = _fit_camera_frames(source, target, keep, motion)
+    return CameraAlignment(similarity=fit, motion=motion)
+
+
+def _fit_camera_frames(source: Tensor, target: Tensor, keep: Tensor, motion: Motion) -> Similarity:
+    source, target = source[keep], target[keep]
     a, b = camera_centers(source), camera_centers(target)
-    motion = min(
-        (classify_motion(a), classify_motion(b)), key=("static", "collinear", "general").index
-    )
-    if motion == "general":
-        fit = fit_similarity(a, b)
-        if len(a) >= 10:
-            fit = fit_trimmed(a, b, torch.ones(len(a), dtype=torch.float64))
-        return CameraAlignment(similarity=fit, motion=motion)
-    rotation = nearest_rotation((target[:, :3, :3].mT @ source[:, :3, :3]).sum(0))
-    scale = 1.0
-    if motion == "collinear":
-        turned = (a - a.mean(0)) @ rotation.mT
-        scale = float((turned * (b - b.mean(0))).sum() / (turned**2).sum())
-        if scale <= 0:
-            # Orientations and the line disagree by over 90 degrees: only the lengths can be
-            # trusted.
-            scale = float((b - b.mean(0)).norm() / turned.norm())
-    translation = b.mean(0) - scale * rotation @ a.mean(0)
-    return CameraAlignment(
-        similarity=Similarity(scale=scale, rotation=rotation, translation=translation),
-        motion=motion,
-    )
+    mean_a, mean_b = a.mean(0), b.mean(0)
+    a, b = a - mean_a, b - mean_b
+    turn = (target[:, :3, :3].mT @ source[:, :3, :3]).mean(0)
+    if motion == "static":
+        rotation = nearest_rotation(turn)
+        return Similarity(scale=1.0, rotation=rotation, translation=mean_b - rotation @ mean_a)
+    correlation = b.mT @ a / (a.norm() * b.norm())
+    rotation = nearest_rotation(correlation + ORIENTATION_SHARE * turn)
+    scale = float(((a @ rotation.mT) * b).sum() / (a * a).sum())
+    if scale <= 0:
+        # Orientations and centres disagree by over 90 degrees: only the lengths can be trusted.
+        scale = float(b.norm() / a.norm())
+    return Similarity(scale=scale, rotation=rotation, translation=mean_b - scale * rotation @ mean_a)
+
+
+def align_rigid(source_world_to_cam: Float[Tensor, "t 4 4"], target_world_to_cam: Float[Tensor, "t 4 4"]) -> Similarity:
+    """As align_cameras for two sets of cameras in the same unit: the scale stays 1."""
+    rotation = align_cameras(source_world_to_cam, target_world_to_cam).similarity.rotation
+    a, b = (camera_centers(x.detach().to(rotation)) for x in (source_world_to_cam, target_world_to_cam))
+    # The median is not moved by a few cameras that went astray.
+    offsets = b - a @ rotation.mT
+    return Similarity(scale=1.0, rotation=rotation, translation=offsets.median(0).values)
 
 
 def classify_motion(centers: Float[Tensor, "t 3"]) -> Motion:
@@ -336,12 +329,7 @@ def scale_from_overlap(
     Raises:
         DepthError: fewer than 64 common pixels.
     """
-    valid = (
-        torch.isfinite(depth)
-        & torch.isfinite(reference_depth)
-        & (depth > 0)
-        & (reference_depth > 0)
-    )
+    valid = torch.isfinite(depth) & torch.isfinite(reference_depth) & (depth > 0) & (reference_depth > 0)
     valid &= torch.isfinite(weights) & (weights > 0)
     if int(valid.sum()) < MIN_OVERLAP_PIXELS:
         raise DepthError(
@@ -370,7 +358,7 @@ def quantile(values: Float[Tensor, " n"], q: float) -> Tensor:
     return torch.lerp(ordered[low], ordered[high], position - low)
 
 
-def camera_residual(
+def pose_residual(
     requested_world_to_cam: Float[Tensor, "t 4 4"], recovered_world_to_cam: Float[Tensor, "t 4 4"]
 ) -> tuple[float, float]:
     """How far recovered cameras are from the requested ones, once aligned by the best similarity.
@@ -388,8 +376,6 @@ def camera_residual(
     aligned = fit.apply_to_cameras(recovered_world_to_cam)
     wanted = requested_world_to_cam.detach().to("cpu", torch.float64)
     relative = aligned[:, :3, :3] @ wanted[:, :3, :3].mT
-    # A constant turn of all cameras is a choice of frame, not an error, but centres alone may have
-    # fixed it badly.
     rotation_deg = float(rotation_angle_deg(relative).median())
     centers = camera_centers(wanted)
     length = float((centers[1:] - centers[:-1]).norm(dim=-1).sum())

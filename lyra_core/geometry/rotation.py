@@ -1,6 +1,7 @@
-"""Rotations as matrices and quaternions, for tensors of any batch shape.
+"""Rotations in the precision and on the device of their tensors: for networks and millions of Gaussians.
 
-The project stores quaternions as wxyz; the xyzw pair exists because released networks speak it.
+Cameras, of which there are few, use the float64 functions of lyra_core.geometry.camera. The project stores quaternions
+as wxyz; the xyzw pair exists because released networks speak it.
 """
 
 from __future__ import annotations
@@ -78,22 +79,6 @@ def multiply_quats(a: Float[Tensor, "*b 4"], b: Float[Tensor, "*b 4"]) -> Float[
         ],
         dim=-1,
     )
-
-
-def slerp(
-    a: Float[Tensor, "*b 4"], b: Float[Tensor, "*b 4"], t: Float[Tensor, "*b"]
-) -> Float[Tensor, "*b 4"]:
-    """Shortest spherical interpolation of unit quaternions wxyz (Shoemake 1985); t = 0 gives a."""
-    dot = (a * b).sum(-1)
-    b = torch.where(dot[..., None] < 0, -b, b)
-    angle = dot.abs().clamp(max=1.0).acos()
-    # Below this angle sine ratios lose all digits and the chord equals the arc.
-    near = angle < 1e-6
-    sine = torch.where(near, torch.ones_like(angle), angle.sin())
-    wa = torch.where(near, 1.0 - t, ((1.0 - t) * angle).sin() / sine)
-    wb = torch.where(near, t, (t * angle).sin() / sine)
-    out = wa[..., None] * a + wb[..., None] * b
-    return out / out.norm(dim=-1, keepdim=True)
 
 
 def nearest_rotation(matrices: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:

@@ -72,9 +72,7 @@ def gaussians_from_maps(
     return Gaussians.concatenate(parts)
 
 
-def _one_view(
-    raw: Tensor, depth: Tensor, opacity: Tensor, cam_to_world: Tensor, intrinsics: Tensor
-) -> Gaussians:
+def _one_view(raw: Tensor, depth: Tensor, opacity: Tensor, cam_to_world: Tensor, intrinsics: Tensor) -> Gaussians:
     rows, cols = depth.shape
     offset, scale_logits, quats, harmonics, depth_offset = raw.split([2, 3, 4, 27, 1], dim=-1)
     depth = (depth + depth_offset[..., 0])[..., None]
@@ -92,10 +90,7 @@ def _one_view(
     footprint = FOOTPRINT * (1.0 / intrinsics[0, 0] + 1.0 / intrinsics[1, 1])
     scales = (SCALE_MIN + (SCALE_MAX - SCALE_MIN) * scale_logits.sigmoid()) * depth * footprint
     sh = rearrange(harmonics, "a b (colour k) -> (a b) k colour", colour=3)
-    sh = (
-        sh
-        * torch.repeat_interleave(sh.new_tensor(SH_BANDS), sh.new_tensor([1, 3, 5]).long())[:, None]
-    )
+    sh = sh * torch.repeat_interleave(sh.new_tensor(SH_BANDS), sh.new_tensor([1, 3, 5]).long())[:, None]
     return Gaussians(
         means=means.reshape(-1, 3),
         quats=_trained_rotation(quats.reshape(-1, 4), rotation),

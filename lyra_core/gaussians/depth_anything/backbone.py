@@ -130,9 +130,7 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "v n c"]:
         """Attend; across_views joins the tokens of all views into one sequence."""
         views = x.shape[0]
-        q, k, v = rearrange(
-            self.qkv(x), "v n (three h d) -> three v h n d", three=3, h=self.num_heads
-        )
+        q, k, v = rearrange(self.qkv(x), "v n (three h d) -> three v h n d", three=3, h=self.num_heads)
         q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
             q, k = rotate(q, rope), rotate(k, rope)
@@ -227,8 +225,7 @@ class VisionTransformer(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, config.pos_grid**2 + 1, dim))
         self.patch_embed = PatchEmbed(dim)
         self.blocks = nn.ModuleList(
-            Block(dim, config.num_heads, qk_norm=self._alternates(i), swiglu=config.swiglu)
-            for i in range(config.depth)
+            Block(dim, config.num_heads, qk_norm=self._alternates(i), swiglu=config.swiglu) for i in range(config.depth)
         )
         self.norm = nn.LayerNorm(dim)
 
@@ -254,28 +251,23 @@ class VisionTransformer(nn.Module):
         views, _, height, width = images.shape
         if height % PATCH or width % PATCH:
             raise FrameError(
-                f"images must have sides that are multiples of {PATCH}, found {width}x{height}; "
-                "resize them first"
+                f"images must have sides that are multiples of {PATCH}, found {width}x{height}; resize them first"
             )
         rows, cols = height // PATCH, width // PATCH
-        x = self.patch_embed(images)
-        x = torch.cat([self.cls_token.expand(views, -1, -1).to(x.dtype), x], dim=1)
-        x = x.float() + self._positions(rows, cols)  # residual stream in fp32, as released
+        x = self.patch_embed(images).float()  # the residual stream stays in fp32 under autocast
+        x = torch.cat([self.cls_token.expand(views, -1, -1), x], dim=1)
+        x = x + self._positions(rows, cols)
         local_rope, shared_rope = self._rope_tables(rows, cols, x.device)
         single_view = x
         order: list[int] | None = None
         levels = []
         for i, block in enumerate(self.blocks):
-            if (
-                i + 1 == self.config.alt_start
-                and camera_tokens is None
-                and views >= MIN_VIEWS_FOR_REFERENCE
-            ):
+            if i + 1 == self.config.alt_start and camera_tokens is None and views >= MIN_VIEWS_FOR_REFERENCE:
                 order = reference_first(views, select_reference_view(x[:, 0]))
                 x, single_view = x[order], single_view[order]
             if i == self.config.alt_start:
                 x = torch.cat(
-                    [self._camera_tokens(views, camera_tokens)[:, None].to(x.dtype), x[:, 1:]],
+                    [self._camera_tokens(views, camera_tokens)[:, None], x[:, 1:]],
                     dim=1,
                 )
             if self._alternates(i) and i % 2 == 1:
@@ -303,7 +295,7 @@ class VisionTransformer(nn.Module):
             return Features(patches=patches, camera=x[:, 0])
         # Only the second half passes the final norm; the camera token skips it altogether.
         return Features(
-            patches=torch.cat([single_view[:, 1:].to(patches.dtype), patches], dim=-1),
+            patches=torch.cat([single_view[:, 1:], patches], dim=-1),
             camera=torch.cat([single_view[:, 0], x[:, 0]], dim=-1),
         )
 

@@ -106,9 +106,7 @@ class CameraDecoder(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.backbone = nn.Sequential(
-            nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU()
-        )
+        self.backbone = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU())
         self.fc_t = nn.Linear(dim, 3)
         self.fc_qvec = nn.Linear(dim, 4)
         self.fc_fov = nn.Sequential(nn.Linear(dim, 2))

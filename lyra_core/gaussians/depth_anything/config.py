@@ -42,13 +42,10 @@ class BackboneConfig:
     def __post_init__(self) -> None:
         if self.dim % (4 * self.num_heads):
             raise RecipeError(
-                f"a backbone needs dim divisible by 4 * num_heads, found dim {self.dim} and "
-                f"{self.num_heads} heads"
+                f"a backbone needs dim divisible by 4 * num_heads, found dim {self.dim} and {self.num_heads} heads"
             )
         if max(self.out_layers) >= self.depth:
-            raise RecipeError(
-                f"out_layers must lie below depth {self.depth}, found {self.out_layers}"
-            )
+            raise RecipeError(f"out_layers must lie below depth {self.depth}, found {self.out_layers}")
         if self.alt_start is not None and not 0 < self.alt_start <= min(self.out_layers):
             raise RecipeError(
                 f"alt_start must lie between 1 and the first output block {min(self.out_layers)}, "
@@ -102,8 +99,7 @@ class DepthAnythingConfig:
     def __post_init__(self) -> None:
         if self.any_view and self.backbone.dim % self.camera_heads:
             raise RecipeError(
-                f"camera_heads must divide the backbone's dim {self.backbone.dim}, found "
-                f"{self.camera_heads}"
+                f"camera_heads must divide the backbone's dim {self.backbone.dim}, found {self.camera_heads}"
             )
         if self.gaussian_head and not self.any_view:
             raise RecipeError("a Gaussian head needs the any-view network; set backbone.alt_start")
@@ -123,9 +119,7 @@ class NestedConfig:
 
     def __post_init__(self) -> None:
         if not self.any_view.any_view or self.metric.any_view:
-            raise RecipeError(
-                "a nested model needs an any-view network first and a metric single-view one second"
-            )
+            raise RecipeError("a nested model needs an any-view network first and a metric single-view one second")
 
 
 SMALL = DepthAnythingConfig(
@@ -137,22 +131,19 @@ BASE = DepthAnythingConfig(
     head=HeadConfig(features=128, out_channels=(96, 192, 384, 768)),
 )
 LARGE = DepthAnythingConfig(
-    backbone=BackboneConfig(
-        dim=1024, depth=24, num_heads=16, out_layers=(11, 15, 19, 23), alt_start=8
-    )
+    backbone=BackboneConfig(dim=1024, depth=24, num_heads=16, out_layers=(11, 15, 19, 23), alt_start=8)
 )
 GIANT = DepthAnythingConfig(
-    backbone=BackboneConfig(
-        dim=1536, depth=40, num_heads=24, out_layers=(19, 27, 33, 39), alt_start=13, swiglu=True
-    ),
+    backbone=BackboneConfig(dim=1536, depth=40, num_heads=24, out_layers=(19, 27, 33, 39), alt_start=13, swiglu=True),
     gaussian_head=True,
 )
 METRIC_LARGE = DepthAnythingConfig(
-    backbone=BackboneConfig(
-        dim=1024, depth=24, num_heads=16, out_layers=(4, 11, 17, 23), alt_start=None
-    )
+    backbone=BackboneConfig(dim=1024, depth=24, num_heads=16, out_layers=(4, 11, 17, 23), alt_start=None)
 )
 NESTED_GIANT_LARGE = NestedConfig(any_view=GIANT, metric=METRIC_LARGE)
+# Both parts are Apache-2.0, unlike the giant: metric depth without a Gaussian head, for worlds that
+# may be sold.
+NESTED_BASE_LARGE = NestedConfig(any_view=BASE, metric=METRIC_LARGE)
 
 PRESETS: dict[str, DepthAnythingConfig | NestedConfig] = {
     "da3-small": SMALL,
@@ -161,4 +152,5 @@ PRESETS: dict[str, DepthAnythingConfig | NestedConfig] = {
     "da3-giant": GIANT,
     "da3metric-large": METRIC_LARGE,
     "da3nested-giant-large": NESTED_GIANT_LARGE,
+    "da3nested-base-large": NESTED_BASE_LARGE,
 }

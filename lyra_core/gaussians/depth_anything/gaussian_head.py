@@ -59,7 +59,7 @@ class GaussianHead(PyramidHead):
     def __init__(self, dim: int, config: HeadConfig) -> None:
         super().__init__(dim, config, norm=False, uv=True)
         narrow = config.features // 2
-        self.scratch.output_conv2 = readout(narrow, GAUSSIAN_CHANNELS)
+        self.scratch["output_conv2"] = readout(narrow, GAUSSIAN_CHANNELS)
         self.images_merger = nn.Sequential(
             nn.Conv2d(3, narrow // 4, 3, padding=1),
             nn.GELU(),
@@ -93,21 +93,16 @@ class GaussianHead(PyramidHead):
         height, width = images.shape[2:]
         if stride < 1 or height % stride or width % stride:
             raise ReconstructionError(
-                f"the Gaussian stride must divide the {width}x{height} image, found {stride}; use "
-                "1, 2, 7 or 14"
+                f"the Gaussian stride must divide the {width}x{height} image, found {stride}; use 1, 2, 7 or 14"
             )
         rows, cols = height // PATCH, width // PATCH
         raw, opacity = [], []
         for part, level in slices(levels, views_per_slice):
             cells = (height // stride, width // stride)
-            x = upsample(
-                self.scratch.output_conv1(self.fuse(self.pyramid(level, rows, cols))), cells
-            )
+            x = upsample(self.scratch["output_conv1"](self.fuse(self.pyramid(level, rows, cols))), cells)
             colour = self.images_merger(images[part].float())
             x = x + (colour if stride == 1 else functional.avg_pool2d(colour, stride))
-            logits = rearrange(
-                self.scratch.output_conv2(add_uv(x, cols / rows)), "v c h w -> v h w c"
-            )
+            logits = rearrange(self.scratch["output_conv2"](add_uv(x, cols / rows)), "v c h w -> v h w c")
             raw.append(logits[..., :-1])
             opacity.append(logits[..., -1].sigmoid())
         return GaussianMaps(

@@ -72,9 +72,7 @@ def upsample(x: Float[Tensor, "v c h w"], size: tuple[int, int]) -> Float[Tensor
     return out[0] if len(out) == 1 else torch.cat(out)
 
 
-def uv_embedding(
-    height: int, width: int, channels: int, aspect: float, device: torch.device
-) -> Tensor:
+def uv_embedding(height: int, width: int, channels: int, aspect: float, device: torch.device) -> Tensor:
     """Sinusoids of the position in the image plane, whose half diagonal is 1 and whose border is
     inset half a cell.
 
@@ -143,9 +141,7 @@ class Fusion(nn.Module):
 
 def readout(features: int, out_channels: int) -> nn.Sequential:
     """3x3 to 32 channels, ReLU, 1x1 to the output."""
-    return nn.Sequential(
-        nn.Conv2d(features, READOUT, 3, padding=1), nn.ReLU(), nn.Conv2d(READOUT, out_channels, 1)
-    )
+    return nn.Sequential(nn.Conv2d(features, READOUT, 3, padding=1), nn.ReLU(), nn.Conv2d(READOUT, out_channels, 1))
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -154,6 +150,24 @@ class ChannelNorm(nn.LayerNorm):
     def forward(self, x: Float[Tensor, "v c h w"]) -> Float[Tensor, "v c h w"]:
         """Normalise each pixel."""
         return rearrange(super().forward(rearrange(x, "v c h w -> v h w c")), "v h w c -> v c h w")
+
+
+class CellUpsample(nn.ConvTranspose2d):
+    """A transposed convolution whose kernel is its stride, as one product for each input pixel.
+
+    Its cells do not overlap, so nothing is accumulated: unlike cuDNN's transposed convolution,
+    which may add in any order, this gives the same bits at every call.
+    """
+
+    def forward(
+        self,
+        x: Float[Tensor, "v i h w"],
+        output_size: list[int] | None = None,  # noqa: ARG002 - the signature it overrides
+    ) -> Float[Tensor, "v o p q"]:
+        """Each pixel becomes a cell of stride x stride pixels."""
+        weight = rearrange(self.weight, "i o a b -> (o a b) i 1 1")
+        cells = functional.pixel_shuffle(functional.conv2d(x, weight), self.stride[0])
+        return cells if self.bias is None else cells + self.bias[:, None, None]
 
 
 class PyramidHead(nn.Module):
@@ -174,28 +188,24 @@ class PyramidHead(nn.Module):
         self.projects = nn.ModuleList(nn.Conv2d(dim, width, 1) for width in widths)
         self.resize_layers = nn.ModuleList(
             [
-                nn.ConvTranspose2d(widths[0], widths[0], 4, stride=4),
-                nn.ConvTranspose2d(widths[1], widths[1], 2, stride=2),
+                CellUpsample(widths[0], widths[0], 4, stride=4),
+                CellUpsample(widths[1], widths[1], 2, stride=2),
                 nn.Identity(),
                 nn.Conv2d(widths[3], widths[3], 3, stride=2, padding=1),
             ]
         )
-        self.scratch = nn.Module()
+        self.scratch = nn.ModuleDict()
         for level, width in enumerate(widths, start=1):
             conv = nn.Conv2d(width, features, 3, padding=1, bias=False)
-            self.scratch.add_module(f"layer{level}_rn", conv)
+            self.scratch[f"layer{level}_rn"] = conv
         self._add_fusions(features, "")
-        self.scratch.output_conv1 = nn.Conv2d(features, features // 2, 3, padding=1)
+        self.scratch["output_conv1"] = nn.Conv2d(features, features // 2, 3, padding=1)
 
     def _add_fusions(self, features: int, suffix: str) -> None:
         for level in range(1, 5):
-            self.scratch.add_module(
-                f"refinenet{level}{suffix}", Fusion(features, lateral=level < 4)
-            )
+            self.scratch.add_module(f"refinenet{level}{suffix}", Fusion(features, lateral=level < 4))
 
-    def pyramid(
-        self, levels: Sequence[Float[Tensor, "v n c"]], rows: int, cols: int
-    ) -> list[Tensor]:
+    def pyramid(self, levels: Sequence[Float[Tensor, "v n c"]], rows: int, cols: int) -> list[Tensor]:
         """Tokens to four maps of equal width, at 4, 2, 1 and 1/2 times the patch grid."""
         maps = []
         for i, tokens in enumerate(levels):
@@ -203,7 +213,7 @@ class PyramidHead(nn.Module):
             x = self.projects[i](x)
             if self.uv:
                 x = add_uv(x, cols / rows)
-            maps.append(self.scratch.get_submodule(f"layer{i + 1}_rn")(self.resize_layers[i](x)))
+            maps.append(self.scratch[f"layer{i + 1}_rn"](self.resize_layers[i](x)))
         return maps
 
     def fuse(self, maps: list[Tensor], suffix: str = "") -> Tensor:
@@ -211,20 +221,14 @@ class PyramidHead(nn.Module):
         x: Tensor | None = None
         for level in (4, 3, 2, 1):
             lateral = maps[level - 1]
-            size = (
-                tuple(maps[level - 2].shape[2:])
-                if level > 1
-                else (2 * lateral.shape[2], 2 * lateral.shape[3])
-            )
-            block = self.scratch.get_submodule(f"refinenet{level}{suffix}")
+            size = tuple(maps[level - 2].shape[2:]) if level > 1 else (2 * lateral.shape[2], 2 * lateral.shape[3])
+            block = self.scratch[f"refinenet{level}{suffix}"]
             x = block(lateral, None, size) if x is None else block(x, lateral, size)
         assert x is not None  # noqa: S101 - the loop ran four times
         return x
 
 
-def slices(
-    levels: Sequence[Float[Tensor, "v n c"]], views_per_slice: int
-) -> Iterator[tuple[slice, list[Tensor]]]:
+def slices(levels: Sequence[Float[Tensor, "v n c"]], views_per_slice: int) -> Iterator[tuple[slice, list[Tensor]]]:
     """The four levels, a few views at a time and in fp32: bounds the memory of the full-resolution
     maps.
     """
@@ -239,16 +243,15 @@ class DualHead(PyramidHead):
     def __init__(self, dim: int, config: HeadConfig) -> None:
         super().__init__(dim, config, norm=True, uv=True)
         wide, narrow = config.features, config.features // 2
-        self.scratch.output_conv2 = readout(narrow, 2)
+        self.scratch["output_conv2"] = readout(narrow, 2)
         self._add_fusions(wide, "_aux")
         neck = (wide, narrow, wide, narrow, wide, narrow)
         # Levels 0 to 2 were trained with losses of their own and are never read again; checkpoints
         # hold them.
-        self.scratch.output_conv1_aux = nn.ModuleList(
-            nn.Sequential(*(nn.Conv2d(i, o, 3, padding=1) for i, o in pairwise(neck)))
-            for _ in range(RAY_LEVELS)
+        self.scratch["output_conv1_aux"] = nn.ModuleList(
+            nn.Sequential(*(nn.Conv2d(i, o, 3, padding=1) for i, o in pairwise(neck))) for _ in range(RAY_LEVELS)
         )
-        self.scratch.output_conv2_aux = nn.ModuleList(
+        self.scratch["output_conv2_aux"] = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(narrow, READOUT, 3, padding=1),
                 nn.Identity(),
@@ -270,27 +273,22 @@ class DualHead(PyramidHead):
         views_per_slice: int = VIEWS_PER_SLICE,
     ) -> DualPrediction:
         """Predict, a slice of views at a time."""
-        parts = [
-            self._predict(level, rows, cols, with_rays)
-            for _, level in slices(levels, views_per_slice)
-        ]
+        parts = [self._predict(level, rows, cols, with_rays) for _, level in slices(levels, views_per_slice)]
         depth, confidence = (torch.cat([p[i] for p in parts]) for i in range(2))
         if not with_rays:
             return DualPrediction(depth=depth, confidence=confidence)
         rays, ray_confidence = (torch.cat([p[i] for p in parts]) for i in range(2, 4))
-        return DualPrediction(
-            depth=depth, confidence=confidence, rays=rays, ray_confidence=ray_confidence
-        )
+        return DualPrediction(depth=depth, confidence=confidence, rays=rays, ray_confidence=ray_confidence)
 
     def _predict(self, levels: list[Tensor], rows: int, cols: int, with_rays: bool) -> list[Tensor]:
         aspect = cols / rows
         maps = self.pyramid(levels, rows, cols)
-        x = upsample(self.scratch.output_conv1(self.fuse(maps)), (rows * PATCH, cols * PATCH))
-        logits = self.scratch.output_conv2(add_uv(x, aspect))
+        x = upsample(self.scratch["output_conv1"](self.fuse(maps)), (rows * PATCH, cols * PATCH))
+        logits = self.scratch["output_conv2"](add_uv(x, aspect))
         out = [logits[:, 0].exp(), logits[:, 1].exp() + 1.0]
         if with_rays:
-            x = self.scratch.output_conv1_aux[-1](self.fuse(maps, "_aux"))
-            logits = self.scratch.output_conv2_aux[-1](add_uv(x, aspect))
+            x = self.scratch.get_submodule(f"output_conv1_aux.{RAY_LEVELS - 1}")(self.fuse(maps, "_aux"))
+            logits = self.scratch.get_submodule(f"output_conv2_aux.{RAY_LEVELS - 1}")(add_uv(x, aspect))
             out += [rearrange(logits[:, :6], "v c h w -> v h w c"), logits[:, 6].exp() + 1.0]
         return out
 
@@ -300,8 +298,8 @@ class MetricHead(PyramidHead):
 
     def __init__(self, dim: int, config: HeadConfig) -> None:
         super().__init__(dim, config, norm=False, uv=False)
-        self.scratch.output_conv2 = readout(config.features // 2, 1)
-        self.scratch.sky_output_conv2 = readout(config.features // 2, 1)
+        self.scratch["output_conv2"] = readout(config.features // 2, 1)
+        self.scratch["sky_output_conv2"] = readout(config.features // 2, 1)
 
     def forward(
         self,
@@ -314,8 +312,8 @@ class MetricHead(PyramidHead):
         """Predict, a slice of views at a time."""
         depth, sky = [], []
         for _, level in slices(levels, views_per_slice):
-            x = self.scratch.output_conv1(self.fuse(self.pyramid(level, rows, cols)))
+            x = self.scratch["output_conv1"](self.fuse(self.pyramid(level, rows, cols)))
             x = upsample(x, (rows * PATCH, cols * PATCH))
-            depth.append(self.scratch.output_conv2(x)[:, 0].exp())
-            sky.append(self.scratch.sky_output_conv2(x)[:, 0].relu())
+            depth.append(self.scratch["output_conv2"](x)[:, 0].exp())
+            sky.append(self.scratch["sky_output_conv2"](x)[:, 0].relu())
         return MetricPrediction(depth=torch.cat(depth), sky=torch.cat(sky))

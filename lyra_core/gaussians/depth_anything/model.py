@@ -65,7 +65,8 @@ class Prediction:
     """One scene as the network sees it, in the frame of its reference view.
 
     Attributes:
-        depth: z-depth, in metres if is_metric, else in the network's unit. [v h w]
+        depth: z-depth, in metres if is_metric, else in the network's unit; for the metric network
+            alone, metres as seen by a camera of 300 pixels focal length. [v h w]
         confidence: at least 1, or None (metric network alone). [v h w]
         sky: True where the metric network sees sky, or None. [v h w]
         world_to_cam: predicted cameras, in the depth's unit, or None. [v 4 4]
@@ -110,8 +111,7 @@ class Prediction:
         k = self.intrinsics if intrinsics is None else intrinsics
         if self.gaussian_maps is None or w2c is None or k is None:
             raise ReconstructionError(
-                "Gaussians need a model with a Gaussian head run with gaussian_stride set, found "
-                "no Gaussian maps"
+                "Gaussians need a model with a Gaussian head run with gaussian_stride set, found no Gaussian maps"
             )
         return gaussians_from_maps(self.gaussian_maps, w2c, k, *self.depth.shape[1:])
 
@@ -135,8 +135,8 @@ class DepthAnything3(nn.Module):
     def forward(
         self,
         images: Float[Tensor, "v 3 h w"],
-        world_to_cam: Float[Tensor, "v 4 4"] | None = None,
-        intrinsics: Float[Tensor, "v 3 3"] | None = None,
+        world_to_cam: Float[Tensor, "u 4 4"] | None = None,
+        intrinsics: Float[Tensor, "u 3 3"] | None = None,
         options: InferenceOptions | None = None,
     ) -> Prediction:
         """Predict one scene.
@@ -169,9 +169,7 @@ class DepthAnything3(nn.Module):
             if isinstance(self.head, MetricHead):
                 metric = self.head(levels, rows, cols, views_per_slice=slicing)
                 return _fill_sky(metric.depth, metric.sky >= SKY_THRESHOLD)
-            dense = self.head(
-                levels, rows, cols, with_rays=options.with_rays, views_per_slice=slicing
-            )
+            dense = self.head(levels, rows, cols, with_rays=options.with_rays, views_per_slice=slicing)
             w2c, k = decode_cameras(self.cam_dec(features[-1].camera), height, width)
             maps = None
             if options.gaussian_stride is not None and self.gs_head is not None:
@@ -200,14 +198,10 @@ class DepthAnything3(nn.Module):
         options: InferenceOptions,
     ) -> None:
         if (world_to_cam is None) != (intrinsics is None):
-            raise ReconstructionError(
-                "known cameras need both poses and intrinsics, found only one of them"
-            )
+            raise ReconstructionError("known cameras need both poses and intrinsics, found only one of them")
         if world_to_cam is not None and intrinsics is not None:
             if not self.config.any_view:
-                raise ReconstructionError(
-                    "the metric network takes no cameras, found some; leave them out"
-                )
+                raise ReconstructionError("the metric network takes no cameras, found some; leave them out")
             if not len(world_to_cam) == len(intrinsics) == len(images):
                 raise ReconstructionError(
                     f"{len(images)} images need as many cameras, found {len(world_to_cam)} poses "
@@ -234,8 +228,8 @@ class NestedDepthAnything3(nn.Module):
     def forward(
         self,
         images: Float[Tensor, "v 3 h w"],
-        world_to_cam: Float[Tensor, "v 4 4"] | None = None,
-        intrinsics: Float[Tensor, "v 3 3"] | None = None,
+        world_to_cam: Float[Tensor, "u 4 4"] | None = None,
+        intrinsics: Float[Tensor, "u 3 3"] | None = None,
         options: InferenceOptions | None = None,
     ) -> Prediction:
         """As DepthAnything3.forward, in metres and with sky.
@@ -247,9 +241,7 @@ class NestedDepthAnything3(nn.Module):
         relative = self.da3(images, world_to_cam, intrinsics, options)
         metric = self.da3_metric(
             images,
-            options=InferenceOptions(
-                views_per_slice=options.views_per_slice, autocast=options.autocast
-            ),
+            options=InferenceOptions(views_per_slice=options.views_per_slice, autocast=options.autocast),
         )
         factor = metric_scale(relative, metric)
         # The release scales depth and cameras but not the Gaussians (its issue 242); here they stay
@@ -257,9 +249,7 @@ class NestedDepthAnything3(nn.Module):
         scaled = relative.scaled(factor)
         filled = _fill_sky(scaled.depth, metric.sky, limit=SKY_DEPTH_LIMIT_M, always=True)
         confidence = torch.where(metric.sky, torch.ones_like(scaled.confidence), scaled.confidence)
-        return replace(
-            scaled, depth=filled.depth, confidence=confidence, sky=metric.sky, is_metric=True
-        )
+        return replace(scaled, depth=filled.depth, confidence=confidence, sky=metric.sky, is_metric=True)
 
 
 def metric_scale(relative: Prediction, metric: Prediction) -> float:
@@ -300,17 +290,15 @@ def strided(values: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
     return values[:: -(-len(values) // QUANTILE_SAMPLES)]
 
 
-def _fill_sky(
-    depth: Tensor, sky: Tensor, *, limit: float | None = None, always: bool = False
-) -> Prediction:
+def _fill_sky(depth: Tensor, sky: Tensor, *, limit: float | None = None, always: bool = False) -> Prediction:
     # Sky gets the 99th percentile of the rest. The metric network alone leaves a handful of pixels
     # as they are.
     few = int(sky.sum()) <= MIN_SKY_PIXELS or int((~sky).sum()) <= MIN_SKY_PIXELS
     if (few and not always) or not sky.any():
-        return Prediction(depth=depth, sky=sky, is_metric=True)
+        return Prediction(depth=depth, sky=sky)
     far = quantile(strided(depth[~sky]), 0.99)
     far = far if limit is None else far.clamp(max=limit)
-    return Prediction(depth=torch.where(sky, far, depth), sky=sky, is_metric=True)
+    return Prediction(depth=torch.where(sky, far, depth), sky=sky)
 
 
 def build_model(
@@ -326,11 +314,7 @@ def build_model(
         StateDictError: keys missing, unexpected or of a wrong shape; all are listed.
     """
     with torch.device("meta"):
-        model = (
-            NestedDepthAnything3(config)
-            if isinstance(config, NestedConfig)
-            else DepthAnything3(config)
-        )
+        model = NestedDepthAnything3(config) if isinstance(config, NestedConfig) else DepthAnything3(config)
     wanted = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     if all(name.startswith("model.") for name in state):
         state = {name.removeprefix("model."): t for name, t in state.items()}
@@ -360,11 +344,7 @@ def random_state(
     fan-in.
     """
     with torch.device("meta"):
-        model = (
-            NestedDepthAnything3(config)
-            if isinstance(config, NestedConfig)
-            else DepthAnything3(config)
-        )
+        model = NestedDepthAnything3(config) if isinstance(config, NestedConfig) else DepthAnything3(config)
     state = {}
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(prefix, recurse=False):
