@@ -175,8 +175,16 @@ RELEASED = {
         ["blocks.0.q.weight"],
     ),
     "clip": (
-        ["visual.head", "visual.pre_norm.bias", "textual.head.0.weight", "log_scale"],
-        ["head", "pre_norm.bias"],
+        [
+            "visual.pre_norm.bias",
+            "visual.transformer.30.mlp.0.bias",
+            "visual.transformer.31.mlp.0.bias",
+            "visual.post_norm.bias",
+            "visual.head",
+            "textual.head.0.weight",
+            "log_scale",
+        ],
+        ["pre_norm.bias", "transformer.30.mlp.0.bias"],
     ),
     "da3": (["model.da3.head.norm.bias", "optimizer_step"], ["da3.head.norm.bias"]),
     "wan-vae": (["encoder.conv1.weight"], ["encoder.conv1.weight"]),
