@@ -7,7 +7,7 @@ Legend: b batch, t history and generated slots, h w latent rows and columns, l t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Self
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,9 +15,6 @@ from torch import Tensor
 from lyra_core.video.attention import KeyValue
 from lyra_core.video.layout import HistoryLayout
 from lyra_core.video.rope import Rotation
-
-if TYPE_CHECKING:
-    from typing import Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,8 +65,11 @@ def test_text_encoder(name):
     wide, narrow = (10240, 4096), (4096, 10240)
     block = {
         **{f"attn.{part}.weight": (4096, 4096) for part in "qkvo"},
-        "ffn.gate.0.weight": wide, "ffn.fc1.weight": wide, "ffn.fc2.weight": narrow,
-        "norm1.weight": (4096,), "norm2.weight": (4096,),
+        "ffn.gate.0.weight": wide,
+        "ffn.fc1.weight": wide,
+        "ffn.fc2.weight": narrow,
+        "norm1.weight": (4096,),
+        "norm2.weight": (4096,),
         "pos_embedding.embedding.weight": (32, 64),
     }
     description = describe(name)
