@@ -7,7 +7,6 @@ Legend: b batch, t history and generated slots, h w latent rows and columns, l t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
 
 from jaxtyping import Float
 from torch import Tensor
@@ -48,8 +47,8 @@ class PreparedContext:
         layout: the slots.
         latent_rows: latent rows of a frame.
         latent_columns: latent columns of a frame.
-        history_tokens: content tokens of the history. [b l d]
-        generated_condition: condition channels of the generated slots. [b m t h w]
+        history_tokens: content tokens of the history. [b past d]
+        generated_condition: condition channels of the generated slots. [b m new h w]
         rotation: rotary positions of all tokens.
         camera_tokens: kept where blocks recompute their q, k bias from it. [b l c], or None
         position_features: for each block the squeezed correspondence, or the whole bias where
@@ -62,14 +61,14 @@ class PreparedContext:
     layout: HistoryLayout
     latent_rows: int
     latent_columns: int
-    history_tokens: Float[Tensor, "b l d"]
-    generated_condition: Float[Tensor, "b m t h w"]
+    history_tokens: Float[Tensor, "b past d"]
+    generated_condition: Float[Tensor, "b m new h w"]
     rotation: Rotation
     camera_tokens: Float[Tensor, "b l c"] | None
     position_features: tuple[Tensor, ...]
     text: tuple[KeyValue, ...]
     image: tuple[KeyValue, ...]
 
-    def with_text(self, text: tuple[KeyValue, ...]) -> Self:
+    def with_text(self, text: tuple[KeyValue, ...]) -> PreparedContext:
         """The same chunk under another caption; everything else is shared, not copied."""
         return replace(self, text=text)

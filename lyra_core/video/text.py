@@ -227,7 +227,8 @@ def clean_caption(caption: str) -> str:
 class Tokenizer(Protocol):
     """A tokenizer of the transformers library."""
 
-    def __call__(self, text: list[str], **options: object) -> Mapping[str, Tensor]: ...
+    def __call__(self, text: list[str], **options: object) -> Mapping[str, Tensor]:
+        """Token ids and attention mask."""
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:

@@ -110,8 +110,11 @@ def _rebuild(
 
 
 def _rebuild_tensor(
-    storage: object, offset: object, shape: object, strides: object, *_: object
+    storage: object, offset: object, shape: object, strides: object, *rest: object
 ) -> Strided:
+    # rest: requires_grad, hooks, and the conjugate and negative bits of lazily evaluated tensors
+    if len(rest) > 2 and rest[2]:
+        raise WeightsError("a tensor was saved before it was evaluated; save it again resolved")
     return _rebuild(storage, offset, shape, strides, None)
 
 
@@ -136,6 +139,10 @@ def _rebuild_parameter(data: object, *_: object) -> object:
 
 def _size(values: object = ()) -> tuple[int, ...]:
     return integers(values)
+
+
+def _dictionary(*_: object) -> dict[object, object]:
+    return {}
 
 
 def _ignored(*arguments: object) -> Inert:
@@ -172,6 +179,19 @@ ALLOWED: dict[tuple[str, str], object] = {
     (_FILES, "_StoragePrefix"): Inert,
     (_OLD, "TensorProperties"): Inert,
     (_OLD, "MEM_FORMAT_ENCODING"): _ignored,
+    # What training code leaves beside the weights: random states, arguments, counters.
+    **{
+        (f"numpy{core}.multiarray", name): _ignored
+        for core in (".core", "._core")
+        for name in ("_reconstruct", "scalar")
+    },
+    ("numpy", "ndarray"): _ignored,
+    ("numpy", "dtype"): _ignored,
+    ("_codecs", "encode"): _ignored,
+    ("argparse", "Namespace"): Inert,
+    ("builtins", "set"): _ignored,
+    ("collections", "defaultdict"): _dictionary,
+    ("builtins", "dict"): _dictionary,
     **{("torch", name): Dtype(code) for name, code in DTYPES.items()},
     **{("torch", name): code for name, code in STORAGES.items()},
     ("torch.storage", "UntypedStorage"): "U8",

@@ -111,6 +111,18 @@ def _vae() -> nn.Module:
     return VAE(WAN21_VAE)
 
 
+def _text() -> nn.Module:
+    from lyra_core.video.text import UMT5_XXL, TextEncoder
+
+    return TextEncoder(UMT5_XXL)
+
+
+def _image() -> nn.Module:
+    from lyra_core.video.image import CLIP_VIT_H14, ImageEncoder
+
+    return ImageEncoder(CLIP_VIT_H14)
+
+
 def _depth_anything(name: str) -> Callable[[], nn.Module]:
     def build() -> nn.Module:
         from lyra_core.gaussians.depth_anything.config import PRESETS, NestedConfig
@@ -132,6 +144,10 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "lyra2-dit": _dit,
     "lyra2-vae": _vae,
     "wan-vae": _vae,
+    "lyra2-text": _text,
+    "wan-text": _text,
+    "lyra2-image": _image,
+    "wan-image": _image,
     **{
         name: _depth_anything(_SAME_ARCHITECTURE.get(name, name))
         for name, item in WEIGHT_SETS.items()

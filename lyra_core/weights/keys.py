@@ -45,8 +45,12 @@ RULES: dict[str, KeyRules] = {
     "wan-dit": KeyRules(),
     "wan-vae": KeyRules(),
     "umt5": KeyRules(),
-    # the same file holds the text tower of CLIP, which the video model never uses
-    "clip": KeyRules(selects=("visual.",), ignores=("textual.*", "log_scale")),
+    # The same file holds the text tower, and the end of the vision tower, which the video model
+    # does not read: it takes the tokens of the last block but one.
+    "clip": KeyRules(
+        selects=("visual.",),
+        ignores=("textual.*", "log_scale", "transformer.31.*", "post_norm.*", "head"),
+    ),
     "da3": KeyRules(selects=("model.",)),
     "negative-prompt": KeyRules(),
     "lora": KeyRules(strips=()),

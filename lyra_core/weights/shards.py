@@ -15,6 +15,7 @@ import math
 import os
 import struct
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 from lyra_core.errors import WeightsError
@@ -143,7 +144,8 @@ def write_safetensors(
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # keeps the first tensor aligned
     whole, digests = hashlib.sha256(), {}
-    with path.open("wb") as file:
+    # Hashing is slower than disks and lets other threads run.
+    with path.open("wb") as file, ThreadPoolExecutor(2) as pool:
         for data in (struct.pack("<Q", len(text)), text):
             file.write(data)
             whole.update(data)
@@ -152,9 +154,9 @@ def write_safetensors(
             flat = read_bits(tensor).reshape(-1).view("u1").data
             for start in range(0, len(flat), WRITE_BYTES):
                 part = flat[start : start + WRITE_BYTES]
+                hashing = [pool.submit(digest.update, part) for digest in (whole, single)]
                 file.write(part)
-                whole.update(part)
-                single.update(part)
+                wait(hashing)
                 if progress:
                     progress(len(part))
             digests[tensor.name] = single.hexdigest()

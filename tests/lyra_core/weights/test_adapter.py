@@ -1,8 +1,11 @@
 """Every format gives the same tensors under the same names, and nothing that does not fit is
 loaded."""
 
+import argparse
 import json
+from collections import defaultdict
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -51,6 +54,10 @@ def written(request, tmp_path, toy_state, save_distributed):
             "epoch": 3,
         },
         "pth beside an optimizer": {
+            "args": argparse.Namespace(lr=0.1, tags={"a"}),
+            "random": np.random.default_rng(0).bit_generator.random_raw(3),
+            "loss": np.float64(0.5),
+            "counts": defaultdict(dict, a=1),
             "model": {**toy_state, "blocks.0.attn._extra_state": None},
             "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]},
         },
@@ -175,8 +182,16 @@ RELEASED = {
         ["blocks.0.q.weight"],
     ),
     "clip": (
-        ["visual.head", "visual.pre_norm.bias", "textual.head.0.weight", "log_scale"],
-        ["head", "pre_norm.bias"],
+        [
+            "visual.pre_norm.bias",
+            "visual.transformer.30.mlp.0.bias",
+            "visual.transformer.31.mlp.0.bias",
+            "visual.post_norm.bias",
+            "visual.head",
+            "textual.head.0.weight",
+            "log_scale",
+        ],
+        ["pre_norm.bias", "transformer.30.mlp.0.bias"],
     ),
     "da3": (["model.da3.head.norm.bias", "optimizer_step"], ["da3.head.norm.bias"]),
     "wan-vae": (["encoder.conv1.weight"], ["encoder.conv1.weight"]),

@@ -59,6 +59,49 @@ def test_autoencoder(keys_dir, name):
     assert description.parameters == 126_892_531
 
 
+@pytest.mark.parametrize("name", ["lyra2-text", "wan-text"])
+def test_text_encoder(name):
+    """Names of the published file, written out: 24 blocks of width 4096."""
+    wide, narrow = (10240, 4096), (4096, 10240)
+    block = {
+        **{f"attn.{part}.weight": (4096, 4096) for part in "qkvo"},
+        "ffn.gate.0.weight": wide,
+        "ffn.fc1.weight": wide,
+        "ffn.fc2.weight": narrow,
+        "norm1.weight": (4096,),
+        "norm2.weight": (4096,),
+        "pos_embedding.embedding.weight": (32, 64),
+    }
+    description = describe(name)
+    assert description.shapes == {
+        "token_embedding.weight": (256384, 4096),
+        "norm.weight": (4096,),
+        **{f"blocks.{i}.{key}": shape for i in range(24) for key, shape in block.items()},
+    }
+    assert round(description.parameters / 1e9, 2) == 5.68
+
+
+@pytest.mark.parametrize("name", ["lyra2-image", "wan-image"])
+def test_image_encoder(name):
+    """Names of the published file, written out; what the model does not read is left out on
+    loading."""
+    pair = lambda key, *shape: {f"{key}.weight": shape, f"{key}.bias": shape[:1]}  # noqa: E731
+    block = {
+        **pair("norm1", 1280), **pair("attn.to_qkv", 3840, 1280), **pair("attn.proj", 1280, 1280),
+        **pair("norm2", 1280), **pair("mlp.0", 5120, 1280), **pair("mlp.2", 1280, 5120),
+    }  # fmt: skip
+    tower = {
+        "patch_embedding.weight": (1280, 3, 14, 14), "cls_embedding": (1, 1, 1280),
+        "pos_embedding": (1, 257, 1280),
+        **pair("pre_norm", 1280), **pair("post_norm", 1280), "head": (1280, 1024),
+        **{f"transformer.{i}.{key}": shape for i in range(32) for key, shape in block.items()},
+    }  # fmt: skip
+    published = [f"visual.{key}" for key in tower] + ["textual.token_embedding.weight", "log_scale"]
+    used = map_keys(published, RULES["clip"]).names.values()
+    assert describe(name).shapes == {key: tower[key] for key in used}
+    assert len(published) - len(used) == 2 + 3 + len(block)
+
+
 @pytest.mark.parametrize(
     "name", ["da3-small", "da3-base", "da3-large", "da3metric-large", "da3nested-giant-large"]
 )

@@ -36,11 +36,12 @@ def wan(shapes):
 
 def test_spread_equals_the_reference_implementation(golden_dir):
     golden = load_file(golden_dir / "dit_tiny_cleaninit.safetensors")
-    for segment, pooling in enumerate(POOLINGS):
+    stored = [name for name in golden if name.startswith("clean")]
+    assert len(stored) >= 5  # the widest one is left out of the golden file for its size
+    for name in stored:
+        pooling = POOLINGS[int(name.removeprefix("clean").removesuffix(".weight"))]
         found = spread_patch_embedding(golden["base.weight"].float(), pooling)
-        assert torch.allclose(
-            found, golden[f"clean{segment}.weight"].float(), rtol=1e-2, atol=1e-6
-        ), segment
+        assert torch.allclose(found, golden[name].float(), rtol=1e-5, atol=1e-7), name
 
 
 def test_a_constant_patch_gives_the_same_token():
