@@ -192,7 +192,7 @@ class WorldRecord(_Row):
     psnr_db: float | None = column("float", "rendered Gaussians against video frames, dB")
     ssim: float | None = column("float", "structural similarity of the same, 0 to 1")
     lpips: float | None = column("float", "perceptual distance of the same, lower is better")
-    depth_abs_rel: float | None = column("float", "rendered against estimated depth, mean |error| / depth")
+    depth_abs_rel: float | None = column("float", "rendered against estimated depth, mean absolute error over depth")
     floater_frac: float | None = column("float", "share of Gaussians in front of every surface seen")
     coverage_frac: float | None = column("float", "share of pixels of the path with opacity over 0.5")
     opacity_mean: float | None = column("float", "mean opacity of the Gaussians")
