@@ -189,5 +189,5 @@ def _reading(ref: SnapshotRef) -> str:
 
 
 def _columns() -> list[str]:
-    rows = [f"| {f.name} | {f.metadata['type']} | {f.metadata['meaning']} |" for f in fields(WorldRecord)]
+    rows = [f"| `{f.name}` | `{f.metadata['type']}` | {f.metadata['meaning']} |" for f in fields(WorldRecord)]
     return ["## Columns of `worlds`", "", "| column | type | meaning |", "|---|---|---|", *rows]

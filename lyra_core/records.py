@@ -79,9 +79,9 @@ class _Row:
     @classmethod
     def row_from_json(cls, text: str | bytes) -> dict[str, object]:
         """What `from_json(text).to_row()` gives, several times faster: compaction does it for every world."""
-        row = dict(_default_row(cls))
+        row, types = dict(_default_row(cls)), _column_types(cls)  # type: ignore[arg-type]
         for name, value in json.loads(text).items():
-            kind = _column_types(cls).get(name)
+            kind = types.get(name)
             if kind == "timestamp":
                 row[name] = datetime.fromisoformat(value)
             elif kind is not None:
@@ -192,7 +192,7 @@ class WorldRecord(_Row):
     psnr_db: float | None = column("float", "rendered Gaussians against video frames, dB")
     ssim: float | None = column("float", "structural similarity of the same, 0 to 1")
     lpips: float | None = column("float", "perceptual distance of the same, lower is better")
-    depth_abs_rel: float | None = column("float", "rendered against estimated depth, mean |error| / depth")
+    depth_abs_rel: float | None = column("float", "rendered against estimated depth, mean absolute error over depth")
     floater_frac: float | None = column("float", "share of Gaussians in front of every surface seen")
     coverage_frac: float | None = column("float", "share of pixels of the path with opacity over 0.5")
     opacity_mean: float | None = column("float", "mean opacity of the Gaussians")

@@ -15,6 +15,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -253,7 +254,7 @@ def _as_info(key: str, details: Mapping[str, Any]) -> ObjectInfo:
         key=key,
         bytes=int(details["size"] or 0),
         etag=str(details.get("ETag") or details.get("etag") or "").strip('"'),
-        mtime_ns=int(changed.timestamp() * 1e9) if hasattr(changed, "timestamp") else None,
+        mtime_ns=int(changed.timestamp() * 1e9) if isinstance(changed, datetime) else None,
     )
 
 

@@ -43,7 +43,7 @@ def open_store(url: str | Path, **storage_options: object) -> Store:
         raise StoreError("a store needs a path or a URL such as /data/worlds or s3://bucket/prefix, found ''")
     protocol, separator, rest = text.partition("://")
     if not separator or protocol in ("file", "local"):
-        return LocalStore(rest if separator else text, **storage_options)
+        return LocalStore(rest if separator else text, **storage_options)  # type: ignore[arg-type]
     if protocol == "memory":
         return MemoryStore(text, storage_options)
     return RemoteStore(text, storage_options)

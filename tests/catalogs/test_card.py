@@ -35,7 +35,7 @@ def test_the_card_describes_the_snapshot(local, sample):
     assert "Not for publication" not in readme
     assert "licence is unknown" not in readme
     for name in arrow_schema(WorldRecord).names:
-        assert f"| {name} | " in readme
+        assert f"| `{name}` | " in readme
 
 
 def test_the_card_of_an_older_version(local, sample):

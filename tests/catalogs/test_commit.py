@@ -84,8 +84,28 @@ def test_unreadable_commits_are_named(store, sample):
     other = sample.world(2)
     commit(store, other)
     store.put_bytes(commit_key(record.world_id), store.read_bytes(commit_key(other.world_id)))
-    with pytest.raises(CatalogError, match="should hold the one row of its world"):
+    with pytest.raises(CatalogError, match=rf"{record.world_id}\.parquet holds the world {other.world_id}"):
         read_commit(store, record.world_id)
+
+
+def test_cameras_of_other_versions_are_read(store, sample):
+    """An older version lacks a column, a newer one has one more."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    record = sample.world(1)
+    commit(store, record, sample.cameras(record.world_id))
+    key = commit_key(record.world_id)
+    row = pq.read_table(pa.BufferReader(store.read_bytes(key)))
+    cameras = pa.ipc.open_stream(row["frames"][0].as_buffer()).read_all()
+    cameras = cameras.drop_columns(["width"]).append_column("news", pa.nulls(len(cameras), pa.string()))
+    stream, sink = pa.BufferOutputStream(), pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, cameras.schema) as writer:
+        writer.write_table(cameras)
+    pq.write_table(row.set_column(2, "frames", pa.array([stream.getvalue().to_pybytes()])), sink)
+    store.put_bytes(key, sink.getvalue().to_pybytes())
+    found = read_commit(store, record.world_id)
+    assert found.frames == tuple(replace(f, width=None) for f in sample.cameras(record.world_id))
 
 
 def test_ten_thousand_ids_are_listed_in_a_second(local):
