@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
+from PIL import Image
 from torch import Tensor
 
 from lyra_core.errors import CameraPathError, RecipeError, ReconstructionError
@@ -19,10 +20,6 @@ from lyra_core.parallax.depth import SKY_DEPTH_M, ParallaxDepth, photo_depth
 from lyra_core.parallax.layers import build_layers
 from lyra_core.parallax.splats import build_splats
 from lyra_core.values import CameraPath, Gaussians, Seed, VideoClip
-
-if TYPE_CHECKING:
-    import numpy as np
-    from PIL import Image
 
 # Part of world ids: raise it when equal inputs give other bytes.
 ALGORITHM_VERSION = "parallax-1"
@@ -126,7 +123,7 @@ def _cameras(
                 f"pass num_frames={len(camera_path)} or a longer path"
             )
         return camera_path[:num_frames].resized(height, width)
-    from lyra_core.geometry.camera_paths import build_camera_path, scene_depth_m
+    from lyra_core.geometry.camera_paths import build_camera_path, measure_scene_depth_m
 
     solid = ~sky if bool((~sky).any()) else torch.ones_like(sky)
     return build_camera_path(
@@ -135,7 +132,7 @@ def _cameras(
         intrinsics=photo.intrinsics,
         image_height=height,
         image_width=width,
-        scene_depth_m=scene_depth_m(depth, solid),
+        scene_depth_m=measure_scene_depth_m(depth, solid),
         any_count=True,
     )
 
