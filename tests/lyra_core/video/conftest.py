@@ -1,5 +1,8 @@
 """The scene behind the golden vectors of memory and conditioning: a wavy slope with a moving box and a hole."""
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -26,3 +29,21 @@ def golden_depth():
         return torch.stack([_depth_map(int(i), height, width) for i in frames])
 
     return build
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tiny tensors are computed faster by one thread, and by far where other processes share the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny_world():
+    """The module tiny_world.py beside this file."""
+    spec = importlib.util.spec_from_file_location("tiny_world", Path(__file__).with_name("tiny_world.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
