@@ -140,7 +140,7 @@ class HistoryLayout:
 
     @property
     def num_anchors(self) -> int:
-        """Leading slots that keep the video's first latents: an unpacked first segment of several."""
+        """Slots that keep the first latents of the video: an unpacked first segment of several."""
         first, *others = self.segments or (None,)
         is_anchor = first is not None and first.kind == "temporal" and first.factor == 1
         return first.frames if is_anchor and any(s.kind == "temporal" for s in others) else 0

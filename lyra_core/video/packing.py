@@ -9,7 +9,6 @@ Legend: b batch, c channels, t slots, h w latent rows and columns, l tokens.
 from __future__ import annotations
 
 import torch
-
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
