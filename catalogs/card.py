@@ -53,9 +53,7 @@ class Card:
     restricted: int
 
 
-def write_card(
-    store: Store, *, name: str, version: int | None = None, publishable: bool = False
-) -> Card:
+def write_card(store: Store, *, name: str, version: int | None = None, publishable: bool = False) -> Card:
     """Put README.md and croissant.json of a snapshot at the root of the store.
 
     Raises:
@@ -68,9 +66,7 @@ def write_card(
     return card
 
 
-def dataset_card(
-    store: Store, *, name: str, version: int | None = None, publishable: bool = False
-) -> Card:
+def dataset_card(store: Store, *, name: str, version: int | None = None, publishable: bool = False) -> Card:
     """The card of a snapshot, the latest if `version` is None.
 
     Raises:
@@ -99,14 +95,9 @@ def dataset_card(
 def restricted_worlds(worlds: pa.Table) -> dict[str, str]:
     """Worlds made with weights that are not known to let their outputs be passed on, each with the reason."""
     reasons = {}
-    for row in worlds.select(
-        ["world_id", "accepted_licences", "weights_licenses", "weights_digests"]
-    ).to_pylist():
+    for row in worlds.select(["world_id", "accepted_licences", "weights_licenses", "weights_digests"]).to_pylist():
         licences = row["weights_licenses"] or []
-        unfit = sorted(
-            {x for x in licences if x.lower() not in PERMISSIVE}
-            | set(row["accepted_licences"] or [])
-        )
+        unfit = sorted({x for x in licences if x.lower() not in PERMISSIVE} | set(row["accepted_licences"] or []))
         if len(licences) < len(row["weights_digests"] or []):
             unfit.append("weights of unknown licence")
         if unfit:
@@ -116,7 +107,9 @@ def restricted_worlds(worlds: pa.Table) -> dict[str, str]:
 
 def _common_licence(worlds: pa.Table) -> str:
     found = set(worlds["output_license"].to_pylist())
-    return str(found.pop()) if len(found) == 1 and None not in found else "other"
+    if found == {None} or not found:
+        return "unknown"
+    return str(found.pop()) if len(found) == 1 else "other"
 
 
 def _summary(ref: SnapshotRef, worlds: pa.Table) -> str:
@@ -124,14 +117,12 @@ def _summary(ref: SnapshotRef, worlds: pa.Table) -> str:
     size = sum(a["bytes"] for row in worlds["artifacts"].to_pylist() for a in row or [])
     return (
         f"{ref.num_worlds:,} explorable 3D worlds ({ref.num_accepted:,} passed every quality gate), each from one "
-        f"photograph: a camera-controlled video, its {ref.num_frames:,} cameras in all, and {splats:,} 3D Gaussians "
-        f"in all; {size / 1e9:,.3g} GB of files."
+        f"photograph: a camera-controlled video, its cameras ({ref.num_frames:,} in all) and 3D Gaussians ({splats:,} "
+        f"in all; {size / 1e6:,.1f} MB of files."
     )
 
 
-def _readme(
-    name: str, ref: SnapshotRef, worlds: pa.Table, restricted: dict[str, str], licence: str
-) -> str:
+def _readme(name: str, ref: SnapshotRef, worlds: pa.Table, restricted: dict[str, str], licence: str) -> str:
     size = next((label for limit, label in _SIZES if ref.num_worlds < limit), "n>1M")
     front = [
         "---",
@@ -149,9 +140,7 @@ def _readme(
     sections = [
         [*front, "---"],
         [f"# {name}", _summary(ref, worlds)],
-        [
-            f"Catalog version {ref.version} of {ref.created_at}, schema version {ref.schema_version}."
-        ],
+        [f"Catalog version {ref.version} of {ref.created_at}, schema version {ref.schema_version}."],
         _licences(worlds, restricted),
         _tally("Recipes", worlds["recipe"].to_pylist()),
         _tally("Models", worlds["model_name"].to_pylist()),
@@ -185,13 +174,12 @@ def _tally(title: str, values: Sequence[str | None]) -> list[str]:
 
 
 def _reading(ref: SnapshotRef) -> str:
-    keys = [part.key for part in ref.worlds]
-    first = json.dumps(keys) if len(keys) <= 3 else f"{json.dumps(keys[:2])[:-1]}, ...]"
     description = f"catalog/snapshots/v{ref.version:06d}.json"
     return (
-        f"Paths are relative to this file; `{description}` lists all parts.\n\n"
+        "From the folder of this file (paths in the description are relative to it):\n\n"
         "```python\n"
-        f"parts = {first}\n"
+        "import json\n"
+        f'parts = [part["key"] for part in json.load(open("{description}"))["worlds"]]  # or "frames"\n'
         "duckdb.read_parquet(parts)         # import duckdb\n"
         "pyarrow.dataset.dataset(parts)     # import pyarrow.dataset\n"
         "polars.read_parquet(parts)         # import polars\n"
@@ -201,8 +189,5 @@ def _reading(ref: SnapshotRef) -> str:
 
 
 def _columns() -> list[str]:
-    rows = [
-        f"| {f.name} | {f.metadata['type']} | {f.metadata['meaning']} |"
-        for f in fields(WorldRecord)
-    ]
+    rows = [f"| `{f.name}` | `{f.metadata['type']}` | {f.metadata['meaning']} |" for f in fields(WorldRecord)]
     return ["## Columns of `worlds`", "", "| column | type | meaning |", "|---|---|---|", *rows]

@@ -94,9 +94,7 @@ def compact(
         if version is not None:
             fault("after-version")
             return version
-    raise CatalogError(
-        f"{_MAX_ROUNDS} other compactions of {store.root} came first; run fewer at once"
-    )
+    raise CatalogError(f"{_MAX_ROUNDS} other compactions of {store.root} came first; run fewer at once")
 
 
 def compacted_ids(store: Store, ref: SnapshotRef | None) -> set[str]:
@@ -157,18 +155,14 @@ def _next_version(
 
 def _split(parent: SnapshotRef | None, size: CompactionSize) -> tuple[list[_Pair], list[_Pair]]:
     """The parts to list again, and the small ones to merge with the new commits."""
-    pairs = (
-        [_Pair(w, f) for w, f in zip(parent.worlds, parent.frames, strict=True)] if parent else []
-    )
+    pairs = [_Pair(w, f) for w, f in zip(parent.worlds, parent.frames, strict=True)] if parent else []
     small = [pair for pair in pairs if 2 * pair.worlds.rows < size.part_worlds]
     if len(small) < size.max_small_parts:
         return pairs, []
     return [pair for pair in pairs if pair not in small], small
 
 
-def _sources(
-    store: Store, merged: Sequence[_Pair], fresh: Sequence[str], size: CompactionSize
-) -> Iterator[_Source]:
+def _sources(store: Store, merged: Sequence[_Pair], fresh: Sequence[str], size: CompactionSize) -> Iterator[_Source]:
     from pyarrow import dataset as ds
 
     def opened(part: Part, schema: pa.Schema) -> ds.Dataset:
@@ -187,9 +181,7 @@ def _sources(
 class _PartWriter:
     """Writes pairs of parts: locally first, then whole into the store."""
 
-    def __init__(
-        self, store: Store, version: int, token: str, folder: Path, fault: Callable[[str], None]
-    ) -> None:
+    def __init__(self, store: Store, version: int, token: str, folder: Path, fault: Callable[[str], None]) -> None:
         self._store = store
         self._version = version
         self._token = token
@@ -222,9 +214,7 @@ class _PartWriter:
 
         local = self._folder / f"{table}.parquet"
         rows = 0
-        with pq.ParquetWriter(
-            local, arrow_schema(snapshot.TABLES[table]), compression="zstd"
-        ) as sink:
+        with pq.ParquetWriter(local, arrow_schema(snapshot.TABLES[table]), compression="zstd") as sink:
             for batch in batches:
                 sink.write_batch(batch)
                 rows += batch.num_rows

@@ -94,33 +94,34 @@ def _file_set(table: str, parts: tuple[Part, ...]) -> dict[str, object]:
     }
 
 
-def _record_set(
-    table: str, record: type[WorldRecord | FrameRecord], key: list[str]
-) -> dict[str, object]:
+def _record_set(table: str, record: type[WorldRecord | FrameRecord], key: list[str]) -> dict[str, object]:
     return {
         "@type": "cr:RecordSet",
         "@id": f"{table}-rows",
         "name": table,
         "key": [{"@id": f"{table}-rows/{name}"} for name in key],
         "field": [
-            _field(table, f.name, f.metadata["type"], f.metadata["meaning"]) for f in fields(record)
+            _field(table, f.name, f.metadata["type"], f.metadata["meaning"])
+            for f in fields(record)
+            if _element_type(f.metadata["type"]) in _TYPES  # maps and structs have no type in Croissant
         ],
     }
 
 
 def _field(table: str, name: str, kind: str, meaning: str) -> dict[str, object]:
-    """One column; structs and maps are described as text, for which Croissant has no closer type."""
     described: dict[str, object] = {
         "@type": "cr:Field",
         "@id": f"{table}-rows/{name}",
         "name": name,
         "description": meaning,
+        "dataType": _TYPES[_element_type(kind)],
         "source": {"fileSet": {"@id": table}, "extract": {"column": name}},
     }
     if kind.startswith("list<"):
-        inner, _, length = kind.removeprefix("list<").partition(">")
         described["isArray"] = True
-        described["arrayShape"] = length.strip("[]") or "-1"
-        kind = inner
-    described["dataType"] = _TYPES.get(kind, "sc:Text")
+        described["arrayShape"] = kind.partition(">")[2].strip("[]") or "-1"
     return described
+
+
+def _element_type(kind: str) -> str:
+    return kind.removeprefix("list<").partition(">")[0] if kind.startswith("list<") else kind

@@ -43,16 +43,13 @@ def read_current(store: Store) -> Current:
     return Current(ref=ref, recent_worlds=worlds, recent_frames=frames)
 
 
-def worlds_table(store: Store, columns: Sequence[str] | None = None) -> pa.Table:
-    """The `worlds` table as of now, in memory.
+def worlds_of(store: Store, current: Current, columns: Sequence[str]) -> pa.Table:
+    """Some columns of the `worlds` table, of both halves.
 
     Raises:
-        CatalogError: a commit or the snapshot cannot be read.
+        CatalogError: the snapshot cannot be read.
     """
     import pyarrow as pa
 
-    current = read_current(store)
-    recent = (
-        current.recent_worlds if columns is None else current.recent_worlds.select(list(columns))
-    )
-    return pa.concat_tables([snapshot.table(store, current.ref, "worlds", columns), recent])
+    compacted = snapshot.table(store, current.ref, "worlds", columns)
+    return pa.concat_tables([compacted, current.recent_worlds.select(list(columns))])

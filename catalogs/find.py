@@ -21,11 +21,10 @@ def find_world(store: Store, id_prefix: str) -> WorldRecord:
     if len(wanted) < MIN_PREFIX or set(wanted) - set("0123456789abcdef"):
         raise CatalogError(
             f"a world id wants at least {MIN_PREFIX} hex digits, found {id_prefix!r}; "
-            f"list ids with: lyra query {store.root} \"SELECT world_id, name FROM worlds\""
+            f'list ids with: lyra query {store.root} "SELECT world_id, name FROM worlds"'
         )
     found = [
-        info.key.rsplit("/", 1)[1].removesuffix(".parquet")
-        for info in store.list(f"{COMMITS}{wanted[:2]}/{wanted}")
+        info.key.rsplit("/", 1)[1].removesuffix(".parquet") for info in store.list(f"{COMMITS}{wanted[:2]}/{wanted}")
     ]
     if len(found) != 1:
         what = f"{len(found)} worlds ({', '.join(i[:12] for i in found[:5])}, ...)" if found else "no world"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from catalogs.current import worlds_table
+from catalogs.current import read_current, worlds_of
 from lyra_core.errors import CatalogError
 from lyra_core.formats.store import Store
 
@@ -45,13 +45,11 @@ def lineage(store: Store, world_id: str) -> Lineage:
     Raises:
         CatalogError: it is not committed.
     """
-    rows = {row["world_id"]: row for row in worlds_table(store, _COLUMNS).to_pylist()}
+    rows = {row["world_id"]: row for row in worlds_of(store, read_current(store), _COLUMNS).to_pylist()}
     if world_id not in rows:
         raise CatalogError(f"world {world_id} is not committed in {store.root}")
     own = rows.pop(world_id)
-    shared = {
-        other: common_chunks(own["chunk_ids"], row["chunk_ids"]) for other, row in rows.items()
-    }
+    shared = {other: common_chunks(own["chunk_ids"], row["chunk_ids"]) for other, row in rows.items()}
     length = len(own["chunk_ids"])
     related = sorted(other for other, count in shared.items() if count)
 

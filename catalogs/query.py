@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from catalogs.current import read_current
+from catalogs.current import read_current, worlds_of
 from catalogs.rejects import list_rejects, reject_table
 from lyra_core import snapshot
 from lyra_core.errors import CatalogError
@@ -56,16 +56,14 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     import duckdb
 
     current = read_current(store)
-    connection = duckdb.connect(
-        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
-    )
+    connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
     for name, recent in (("worlds", current.recent_worlds), ("frames", current.recent_frames)):
         connection.register(f"{name}_compacted", snapshot.dataset(store, current.ref, name))
         connection.register(f"{name}_recent", recent)
         connection.execute(
             f"CREATE VIEW {name} AS SELECT * FROM {name}_compacted UNION ALL SELECT * FROM {name}_recent"
         )
-    connection.register("rejects", reject_table(list_rejects(store)))
+    connection.register("rejects", reject_table(list_rejects(store, current=current)))
     return connection
 
 
@@ -97,19 +95,16 @@ def status(store: Store) -> Status:
     Raises:
         CatalogError: the catalog cannot be read.
     """
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     current = read_current(store)
-    columns = ["accepted", "num_splats", "artifacts"]
-    compacted = snapshot.table(store, current.ref, "worlds", columns)
-    worlds = pa.concat_tables([compacted, current.recent_worlds.select(columns)]).combine_chunks()
+    worlds = worlds_of(store, current, ["accepted", "num_splats", "artifacts"]).combine_chunks()
     artifacts = pc.list_flatten(worlds["artifacts"])
     compacted_frames = current.ref.num_frames if current.ref else 0
     return Status(
         worlds=worlds.num_rows,
         accepted=pc.sum(worlds["accepted"]).as_py() or 0,
-        rejects_open=len(list_rejects(store)),
+        rejects_open=len(list_rejects(store, current=current)),
         uncompacted=current.recent_worlds.num_rows,
         snapshot_version=current.ref.version if current.ref else None,
         bytes=pc.sum(pc.struct_field(artifacts, "bytes")).as_py() or 0,
@@ -120,11 +115,7 @@ def status(store: Store) -> Status:
 
 def _tables_named_in(sql: str) -> str:
     """The tables, each with its columns if the statement names it (or names none of them)."""
-    named = [name for name in TABLES if re.search(rf"\b{name}\b", sql, re.IGNORECASE)] or list(
-        TABLES
-    )
+    named = [name for name in TABLES if re.search(rf"\b{name}\b", sql, re.IGNORECASE)] or list(TABLES)
     lines = [f"{name}: {', '.join(arrow_schema(TABLES[name]).names)}" for name in named]
     others = [name for name in TABLES if name not in named]
-    return "\n".join(
-        ["tables and columns:", *lines, *([f"also: {', '.join(others)}"] if others else [])]
-    )
+    return "\n".join(["tables and columns:", *lines, *([f"also: {', '.join(others)}"] if others else [])])

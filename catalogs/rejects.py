@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from catalogs.commit import CommitOutcome, committed_ids
+from catalogs.current import Current, read_current, worlds_of
 from lyra_core.errors import CatalogError
 from lyra_core.formats.store import Store
 from lyra_core.layout import ATTEMPTS, REJECTS, attempts_prefix, reject_key
@@ -53,7 +54,7 @@ def reject(store: Store, record: RejectRecord) -> CommitOutcome:
 
 
 def list_rejects(
-    store: Store, *, open_only: bool = True, run_id: str | None = None
+    store: Store, *, open_only: bool = True, run_id: str | None = None, current: Current | None = None
 ) -> list[RejectRecord]:
     """Rejects by run and ordinal.
 
@@ -61,26 +62,19 @@ def list_rejects(
     is closed by the commit of that id; one of a seed that could not be read, or whose file was replaced since, by a
     later commit of the same seed URI, recipe and variant.
 
+    Args:
+        store: where the catalog lies.
+        open_only: leave out what a commit has superseded, and all but the last reject of a seed.
+        run_id: rejects of this run only.
+        current: the catalog as of now, if the caller has read it already.
+
     Raises:
         CatalogError: a reject cannot be read.
     """
     keys = [info.key for info in store.list(f"{REJECTS}{run_id}/" if run_id else REJECTS)]
     with ThreadPoolExecutor(_THREADS) as pool:
         records = list(pool.map(lambda key: _read_reject(store, key), sorted(keys)))
-    return open_rejects(store, records) if open_only and records else records
-
-
-def open_rejects(store: Store, records: list[RejectRecord]) -> list[RejectRecord]:
-    """Those of the rejects that no commit has superseded, the last one of each world or seed."""
-    committed = committed_ids(store)
-    pending = [r for r in records if r.world_id not in committed]
-    if pending:
-        finished = _finished_seeds(store)
-        pending = [r for r in pending if not _is_made_good(r, finished.get(_seed(r)))]
-    last: dict[object, RejectRecord] = {}
-    for record in sorted(pending, key=lambda r: (r.created_at is not None, r.created_at or 0)):
-        last[record.world_id or _seed(record)] = record
-    return sorted(last.values(), key=lambda r: (r.run_id, r.ordinal))
+    return _still_open(store, records, current) if open_only and records else records
 
 
 def reject_table(records: list[RejectRecord]) -> pa.Table:
@@ -123,9 +117,7 @@ def all_attempts(store: Store) -> dict[str, list[Attempt]]:
 
 
 def _read_attempts(store: Store, prefix: str) -> Iterator[Attempt]:
-    keys = sorted(
-        (info.key for info in store.list(prefix)), key=lambda key: (key[:-12], _number(key))
-    )
+    keys = sorted((info.key for info in store.list(prefix)), key=lambda key: (key[:-12], _number(key)))
     with ThreadPoolExecutor(_THREADS) as pool:
         yield from sorted(
             pool.map(lambda key: _read_attempt(store, key), keys),
@@ -166,6 +158,19 @@ def _read_reject(store: Store, key: str) -> RejectRecord:
         raise CatalogError(f"the reject {store.uri(key)} cannot be read: {error}") from error
 
 
+def _still_open(store: Store, records: list[RejectRecord], current: Current | None) -> list[RejectRecord]:
+    """Those of the rejects that no commit has superseded, the last one of each world or seed."""
+    committed = committed_ids(store)
+    pending = [r for r in records if r.world_id not in committed]
+    if pending:
+        finished = _finished_seeds(store, current or read_current(store))
+        pending = [r for r in pending if not _is_made_good(r, finished.get(_seed(r)))]
+    last: dict[object, RejectRecord] = {}
+    for record in sorted(pending, key=lambda r: (r.created_at is not None, r.created_at or 0)):
+        last[record.world_id or _seed(record)] = record
+    return sorted(last.values(), key=lambda r: (r.run_id, r.ordinal))
+
+
 def _seed(record: RejectRecord) -> tuple[object, ...]:
     return (record.seed_uri, record.recipe, record.variant)
 
@@ -183,13 +188,11 @@ class _Finished:
     seed_sha256: str | None
 
 
-def _finished_seeds(store: Store) -> dict[tuple[object, ...], _Finished]:
+def _finished_seeds(store: Store, current: Current) -> dict[tuple[object, ...], _Finished]:
     """What was last committed for each seed URI, recipe and variant."""
-    from catalogs.current import worlds_table
-
     columns = ["seed_uri", "recipe", "variant", "created_at", "seed_sha256"]
     finished: dict[tuple[object, ...], _Finished] = {}
-    for row in worlds_table(store, columns=columns).to_pylist():
+    for row in worlds_of(store, current, columns).to_pylist():
         seed = (row["seed_uri"], row["recipe"], row["variant"])
         if seed not in finished or _is_later(row["created_at"], finished[seed].created_at):
             finished[seed] = _Finished(row["created_at"], row["seed_sha256"])

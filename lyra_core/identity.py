@@ -67,15 +67,11 @@ def chain_start(
 
 def chain_next(previous: str, cameras_requested: bytes | str, caption: str) -> str:
     """The link of a chunk, from the link before it, the cameras asked of it and its caption."""
-    cameras = (
-        cameras_requested if isinstance(cameras_requested, bytes) else cameras_requested.encode()
-    )
+    cameras = cameras_requested if isinstance(cameras_requested, bytes) else cameras_requested.encode()
     return _link("chunk", previous.encode(), cameras, caption.encode())
 
 
-def chunk_ids(
-    start: str, cameras_requested: Sequence[bytes | str], captions: Sequence[str]
-) -> tuple[str, ...]:
+def chunk_ids(start: str, cameras_requested: Sequence[bytes | str], captions: Sequence[str]) -> tuple[str, ...]:
     """The links of all chunks, in order.
 
     Raises:

@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lyra_core.errors import CatalogError
 
 if TYPE_CHECKING:
+    from typing import Self
+
     import numpy as np
     import pyarrow as pa
 
@@ -75,6 +77,18 @@ class _Row:
         return cls.from_row(json.loads(text))
 
     @classmethod
+    def row_from_json(cls, text: str | bytes) -> dict[str, object]:
+        """What `from_json(text).to_row()` gives, several times faster: compaction does it for every world."""
+        row, types = dict(_default_row(cls)), _column_types(cls)  # type: ignore[arg-type]
+        for name, value in json.loads(text).items():
+            kind = types.get(name)
+            if kind == "timestamp":
+                row[name] = datetime.fromisoformat(value)
+            elif kind is not None:
+                row[name] = list(value.items()) if kind.startswith("map") else value
+        return row
+
+    @classmethod
     def from_row(cls, row: Mapping[str, object]) -> Self:
         """The record of a row; columns this version does not know are left out, missing ones are null.
 
@@ -98,25 +112,17 @@ class WorldRecord(_Row):
     table: ClassVar[str] = "worlds"
 
     # identity
-    world_id: str = column(
-        "string", "id of the world, 32 hex digits: the last of chunk_ids", _REQUIRED
-    )
+    world_id: str = column("string", "id of the world, 32 hex digits: the last of chunk_ids", _REQUIRED)
     schema_version: int = column("int32", "version of these columns", SCHEMA_VERSION)
     run_id: str | None = column("string", "batch run that committed the world")
     attempt: int = column("int32", "attempt, from 1, that committed the world", 1)
-    name: str | None = column(
-        "string", "name for people, usually the seed's file name without its ending"
-    )
-    chunk_ids: tuple[str, ...] = column(
-        "list<string>", "id after each chunk of video, in order", ()
-    )
+    name: str | None = column("string", "name for people, usually the seed's file name without its ending")
+    chunk_ids: tuple[str, ...] = column("list<string>", "id after each chunk of video, in order", ())
     variant: int = column("int32", "0, 1, 2, ... for several worlds of one seed and recipe", 0)
     parent_world_id: str | None = column("string", "world this one was derived from, if any")
     split: str | None = column("string", "train, val or test, if the manifest assigns one")
     recipe: str | None = column("string", "name of the recipe")
-    recipe_json: str | None = column(
-        "string", "recipe fields that change the output, as canonical JSON"
-    )
+    recipe_json: str | None = column("string", "recipe fields that change the output, as canonical JSON")
     config_sha256: str | None = column("string", "digest of recipe_json")
     algorithm_version: str | None = column("string", "changes when equal inputs give other pixels")
     # seed
@@ -124,33 +130,23 @@ class WorldRecord(_Row):
     seed_sha256: str | None = column("string", "digest of the seed file's bytes")
     seed_width: int | None = column("int32", "columns of the upright original image, px")
     seed_height: int | None = column("int32", "rows of the upright original image, px")
-    seed_license: str | None = column(
-        "string", "licence of the seed, an SPDX id where there is one"
-    )
+    seed_license: str | None = column("string", "licence of the seed, an SPDX id where there is one")
     seed_source_url: str | None = column("string", "page the seed was taken from")
     seed_attribution: str | None = column("string", "whom to credit for the seed")
     seed_is_synthetic: bool | None = column("bool", "whether the seed was generated or rendered")
-    rng_seed: int | None = column(
-        "int64", "random seed of the first draw; all others derive from chunk_ids"
-    )
+    rng_seed: int | None = column("int64", "random seed of the first draw; all others derive from chunk_ids")
     # model
     model_name: str | None = column("string", "model family and size: lyra2, mini, parallax")
     checkpoint_uri: str | None = column("string", "where the video model's weights were read")
     checkpoint_sha256: str | None = column("string", "digest of the video model's weights")
-    weights_digests: tuple[str, ...] = column(
-        "list<string>", "digests of all weight files used", ()
-    )
-    weights_licenses: tuple[str, ...] = column(
-        "list<string>", "licence of each weight file, same order", ()
-    )
+    weights_digests: tuple[str, ...] = column("list<string>", "digests of all weight files used", ())
+    weights_licenses: tuple[str, ...] = column("list<string>", "licence of each weight file, same order", ())
     accepted_licences: tuple[str, ...] = column(
         "list<string>",
         "restricted licences the run had to accept; not empty means: do not publish",
         (),
     )
-    code_git_commit: str | None = column(
-        "string", "commit of the code, recorded but not part of the id"
-    )
+    code_git_commit: str | None = column("string", "commit of the code, recorded but not part of the id")
     package_version: str | None = column("string", "version of lyra-worlds")
     container_digest: str | None = column("string", "digest of the container image")
     precision: str | None = column("string", "arithmetic of the video model: fp32, bf16, fp8")
@@ -159,13 +155,9 @@ class WorldRecord(_Row):
     # request
     prompt: str | None = column("string", "captions of the chunks, one a line")
     negative_prompt: str | None = column("string", "negative prompt")
-    trajectory_name: str | None = column(
-        "string", "camera path: name of the preset or the file's stem"
-    )
+    trajectory_name: str | None = column("string", "camera path: name of the preset or the file's stem")
     trajectory_sha256: str | None = column("string", "digest of the requested cameras")
-    trajectory_params: dict[str, float] = column(
-        "map<string,double>", "parameters of the preset", {}
-    )
+    trajectory_params: dict[str, float] = column("map<string,double>", "parameters of the preset", {})
     # video
     width: int | None = column("int32", "columns of the video, px")
     height: int | None = column("int32", "rows of the video, px")
@@ -178,14 +170,10 @@ class WorldRecord(_Row):
     fy: float | None = column("float", "focal length of frame 0, px")
     cx: float | None = column("float", "principal point of frame 0, px, pixel centres at +0.5")
     cy: float | None = column("float", "principal point of frame 0, px, pixel centres at +0.5")
-    camera_convention: str | None = column(
-        "string", "opencv_w2c: x right, y down, z forward, world to camera"
-    )
+    camera_convention: str | None = column("string", "opencv_w2c: x right, y down, z forward, world to camera")
     path_length_m: float | None = column("float", "length of the camera path, m")
     total_rotation_deg: float | None = column("float", "sum of rotations between frames, degrees")
-    camera_residual_deg: float | None = column(
-        "float", "mean angle between requested and recovered cameras, degrees"
-    )
+    camera_residual_deg: float | None = column("float", "mean angle between requested and recovered cameras, degrees")
     camera_residual_percent: float | None = column(
         "float", "mean distance between requested and recovered cameras, % of the path's length"
     )
@@ -193,32 +181,20 @@ class WorldRecord(_Row):
     num_splats: int | None = column("int64", "number of Gaussians")
     sh_degree: int | None = column("int8", "degree of the spherical harmonics, 0 to 3")
     bounds_min: tuple[float, ...] | None = column("list<float>[3]", "least x y z of the centres, m")
-    bounds_max: tuple[float, ...] | None = column(
-        "list<float>[3]", "greatest x y z of the centres, m"
-    )
+    bounds_max: tuple[float, ...] | None = column("list<float>[3]", "greatest x y z of the centres, m")
     bounds_p01: tuple[float, ...] | None = column("list<float>[3]", "1st percentile of x y z, m")
     bounds_p99: tuple[float, ...] | None = column("list<float>[3]", "99th percentile of x y z, m")
-    world_up: tuple[float, ...] | None = column(
-        "list<float>[3]", "unit vector that points up in the world"
-    )
+    world_up: tuple[float, ...] | None = column("list<float>[3]", "unit vector that points up in the world")
     meters_per_unit: float | None = column("double", "metres of one world unit")
-    metric_scale_source: str | None = column(
-        "string", "where metres come from: none, depth_model, imu, user"
-    )
+    metric_scale_source: str | None = column("string", "where metres come from: none, depth_model, imu, user")
     scale_confidence: float | None = column("float", "trust in the metric scale, 0 to 1")
     # quality
     psnr_db: float | None = column("float", "rendered Gaussians against video frames, dB")
     ssim: float | None = column("float", "structural similarity of the same, 0 to 1")
     lpips: float | None = column("float", "perceptual distance of the same, lower is better")
-    depth_abs_rel: float | None = column(
-        "float", "rendered against estimated depth, mean |error| / depth"
-    )
-    floater_frac: float | None = column(
-        "float", "share of Gaussians in front of every surface seen"
-    )
-    coverage_frac: float | None = column(
-        "float", "share of pixels of the path with opacity over 0.5"
-    )
+    depth_abs_rel: float | None = column("float", "rendered against estimated depth, mean absolute error over depth")
+    floater_frac: float | None = column("float", "share of Gaussians in front of every surface seen")
+    coverage_frac: float | None = column("float", "share of pixels of the path with opacity over 0.5")
     opacity_mean: float | None = column("float", "mean opacity of the Gaussians")
     quality_version: str | None = column("string", "version of the quality measures")
     accepted: bool = column("bool", "whether the world passed its quality gates", True)
@@ -230,9 +206,7 @@ class WorldRecord(_Row):
     drop_test_ok: bool | None = column("bool", "whether a dropped ball comes to rest on the floor")
     # artifacts
     base_uri: str | None = column("string", "root URL the keys were relative to when written")
-    artifacts: tuple[Artifact, ...] = column(
-        "list<artifact>", "every stored file with size and digest", ()
-    )
+    artifacts: tuple[Artifact, ...] = column("list<artifact>", "every stored file with size and digest", ())
     ply_uri: str | None = column("string", "key of the Gaussians")
     video_uri: str | None = column("string", "key of the video")
     usd_uri: str | None = column("string", "key of the USD stage")
@@ -277,12 +251,8 @@ class FrameRecord(_Row):
     world_id: str = column("string", "world the frame belongs to", _REQUIRED)
     frame: int = column("int32", "index in the video, from 0", _REQUIRED)
     t_s: float = column("double", "time in the video, s", _REQUIRED)
-    w2c: tuple[float, ...] = column(
-        "list<double>[16]", "world to OpenCV camera, 4x4 by rows, metres", _REQUIRED
-    )
-    K: tuple[float, ...] = column(
-        "list<double>[9]", "intrinsics, 3x3 by rows, px, centres at +0.5", _REQUIRED
-    )
+    w2c: tuple[float, ...] = column("list<double>[16]", "world to OpenCV camera, 4x4 by rows, metres", _REQUIRED)
+    K: tuple[float, ...] = column("list<double>[9]", "intrinsics, 3x3 by rows, px, centres at +0.5", _REQUIRED)
     width: int | None = column("int32", "columns of the image K belongs to, px")
     height: int | None = column("int32", "rows of the image K belongs to, px")
 
@@ -295,18 +265,14 @@ class RejectRecord(_Row):
 
     run_id: str = column("string", "batch run that rejected it", _REQUIRED)
     ordinal: int = column("int64", "row of the manifest, from 0", _REQUIRED)
-    stage: str = column(
-        "string", "stage that failed: plan, seed, video, gaussians, artifacts, ...", _REQUIRED
-    )
+    stage: str = column("string", "stage that failed: plan, seed, video, gaussians, artifacts, ...", _REQUIRED)
     reason: str = column("string", "message of the error", _REQUIRED)
     schema_version: int = column("int32", "version of these columns", SCHEMA_VERSION)
     error_type: str | None = column("string", "class of the error")
     traceback: str | None = column("string", "where it was raised")
     world_id: str | None = column("string", "id the world would have, if the seed could be read")
     seed_uri: str | None = column("string", "where the seed image was looked for")
-    seed_sha256: str | None = column(
-        "string", "digest of the seed file's bytes, if it could be read"
-    )
+    seed_sha256: str | None = column("string", "digest of the seed file's bytes, if it could be read")
     recipe: str | None = column("string", "name of the recipe")
     variant: int = column("int32", "0, 1, 2, ... for several worlds of one seed and recipe", 0)
     manifest_row: str | None = column("string", "the manifest row as JSON")
@@ -373,12 +339,25 @@ def utc_now() -> datetime:
 
 
 @lru_cache
+def _column_types(record: type[_Row]) -> dict[str, str]:
+    return {f.name: f.metadata["type"] for f in fields(record)}  # type: ignore[arg-type]
+
+
+@lru_cache
+def _default_row(record: type[_Row]) -> dict[str, object]:
+    """A row with every default; required columns are None."""
+    row: dict[str, object] = {}
+    for f in fields(record):  # type: ignore[arg-type]
+        default = None if f.default is MISSING else f.default
+        row[f.name] = _to_arrow({} if f.default_factory is not MISSING else default)
+    return row
+
+
+@lru_cache
 def _arrow_types() -> dict[str, pa.DataType]:
     import pyarrow as pa
 
-    artifact = pa.struct(
-        [(f.name, pa.int64() if f.name == "bytes" else pa.string()) for f in fields(Artifact)]
-    )
+    artifact = pa.struct([(f.name, pa.int64() if f.name == "bytes" else pa.string()) for f in fields(Artifact)])
     return {
         "string": pa.string(),
         "bool": pa.bool_(),

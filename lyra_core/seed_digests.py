@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TypeVar
@@ -96,7 +96,7 @@ class SeedDigestCache:
             for start in range(0, len(uris), _VARIABLES):
                 some = list(uris[start : start + _VARIABLES])
                 marks = ",".join("?" * len(some))
-                statement = f"SELECT uri, size, stamp, sha256 FROM digests WHERE uri IN ({marks})"  # noqa: S608
+                statement = f"SELECT uri, size, stamp, sha256 FROM digests WHERE uri IN ({marks})"
                 rows |= {uri: (size, stamp, sha256) for uri, size, stamp, sha256 in database.execute(statement, some)}
             return rows
 
@@ -116,6 +116,7 @@ class SeedDigestCache:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.closing(sqlite3.connect(self.path, timeout=30.0)) as database, database:
+                database.execute("PRAGMA synchronous = OFF")  # a cache may be lost with the power
                 database.execute(
                     "CREATE TABLE IF NOT EXISTS digests "
                     "(uri TEXT PRIMARY KEY, size INTEGER, stamp TEXT, sha256 TEXT) WITHOUT ROWID"

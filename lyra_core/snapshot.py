@@ -108,9 +108,7 @@ def read(store: Store, version: int) -> SnapshotRef:
     key = snapshot_key(version)
     if not store.exists(key):
         known = versions(store)
-        there = (
-            f"there are {known[0]} to {known[-1]}" if known else "there is none yet: compact first"
-        )
+        there = f"there are {known[0]} to {known[-1]}" if known else "there is none yet: compact first"
         raise CatalogError(f"{store.root} has no snapshot of version {version}; {there}")
     return SnapshotRef.from_json(store.read_bytes(key), store.uri(key))
 
@@ -124,9 +122,7 @@ def files(store: Store, ref: SnapshotRef, table: str = "worlds") -> list[str]:
     return [store.uri(part.key) for part in _parts(ref, table)]
 
 
-def dataset(
-    store: Store, ref: SnapshotRef | None, table: str = "worlds"
-) -> pyarrow.dataset.Dataset:
+def dataset(store: Store, ref: SnapshotRef | None, table: str = "worlds") -> pyarrow.dataset.Dataset:
     """A table of a version, to be scanned with column and row filters; empty if `ref` is None.
 
     Raises:
@@ -142,31 +138,21 @@ def dataset(
     return ds.dataset(keys, schema=schema, format="parquet", filesystem=store.arrow_filesystem())
 
 
-def worlds(
-    store: Store, version: int | None = None, columns: Sequence[str] | None = None
-) -> pa.Table:
+def worlds(store: Store, version: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
     """The `worlds` table as of a version, the latest if None; empty before the first compaction.
 
     Raises:
         CatalogError: there is no such version, or a part cannot be read.
     """
-    return table(
-        store, latest(store) if version is None else read(store, version), "worlds", columns
-    )
+    return table(store, latest(store) if version is None else read(store, version), "worlds", columns)
 
 
-def frames(
-    store: Store, version: int | None = None, columns: Sequence[str] | None = None
-) -> pa.Table:
+def frames(store: Store, version: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
     """The `frames` table; see `worlds`."""
-    return table(
-        store, latest(store) if version is None else read(store, version), "frames", columns
-    )
+    return table(store, latest(store) if version is None else read(store, version), "frames", columns)
 
 
-def table(
-    store: Store, ref: SnapshotRef | None, name: str, columns: Sequence[str] | None = None
-) -> pa.Table:
+def table(store: Store, ref: SnapshotRef | None, name: str, columns: Sequence[str] | None = None) -> pa.Table:
     """A table of a version in memory.
 
     Raises:
@@ -175,14 +161,10 @@ def table(
     import pyarrow as pa
 
     try:
-        return dataset(store, ref, name).to_table(
-            columns=None if columns is None else list(columns)
-        )
+        return dataset(store, ref, name).to_table(columns=None if columns is None else list(columns))
     except (pa.ArrowException, OSError) as error:
         version = ref.version if ref else 0
-        raise CatalogError(
-            f"the table {name} of snapshot {version} in {store.root} cannot be read: {error}"
-        ) from error
+        raise CatalogError(f"the table {name} of snapshot {version} in {store.root} cannot be read: {error}") from error
 
 
 def _parts(ref: SnapshotRef, table: str) -> tuple[Part, ...]:

@@ -9,16 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from lyra_core.errors import CameraPathError, FrameError, GaussiansError
-
-if TYPE_CHECKING:
-    from typing import Self
 
 RIGIDITY_TOLERANCE = 1e-4
 
@@ -109,7 +105,7 @@ class CameraPath:
     def __len__(self) -> int:
         return int(self.world_to_cam.shape[0])
 
-    def __getitem__(self, frames: slice | list[int] | Tensor) -> Self:
+    def __getitem__(self, frames: slice | list[int] | Tensor) -> CameraPath:
         """The cameras of some frames, as a path."""
         return replace(
             self, world_to_cam=self.world_to_cam[frames], intrinsics=self.intrinsics[frames]
@@ -129,7 +125,7 @@ class CameraPath:
         """Camera centres in the world frame, metres. [t 3]"""
         return self.cam_to_world[:, :3, 3]
 
-    def resized(self, image_height: int, image_width: int) -> Self:
+    def resized(self, image_height: int, image_width: int) -> CameraPath:
         """The same cameras for another image size (axes scaled independently)."""
         scale = torch.tensor(
             [image_width / self.image_width, image_height / self.image_height, 1.0],
@@ -253,7 +249,7 @@ class Gaussians:
     def __len__(self) -> int:
         return int(self.means.shape[0])
 
-    def __getitem__(self, which: slice | Tensor) -> Self:
+    def __getitem__(self, which: slice | Tensor) -> Gaussians:
         """A subset, by slice, index tensor or mask."""
         return replace(
             self,
@@ -269,7 +265,7 @@ class Gaussians:
         """0 to 3."""
         return {1: 0, 4: 1, 9: 2, 16: 3}[int(self.sh.shape[1])]
 
-    def to(self, device: str | torch.device) -> Self:
+    def to(self, device: str | torch.device) -> Gaussians:
         """The same Gaussians on another device."""
         return replace(
             self,

@@ -120,9 +120,7 @@ def make_plan(
         ThreadPoolExecutor(DIGEST_THREADS) as threads,
     ):
         while batch := list(itertools.islice(limited, DIGEST_BATCH)):
-            for row, digest in zip(
-                batch, threads.map(lambda r: _digest(r, digests), batch), strict=True
-            ):
+            for row, digest in zip(batch, _digest_all(batch, digests, threads), strict=True):
                 plan.num_seeds += 1
                 if isinstance(digest, SeedError) or isinstance(row, BadRow):
                     _count_reject(plan, _reject(row, request, digest), rejected_uris)
@@ -167,7 +165,7 @@ class WorldNamer:
     def name(self, row: ManifestRow, seed_sha256: str) -> list[WorldSpec]:
         """One spec a variant."""
         num_frames = row.frames or self.recipe.num_frames
-        camera_path = row.camera_path or self.recipe.camera_path
+        camera_path = absolute_file(row.camera_path or self.recipe.camera_path)
         cameras = self._requested(camera_path, num_frames)
         caption = row.prompt if row.prompt is not None else self.recipe.prompt
         fields = (
@@ -201,6 +199,12 @@ class WorldNamer:
         if key not in self._cameras:
             self._cameras[key] = request_digest_parts(camera_path, num_frames)
         return self._cameras[key]
+
+
+def absolute_file(camera_path: str) -> str:
+    """A trajectory file by its absolute path, because workers run in other folders; a preset as it is."""
+    path = Path(camera_path)
+    return str(path.resolve()) if path.suffix.lower() in {".npz", ".json"} else camera_path
 
 
 def _digest_all(

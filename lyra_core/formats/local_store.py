@@ -33,6 +33,7 @@ _REMEDIES = {
     errno.EACCES: "permission denied: give this user write access or choose another output",
     errno.EPERM: "not permitted: give this user write access or choose another output",
     errno.ENOTDIR: "a file stands where a folder is needed: remove it or choose another output",
+    errno.EEXIST: "a file stands where a folder is needed: remove it or choose another output",
     errno.EISDIR: "a folder stands where the file should go: remove it or choose another key",
     errno.ENAMETOOLONG: "the path is too long for this file system: choose a shorter output",
     errno.ENOENT: "it does not exist",
@@ -139,10 +140,7 @@ class LocalStore(Store):
         for folder, _, names in os.walk(self._root):
             for name in names:
                 path = Path(folder, name)
-                if (
-                    name.startswith(HIDDEN_PREFIX)
-                    and time.time() - path.stat().st_mtime > older_than_s
-                ):
+                if name.startswith(HIDDEN_PREFIX) and time.time() - path.stat().st_mtime > older_than_s:
                     path.unlink(missing_ok=True)
                     removed += 1
         return removed
@@ -156,9 +154,7 @@ class LocalStore(Store):
             temporary.replace(target)
             self._sync_folder(target.parent)
             if target.stat().st_size != size:
-                raise StoreError(
-                    f"{target} holds {target.stat().st_size} bytes after {size} were written"
-                )
+                raise StoreError(f"{target} holds {target.stat().st_size} bytes after {size} were written")
         return StoredObject(key=key, uri=str(target), bytes=size, sha256=sha256)
 
     @contextlib.contextmanager
@@ -207,9 +203,7 @@ class LocalStore(Store):
 
     def _explained(self, action: str, key: str, error: OSError) -> StoreError:
         remedy = _REMEDIES.get(error.errno or 0, "see the cause")
-        return StoreError(
-            f"cannot {action} {self._root / key}: {error.strerror or error}; {remedy}"
-        )
+        return StoreError(f"cannot {action} {self._root / key}: {error.strerror or error}; {remedy}")
 
 
 def _scan(folder: Path, below: str, start: str, recursive: bool) -> Iterator[ObjectInfo]:
@@ -226,6 +220,4 @@ def _scan(folder: Path, below: str, start: str, recursive: bool) -> Iterator[Obj
             continue
         with contextlib.suppress(FileNotFoundError):  # removed since the folder was read
             found = entry.stat()
-            yield ObjectInfo(
-                key=f"{below}{entry.name}", bytes=found.st_size, mtime_ns=found.st_mtime_ns
-            )
+            yield ObjectInfo(key=f"{below}{entry.name}", bytes=found.st_size, mtime_ns=found.st_mtime_ns)

@@ -15,6 +15,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 _CONFLICT_TRIES = 8
+_LIST_PAGE = 1000  # S3's own limit
 _JITTER = random.SystemRandom()
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
@@ -66,9 +68,7 @@ class RemoteStore(Store):
                     md5.update(block)
             size = source.stat().st_size
         except OSError as error:
-            raise StoreError(
-                f"cannot read {source} to upload it: {error.strerror or error}"
-            ) from error
+            raise StoreError(f"cannot read {source} to upload it: {error.strerror or error}") from error
         fs, path = self._at(checked_key(key))
         with self._reporting("write", key):
             fs.put_file(str(source), path)
@@ -95,9 +95,7 @@ class RemoteStore(Store):
                 except OSError as error:
                     status = _http_status(error)
                     # s3fs renders 412 as EINVAL unless the server names the condition.
-                    if status == 412 or (
-                        status is None and error.errno == errno.EINVAL and self.info(key)
-                    ):
+                    if status == 412 or (status is None and error.errno == errno.EINVAL and self.info(key)):
                         return False
                     # AWS answers 409 ConditionalRequestConflict while another conditional write is in flight.
                     if status != 409 or attempt == _CONFLICT_TRIES - 1:
@@ -192,9 +190,7 @@ class RemoteStore(Store):
         found = self.info(key)
         if found is None or found.bytes != size:
             held = "nothing" if found is None else f"{found.bytes} bytes"
-            raise StoreError(
-                f"sent {size} bytes to {self.uri(key)}, but the store holds {held}; send it again"
-            )
+            raise StoreError(f"sent {size} bytes to {self.uri(key)}, but the store holds {held}; send it again")
         if self._etag_is_md5 and _MD5.fullmatch(found.etag) and found.etag != md5:
             # A tag that is no MD5 (SSE-KMS) looks like a torn object: the bytes themselves decide, once.
             if hashlib.sha256(self.read_bytes(key)).hexdigest() != sha256:
@@ -205,7 +201,7 @@ class RemoteStore(Store):
     def _list_s3(self, fs: Any, base: str, prefix: str, recursive: bool) -> Iterator[ObjectInfo]:
         """One page a request: fsspec's `find` would hold the whole listing."""
         bucket, _, inside = base.partition("/")
-        request: dict[str, str] = {"Bucket": bucket, "Prefix": f"{inside}{prefix}"}
+        request: dict[str, str | int] = {"Bucket": bucket, "Prefix": f"{inside}{prefix}", "MaxKeys": _LIST_PAGE}
         if not recursive:
             request["Delimiter"] = "/"
         while True:
@@ -229,9 +225,7 @@ class RemoteStore(Store):
         try:
             yield
         except _remote_errors(self.protocol) as error:
-            raise StoreError(
-                f"cannot {action} {self.uri(key)}: {error}; {_remedy(error)}"
-            ) from error
+            raise StoreError(f"cannot {action} {self.uri(key)}: {error}; {_remedy(error)}") from error
 
 
 class MemoryStore(RemoteStore):
@@ -260,7 +254,7 @@ def _as_info(key: str, details: Mapping[str, Any]) -> ObjectInfo:
         key=key,
         bytes=int(details["size"] or 0),
         etag=str(details.get("ETag") or details.get("etag") or "").strip('"'),
-        mtime_ns=int(changed.timestamp() * 1e9) if hasattr(changed, "timestamp") else None,
+        mtime_ns=int(changed.timestamp() * 1e9) if isinstance(changed, datetime) else None,
     )
 
 

@@ -173,8 +173,7 @@ def _require_writable(gaussians: Gaussians) -> None:
     low, high = (float(value) for value in torch.aminmax(gaussians.opacities))
     if low < -OPACITY_SLACK or high > 1 + OPACITY_SLACK:
         raise GaussiansError(
-            f"opacities must lie in [0, 1], found {low:.3g} to {high:.3g}; "
-            f"pass linear opacities, not logits"
+            f"opacities must lie in [0, 1], found {low:.3g} to {high:.3g}; pass linear opacities, not logits"
         )
 
 
@@ -207,9 +206,7 @@ def _read_columns(path: Path) -> dict[str, np.ndarray]:
     end = head.find(b"end_header")
     newline = head.find(b"\n", end)
     if not head.startswith(b"ply") or end < 0 or newline < 0:
-        raise FormatError(
-            f"{path} is not a .ply: wanted a header from 'ply' to 'end_header', found {head[:16]!r}"
-        )
+        raise FormatError(f"{path} is not a .ply: wanted a header from 'ply' to 'end_header', found {head[:16]!r}")
     try:
         lines = [line.split() for line in head[:end].decode("ascii").splitlines()]
         kind = next(words[1] for words in lines if words[:1] == ["format"])
@@ -221,18 +218,14 @@ def _read_columns(path: Path) -> dict[str, np.ndarray]:
         if count < 0 or any(len(words) < 2 for words in properties):
             raise ValueError("a negative count or a property without a name")
     except (ValueError, IndexError, StopIteration) as error:
-        raise FormatError(
-            f"{path} has a malformed .ply header: {error or 'a line is missing'}"
-        ) from error
+        raise FormatError(f"{path} has a malformed .ply header: {error or 'a line is missing'}") from error
     scalar = all(len(words) == 2 and words[0] in _SCALAR_TYPES for words in properties)
     if first[1] != "vertex" or not scalar or kind == "ascii":
         return _read_with_plyfile(path)
     order = {"binary_little_endian": "<", "binary_big_endian": ">"}.get(kind)
     names = [words[1] for words in properties]
     if order is None or len(set(names)) != len(names) or not names:
-        raise FormatError(
-            f"{path} has a malformed .ply header: format {kind!r}, properties {names[:12]}"
-        )
+        raise FormatError(f"{path} has a malformed .ply header: format {kind!r}, properties {names[:12]}")
     row = np.dtype([(words[1], order + _SCALAR_TYPES[words[0]]) for words in properties])
     held = (path.stat().st_size - newline - 1) // row.itemsize
     if held < count:
@@ -260,8 +253,7 @@ def _rest_coefficients(columns: dict[str, np.ndarray], path: Path) -> int:
     consecutive = all(f"f_rest_{i}" in columns for i in range(count))
     if count not in (0, 9, 24, 45) or not consecutive:
         raise FormatError(
-            f"{path} has {count} f_rest properties; degrees 0 to 3 have 0, 9, 24 or 45, "
-            f"numbered from f_rest_0"
+            f"{path} has {count} f_rest properties; degrees 0 to 3 have 0, 9, 24 or 45, numbered from f_rest_0"
         )
     return count // 3
 
@@ -277,9 +269,7 @@ def _stack(columns: dict[str, np.ndarray], *names: str) -> np.ndarray:
             for i, name in enumerate(names):
                 stacked[part, i] = columns[name][part]
     except (TypeError, ValueError) as error:
-        raise FormatError(
-            f"property {name} of a .ply of Gaussians must be a number: {error}"
-        ) from error
+        raise FormatError(f"property {name} of a .ply of Gaussians must be a number: {error}") from error
     return stacked
 
 

@@ -40,12 +40,10 @@ def open_store(url: str | Path, **storage_options: object) -> Store:
 
     text = str(url)
     if not text:
-        raise StoreError(
-            "a store needs a path or a URL such as /data/worlds or s3://bucket/prefix, found ''"
-        )
+        raise StoreError("a store needs a path or a URL such as /data/worlds or s3://bucket/prefix, found ''")
     protocol, separator, rest = text.partition("://")
     if not separator or protocol in ("file", "local"):
-        return LocalStore(rest if separator else text, **storage_options)
+        return LocalStore(rest if separator else text, **storage_options)  # type: ignore[arg-type]
     if protocol == "memory":
         return MemoryStore(text, storage_options)
     return RemoteStore(text, storage_options)
@@ -173,9 +171,7 @@ class Store(ABC):
         found = self.read_bytes(key)
         self.delete(key)
         if found != data:
-            raise StoreError(
-                f"{self.root} returned other bytes than were just written; do not use this store"
-            )
+            raise StoreError(f"{self.root} returned other bytes than were just written; do not use this store")
 
     def supports_conditional_create(self) -> bool:
         """Whether a second `create` of one key is turned away (some S3 look-alikes overwrite instead).

@@ -7,17 +7,15 @@ Legend: b batch, t history and generated slots, h w latent rows and columns, l t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
+from lyra_core.errors import FrameError
 from lyra_core.video.attention import KeyValue
 from lyra_core.video.layout import HistoryLayout
 from lyra_core.video.rope import Rotation
-
-if TYPE_CHECKING:
-    from typing import Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +40,37 @@ class ChunkInputs:
     text: Float[Tensor, "b s text_dim"] | None = None
     image: Float[Tensor, "b n image_dim"] | None = None
 
+    def require_slots(self, layout: HistoryLayout) -> None:
+        """Check the number of slots.
+
+        Raises:
+            FrameError: a tensor has more or fewer slots than the layout.
+        """
+        slots = {
+            "history": (self.history, layout.num_history),
+            "condition": (self.condition, layout.num_slots),
+            "rays": (self.rays, layout.num_slots),
+            "correspondence": (self.correspondence, layout.num_slots),
+        }
+        for name, (tensor, wanted) in slots.items():
+            if tensor.shape[2] != wanted:
+                raise FrameError(
+                    f"the layout '{layout}' needs {name} with {wanted} slots, "
+                    f"found {tensor.shape[2]}"
+                )
+
+    def require_tokens(self, name: Literal["text", "image"], width: int | None) -> None:
+        """Check that tokens are given where, and only where, the network has a width for them.
+
+        Raises:
+            FrameError: tokens are missing, superfluous or of another width.
+        """
+        tokens = self.text if name == "text" else self.image
+        found = None if tokens is None else int(tokens.shape[-1])
+        if found != width:
+            wanted = "none" if width is None else f"width {width}"
+            raise FrameError(f"{name} tokens: the network wants {wanted}, found {found or 'none'}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedContext:
@@ -51,8 +80,8 @@ class PreparedContext:
         layout: the slots.
         latent_rows: latent rows of a frame.
         latent_columns: latent columns of a frame.
-        history_tokens: content tokens of the history. [b l d]
-        generated_condition: condition channels of the generated slots. [b m t h w]
+        history_tokens: content tokens of the history. [b past d]
+        generated_condition: condition channels of the generated slots. [b m new h w]
         rotation: rotary positions of all tokens.
         camera_tokens: kept where blocks recompute their q, k bias from it. [b l c], or None
         position_features: for each block the squeezed correspondence, or the whole bias where
@@ -65,14 +94,14 @@ class PreparedContext:
     layout: HistoryLayout
     latent_rows: int
     latent_columns: int
-    history_tokens: Float[Tensor, "b l d"]
-    generated_condition: Float[Tensor, "b m t h w"]
+    history_tokens: Float[Tensor, "b past d"]
+    generated_condition: Float[Tensor, "b m new h w"]
     rotation: Rotation
     camera_tokens: Float[Tensor, "b l c"] | None
     position_features: tuple[Tensor, ...]
     text: tuple[KeyValue, ...]
     image: tuple[KeyValue, ...]
 
-    def with_text(self, text: tuple[KeyValue, ...]) -> Self:
+    def with_text(self, text: tuple[KeyValue, ...]) -> PreparedContext:
         """The same chunk under another caption; everything else is shared, not copied."""
         return replace(self, text=text)

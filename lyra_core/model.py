@@ -1,0 +1,80 @@
+"""The front door: load a world model by name, turn a photograph into a clip and the clip into Gaussians."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from lyra_core.errors import RecipeError
+from lyra_core.values import CameraPath, Gaussians, Seed, VideoClip
+
+
+@runtime_checkable
+class WorldModel(Protocol):
+    """What the factory asks of a model.
+
+    Attributes:
+        name: as in `MODELS`.
+        weights_digest: identifies the weights (or, without weights, the algorithm); part of every world's id.
+    """
+
+    name: str
+    weights_digest: str
+
+    def generate(
+        self,
+        image: Seed | str | Path | Image.Image | np.ndarray | Tensor,
+        camera_path: CameraPath | str,
+        *,
+        num_frames: int = 81,
+        seed: int = 0,
+        prompts: Sequence[str] | None = None,
+        width: int = 416,
+        height: int = 240,
+        on_frame: Callable[[int, int], None] | None = None,
+    ) -> VideoClip:
+        """A video of the photograph's world along the path; equal arguments give equal bytes."""
+        ...
+
+    def reconstruct(self, clip: VideoClip) -> Gaussians:
+        """The clip's world as 3D Gaussians, in the frame of its cameras, from the clip alone."""
+        ...
+
+
+# Each name and where its class lives; a class is imported when its name is asked for.
+MODELS = {
+    "parallax": "lyra_core.parallax.model:ParallaxModel",
+}
+
+
+def load_model(
+    name: str = "parallax", *, device: str = "cpu", **options: str | int | float | bool | Path
+) -> WorldModel:
+    """A model ready to generate worlds.
+
+    Args:
+        name: one of `MODELS`, or "package.module:factory" for a model of your own.
+        device: where it computes, as torch names devices.
+        **options: passed to the model's class.
+
+    Raises:
+        RecipeError: an unknown name, or a device the model cannot use.
+    """
+    home = MODELS.get(name, name)
+    module, separator, attribute = home.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module), attribute) if separator else None
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise RecipeError(f"model {name!r}: cannot import it ({error}); check its module and the model path") from error
+    if factory is None:
+        raise RecipeError(
+            f"unknown model {name!r}; choose one of: {', '.join(sorted(MODELS))}, or name your own as package.module:factory"
+        )
+    model: WorldModel = factory(device=device, **options)
+    return model

@@ -1,0 +1,101 @@
+"""Layers as 3D Gaussians: one flat splat a sample, laid along the surface, its colour corrected for the blur of drawing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lyra_core.gaussians.rasterize import Rasterizer
+from lyra_core.parallax.filters import local_max, local_min
+from lyra_core.parallax.layers import Layers, Samples
+from lyra_core.values import Gaussians
+
+# Standard deviation in units of the distance between samples: sharp where the photograph is, closed elsewhere.
+SEEN_SIGMA, FILLED_SIGMA, DOME_SIGMA = 0.45, 0.65, 0.9
+THICKNESS = 0.15  # of a splat across its surface, relative to its smaller extent
+SH_C0 = 0.28209479177387814
+SHARPENING_PASSES = 3
+
+
+def build_splats(
+    layers: Layers, image: Float[Tensor, "h w 3"], world_to_cam: Float[Tensor, "4 4"], intrinsics: Float[Tensor, "3 3"]
+) -> Gaussians:
+    """Gaussians in the world frame that, drawn from the photograph's camera, show the photograph.
+
+    Args:
+        layers: of the photograph.
+        image: sRGB, 0 to 1. [h w 3]
+        world_to_cam: the photograph's camera. [4 4]
+        intrinsics: pixels of the photograph. [3 3]
+    """
+    parts = [
+        _splats(layers.seen, world_to_cam, SEEN_SIGMA),
+        _splats(layers.behind, world_to_cam, FILLED_SIGMA),
+        _splats(layers.backstop, world_to_cam, FILLED_SIGMA),
+        _splats(layers.around, world_to_cam, FILLED_SIGMA),
+        _splats(layers.dome, world_to_cam, DOME_SIGMA),
+    ]
+    gaussians = Gaussians.concatenate(parts)
+    return _sharpen(gaussians, len(parts[0]), image, world_to_cam, intrinsics)
+
+
+def _splats(samples: Samples, world_to_cam: Tensor, sigma: float) -> Gaussians:
+    rotation = world_to_cam[:3, :3].T.float()
+    center = -(rotation.double() @ world_to_cam[:3, 3].double()).float()
+    first = torch.nn.functional.normalize(samples.axis_u, dim=1)
+    along = (samples.axis_v * first).sum(1, keepdim=True)
+    across = samples.axis_v - along * first
+    second = torch.nn.functional.normalize(across, dim=1)
+    axes = torch.stack([first, second, torch.linalg.cross(first, second)], 2)
+    length_u = samples.axis_u.norm(dim=1)
+    length_v = across.norm(dim=1)
+    scales = sigma * torch.stack(
+        [length_u, length_v, THICKNESS * torch.minimum(length_u, length_v)], 1
+    )
+    return Gaussians(
+        means=samples.rays * samples.distance_m[:, None] @ rotation.T + center,
+        quats=quats_of(rotation @ axes),
+        scales=scales.clamp(min=1e-6),
+        opacities=samples.opacity,
+        sh=((samples.color - 0.5) / SH_C0)[:, None, :],
+    )
+
+
+def quats_of(rotations: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 4"]:
+    """Unit quaternions wxyz of rotation matrices, by the largest of the four components (Shepperd 1978)."""
+    m = rotations
+    xx, yy, zz = m[:, 0, 0], m[:, 1, 1], m[:, 2, 2]
+    squares = torch.stack([1 + xx + yy + zz, 1 + xx - yy - zz, 1 - xx + yy - zz, 1 - xx - yy + zz], 1)
+    wx, wy, wz = m[:, 2, 1] - m[:, 1, 2], m[:, 0, 2] - m[:, 2, 0], m[:, 1, 0] - m[:, 0, 1]
+    xy, xz, yz = m[:, 0, 1] + m[:, 1, 0], m[:, 0, 2] + m[:, 2, 0], m[:, 1, 2] + m[:, 2, 1]
+    table = torch.stack(
+        [
+            torch.stack([squares[:, 0], wx, wy, wz], 1),
+            torch.stack([wx, squares[:, 1], xy, xz], 1),
+            torch.stack([wy, xy, squares[:, 2], yz], 1),
+            torch.stack([wz, xz, yz, squares[:, 3]], 1),
+        ],
+        1,
+    )
+    best = table[torch.arange(len(m)), squares.argmax(1)]
+    return torch.nn.functional.normalize(best, dim=1)
+
+
+def _sharpen(
+    gaussians: Gaussians, num_seen: int, image: Tensor, world_to_cam: Tensor, intrinsics: Tensor
+) -> Gaussians:
+    """Add to each seen splat what its pixel lacks, a few times (van Cittert 1931): splatting blurs, this undoes it."""
+    height, width = image.shape[:2]
+    sh = gaussians.sh.clone()
+    # Colours stay near those around them, or outlines would ring when they move.
+    low = torch.stack([local_min(c, 1) for c in image.unbind(2)], 2).reshape(num_seen, 3) - 0.06
+    high = torch.stack([local_max(c, 1) for c in image.unbind(2)], 2).reshape(num_seen, 3) + 0.06
+    for _ in range(SHARPENING_PASSES):
+        drawn = Rasterizer(replace(gaussians, sh=sh)).draw(world_to_cam, intrinsics, height, width)
+        missing = (image - drawn.color).reshape(num_seen, 3)
+        color = torch.clamp(sh[:num_seen, 0] * SH_C0 + 0.5 + missing, low, high)
+        sh[:num_seen, 0] = (color - 0.5) / SH_C0
+    return replace(gaussians, sh=sh)

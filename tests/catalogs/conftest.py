@@ -1,0 +1,123 @@
+"""Small worlds for the catalog, and processes that race for them."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from catalogs.commit import commit
+from lyra_core.formats.store import Store, open_store
+from lyra_core.identity import chunk_ids
+from lyra_core.layout import world_key
+from lyra_core.records import Artifact, FrameRecord, WorldRecord, frame_records
+
+MORNING = datetime(2026, 11, 22, 8, tzinfo=UTC)
+NUM_FRAMES = 5
+
+
+def world(index: int, **changes: object) -> WorldRecord:
+    """A world without files; equal indices give equal worlds."""
+    start = hashlib.sha256(f"world {index}".encode()).hexdigest()[:32]
+    chunks = chunk_ids(start, [b"cameras"], ["caption"])
+    values: dict[str, object] = {
+        "world_id": chunks[-1],
+        "chunk_ids": chunks,
+        "run_id": "run-1",
+        "name": f"seed-{index}",
+        "recipe": "mini",
+        "seed_uri": f"seeds/{index}.jpg",
+        "seed_license": "CC0-1.0",
+        "output_license": "CC-BY-4.0",
+        "weights_digests": ("d" * 64,),
+        "weights_licenses": ("Apache-2.0",),
+        "psnr_db": 20.0 + index,
+        "accepted": index % 4 != 3,
+        "num_splats": 100 * index,
+        "bounds_min": (-1.0, -2.0, -3.0),
+        "stage_s": {"video": 1.5, "gaussians": 0.5},
+        "created_at": MORNING + timedelta(minutes=index),
+    }
+    return WorldRecord(**{**values, **changes})
+
+
+def cameras(world_id: str) -> list[FrameRecord]:
+    """Five cameras that differ between worlds."""
+    generator = np.random.default_rng(int(world_id[:8], 16))
+    w2c, K = generator.random((NUM_FRAMES, 4, 4)), generator.random((NUM_FRAMES, 3, 3))
+    return frame_records(world_id, w2c, K, fps=16.0, image_size=(832, 480))
+
+
+def store_payload(store: Store, record: WorldRecord) -> WorldRecord:
+    """Upload a payload of a few bytes and put it into the record."""
+    put = store.put_bytes(world_key(record.world_id, "world.ply"), record.world_id.encode() * 3)
+    artifact = Artifact(
+        role="ply", key=put.key, media_type="model/ply", bytes=put.bytes, sha256=put.sha256, etag=put.etag
+    )
+    return record.with_artifacts([artifact], store.root)
+
+
+def commit_worlds(store: Store, indices: range, **changes: object) -> list[WorldRecord]:
+    """Commit worlds with payloads and cameras."""
+    records = [store_payload(store, world(index, **changes)) for index in indices]
+    for record in records:
+        commit(store, record, cameras(record.world_id))
+    return records
+
+
+def race(target: Callable, processes: int, *args: object) -> list:
+    """Run a target in many processes at once and gather what each returns."""
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(processes), context.Queue()
+
+    def run() -> None:
+        barrier.wait()
+        results.put(target(*args))
+
+    children = [context.Process(target=run) for _ in range(processes)]
+    for child in children:
+        child.start()
+    found = [results.get(timeout=120) for _ in children]
+    for child in children:
+        child.join()
+    return found
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request, tmp_path) -> Store:
+    """An empty store; the local one does not wait for the disk."""
+    if request.param == "local":
+        return open_store(tmp_path / "store", fsync=False)
+    return open_store(f"memory://{tmp_path.name}")
+
+
+@pytest.fixture
+def local(tmp_path) -> Store:
+    """An empty store that other processes see."""
+    return open_store(tmp_path / "store", fsync=False)
+
+
+@pytest.fixture
+def s3(s3_server) -> Store:
+    """An empty bucket of a real server."""
+    return open_store(s3_server.new_bucket(), **s3_server.options)
+
+
+@pytest.fixture
+def sample():
+    """The builders above, for tests (which cannot import a conftest)."""
+    import types
+
+    return types.SimpleNamespace(
+        world=world,
+        cameras=cameras,
+        store_payload=store_payload,
+        commit_worlds=commit_worlds,
+        race=race,
+        num_frames=NUM_FRAMES,
+        morning=MORNING,
+    )

@@ -1,0 +1,84 @@
+"""lyra weights, as typed: one JSON document or a few lines, and exit codes."""
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from flows.cli.weights import app
+
+
+@pytest.fixture
+def run():
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def source(tmp_path):
+    torch.save({"net.w": torch.ones(3, 2), "net.b": torch.zeros(3)}, tmp_path / "w.pth")
+    return tmp_path / "w.pth"
+
+
+def test_convert_then_verify(run, tmp_path, source):
+    done = run("convert", source, tmp_path / "set", "--kind", "tensors", "--json")
+    assert done.exit_code == 0
+    content = json.loads(done.stdout)
+    assert (content["tensors"], content["parameters"], content["kind"]) == (2, 9, "tensors")
+    done = run("verify", tmp_path / "set")
+    assert done.exit_code == 0
+    assert content["digest"][:12] in done.stdout
+    again = json.loads(run("verify", tmp_path / "set", "--json").stdout)
+    assert again["digest"] == content["digest"]
+
+
+def test_damage_is_exit_code_one_and_one_message(run, tmp_path, source):
+    run("convert", source, tmp_path / "set", "--kind", "tensors")
+    file = tmp_path / "set" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    done = run("verify", tmp_path / "set")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: ")
+    assert "model.safetensors is damaged" in done.stderr
+    assert done.stdout == ""
+    done = run("verify", tmp_path / "set", "--json")
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["error"]["type"] == "WeightsError"
+
+
+def test_convert_of_a_known_set_checks_its_keys(run, tmp_path, source):
+    done = run("convert", source, tmp_path / "set", "--name", "da3-small")
+    assert done.exit_code == 1
+    assert "443 missing" in done.stderr
+
+
+@pytest.mark.parametrize("flags", [[], ["--name", "da3-small", "--kind", "tensors"]])
+def test_convert_needs_one_of_name_and_kind(run, tmp_path, source, flags):
+    assert run("convert", source, tmp_path / "set", *flags).exit_code == 2
+
+
+@pytest.mark.parametrize("arguments", [["nothing"], ["verify"], ["fetch", "da3-small"]])
+def test_usage_errors_are_exit_code_two(run, arguments):
+    assert run(*arguments).exit_code == 2
+
+
+def test_fetch_needs_the_licence(run, tmp_path):
+    done = run("fetch", "lyra2-dit", tmp_path)
+    assert done.exit_code == 1
+    assert "--accept-licence nvidia-internal-research" in done.stderr
+
+
+def test_describe_lists_all_sets(run):
+    done = run("describe")
+    assert done.exit_code == 0
+    assert "nvidia/Lyra-2.0" in done.stdout
+    content = json.loads(run("describe", "--json").stdout)
+    assert content["licences"][content["sets"]["lyra2-dit"]["licence"]]["restricted"] is True
+
+
+def test_describe_one(run):
+    done = run("describe", "da3-small")
+    assert done.stdout.splitlines()[-1] == "443 tensors, 34,299,655 parameters"
+    content = json.loads(run("describe", "da3-small", "--json").stdout)
+    assert len(content["tensors"]) == 443
+    assert run("describe", "nonsense").exit_code == 1
