@@ -16,9 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from lyra_core.errors import LyraError
 from lyra_core.weights.manifest import Manifest
 
-app = typer.Typer(
-    name="weights", no_args_is_help=True, help="Fetch, convert, verify and describe model weights."
-)
+app = typer.Typer(name="weights", no_args_is_help=True, help="Fetch, convert, verify and describe model weights.")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
