@@ -5,7 +5,7 @@ Run from the repository's root: python benchmarks/memory.py
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import math
 import os
@@ -86,7 +86,7 @@ def cpu_name() -> str:
 
 
 def main() -> None:
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    date = dt.datetime.now(dt.UTC).date().isoformat()
     record = {
         "what": f"{NUM_FRAMES} stored frames of {WIDTH}x{HEIGHT}; warp of one of them to 80 cameras",
         "date": date,

@@ -5,16 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from lyra_core.errors import RecipeError
 from lyra_core.values import CameraPath, Gaussians, Seed, VideoClip
-
-if TYPE_CHECKING:
-    import numpy as np
-    from PIL import Image
 
 
 @runtime_checkable

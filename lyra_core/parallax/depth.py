@@ -38,6 +38,7 @@ NEAREST_M = 0.8
 CLOSED_HORIZON = -0.1
 CLOSED_DEPTH_RATIO = 3.5
 CLOSED_NEAR_M = 2.0
+CLOSED_UPRIGHT = 0.35
 MIN_SKY_SHARE = 0.03
 MIN_PATCH_SHARE = 0.004
 MIN_SKY_TOP_SHARE = 0.2
@@ -133,7 +134,9 @@ def sky_mask(color: Float[Tensor, "3 h w"]) -> Bool[Tensor, "h w"]:
     red, green, blue = color
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     height, width = luma.shape
-    smooth = gradient(box_mean(color, 1)) < 0.045
+    # Dusk has less contrast everywhere, and a gradient a pixel is less in larger pictures.
+    steepest = 0.045 * min(1.0, 0.15 + 2.0 * float(luma.mean())) * min(2.0, max(0.5, 416 / width))
+    smooth = gradient(box_mean(color, 1)) < steepest
     bluish = (blue > 0.92 * red) & (blue > 0.95 * green) & (luma > 0.08)
     start = bluish & (luma > 0.12) | ((luma > 0.85) & (blue > 0.75 * red))
     allowed = smooth & (bluish | (luma > 0.62))
@@ -235,6 +238,9 @@ def _standing(color: Tensor, sky: Tensor, ground: _Ground, rows: Tensor) -> Tens
     upright = ((tall - 0.5) / 0.5).clamp(0.0, 1.0)
     # What spans most of the picture is ground or backdrop, however tall.
     upright = torch.where(right - left > 0.6 * width, 0.0, upright)[flat].view(height, width)
+    if not bool(sky.any()):
+        # Close up, regions are parts of things: standing them all up would tear the things apart.
+        upright = CLOSED_UPRIGHT * upright
     own = ground.disparity(rows)
     base = ground.disparity(bottom[flat].view(height, width))
     return _against_the_sky(own + upright * (base - own), sky, ground, rows)

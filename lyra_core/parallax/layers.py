@@ -243,7 +243,7 @@ def _around(color: Tensor, depth: Tensor, K: Tensor) -> tuple[Samples, Tensor]:
                 torch.full_like(ring_depth, 0.99),
                 K,
                 where=outside >= inner,
-                origin=(-margin, -margin),
+                origin=(-float(margin), -float(margin)),
                 stride=stride,
             )
         )

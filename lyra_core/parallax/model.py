@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
+from PIL import Image
 from torch import Tensor
 
 from lyra_core.errors import ReconstructionError
@@ -21,10 +22,6 @@ from lyra_core.parallax.depth import SKY_DEPTH_M, ParallaxDepth, photo_depth
 from lyra_core.parallax.layers import build_layers
 from lyra_core.parallax.splats import build_splats
 from lyra_core.values import CameraPath, Gaussians, Seed, VideoClip
-
-if TYPE_CHECKING:
-    import numpy as np
-    from PIL import Image
 
 # Part of world ids: raise it when equal inputs give other bytes.
 ALGORITHM_VERSION = "parallax-1"

@@ -21,7 +21,9 @@ FAR_M = 280.0
 """Nothing farther away is drawn; the haze hides the border."""
 NEAREST = 1e-4
 MARCH_STEPS = 40
-REFINE_STEPS = 6
+MARCH_START_M = 0.15
+MARCH_GROWTH = (FAR_M / MARCH_START_M) ** (1 / (MARCH_STEPS - 1))
+FINE_STEPS = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,33 +135,37 @@ def hit_plane(origin: Tensor, direction: Tensor) -> Tensor:
 
 
 def hit_ground(origin: Tensor, direction: Tensor, ground: Ground) -> Tensor:
-    """Ray parameters [b r] at which rays from above meet the wavy ground: a march in growing steps, then bisection."""
+    """Ray parameters [b r] at which rays from above meet the wavy ground.
+
+    A search in growing steps, a finer one inside the step that crosses, and two of false position. Both searches
+    are reductions over all their steps at once, like those over shapes.
+    """
     length = direction.norm(dim=-1)
+    b, r = length.shape
 
     def clearance(t: Tensor) -> Tensor:
-        x, z = origin[..., 0] + t * direction[..., 0], origin[..., 2] + t * direction[..., 2]
-        return -(origin[..., 1] + t * direction[..., 1]) - ground_height(ground, x, z)
+        """Height above the ground [b r s] at ray parameters [b r s]."""
+        point = origin[:, :, None] + t[..., None] * direction[:, :, None]
+        x, z = point[..., 0].reshape(b, -1), point[..., 2].reshape(b, -1)
+        return -point[..., 1] - ground_height(ground, x, z).reshape(t.shape)
 
-    above = torch.full_like(length, NEAREST)
-    below = torch.full_like(length, FAR)
-    searching = torch.ones_like(length, dtype=torch.bool)
-    start_m, growth = 0.15, (FAR_M / 0.15) ** (1 / (MARCH_STEPS - 1))
-    for step in range(MARCH_STEPS):
-        t = (start_m * growth**step) / length
-        under = clearance(t) < 0
-        below = torch.where(searching & under, t, below)
-        above = torch.where(searching & ~under, t, above)
-        searching = searching & ~under
-    found = ~searching
-    below = torch.where(found, below, above)
-    for _ in range(REFINE_STEPS):
-        middle = 0.5 * (above + below)
-        under = clearance(middle) < 0
-        below = torch.where(under, middle, below)
-        above = torch.where(under, above, middle)
-    high, low = clearance(above), clearance(below)
-    # one step of false position after bisection: the error becomes quadratic in the bracket
-    t = above + (below - above) * (high / _safe(high - low)).clamp(0, 1)
+    def first_below(t: Tensor) -> Tensor:
+        return torch.where(clearance(t) < 0, t, FAR).amin(-1)
+
+    step = torch.arange(MARCH_STEPS, device=length.device, dtype=length.dtype)
+    coarse = first_below(MARCH_START_M * MARCH_GROWTH**step / length[..., None])
+    found = torch.isfinite(coarse)
+    below = torch.where(found, coarse, 1.0)
+    width = (below - below / MARCH_GROWTH) / FINE_STEPS
+    fine = torch.arange(FINE_STEPS, device=length.device, dtype=length.dtype)
+    below = first_below(below[..., None] - fine * width[..., None]).minimum(below)
+    above = below - width
+    for _ in range(2):
+        ends = clearance(torch.stack([above, below], -1))
+        high, low = ends[..., 0], ends[..., 1]
+        t = above + (below - above) * (high / _safe(high - low)).clamp(0, 1)
+        under = clearance(t[..., None])[..., 0] < 0
+        above, below = torch.where(under, above, t), torch.where(under, t, below)
     return torch.where(found, t, FAR)
 
 

@@ -13,12 +13,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra_core.training.intersect import FAR_M, MARCH_STEPS, NEAREST, REFINE_STEPS, Hits
+from lyra_core.training.intersect import (
+    FAR_M,
+    FINE_STEPS,
+    MARCH_GROWTH,
+    MARCH_START_M,
+    MARCH_STEPS,
+    NEAREST,
+    Hits,
+)
 from lyra_core.training.primitives import PARKED_M, Boxes, Ellipsoids, Frusta, Ground
 
 PARKED = 0.5 * PARKED_M
-MARCH_START_M = 0.15
-MARCH_GROWTH = (FAR_M / MARCH_START_M) ** (1 / (MARCH_STEPS - 1))
 
 # The kernels carry no shape annotations: the shape checker of the tests cannot see into compiled code.
 
@@ -111,7 +117,8 @@ def _frustum(ox, oy, oz, dx, dy, dz, shape, limit):  # noqa: ANN001, ANN202
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _clearance(x, y, z, rise, waves):  # noqa: ANN001, ANN202
+def _above(o, d, t, rise, waves):  # noqa: ANN001, ANN202
+    x, y, z = o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2]
     total = 0.0
     for s in range(waves.shape[0]):
         turn = waves[s, 1] * x + waves[s, 2] * z
@@ -125,26 +132,32 @@ def _ground(o, d, rise, waves, is_flat):  # noqa: ANN001, ANN202
         t = -o[1] / d[1] if d[1] > 1e-9 else np.inf
         return t if t > NEAREST else np.inf
     length = math.sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2])
-    above, below, distance = NEAREST, np.inf, MARCH_START_M
+    below, distance = np.inf, MARCH_START_M
     for _ in range(MARCH_STEPS):
         t = distance / length
-        if _clearance(o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2], rise, waves) < 0:
+        if _above(o, d, t, rise, waves) < 0:
             below = t
             break
-        above = t
         distance *= MARCH_GROWTH
     if below == np.inf:
         return np.inf
-    for _ in range(REFINE_STEPS):
-        t = 0.5 * (above + below)
-        if _clearance(o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2], rise, waves) < 0:
+    width = (below - below / MARCH_GROWTH) / FINE_STEPS
+    for step in range(FINE_STEPS - 1, 0, -1):
+        t = below - step * width
+        if _above(o, d, t, rise, waves) < 0:
+            below = t
+            break
+    above = below - width
+    t = below
+    for _ in range(2):
+        high, low = _above(o, d, above, rise, waves), _above(o, d, below, rise, waves)
+        share = high / (high - low) if high != low else 0.0
+        t = above + (below - above) * min(max(share, 0.0), 1.0)
+        if _above(o, d, t, rise, waves) < 0:
             below = t
         else:
             above = t
-    high = _clearance(o[0] + above * d[0], o[1] + above * d[1], o[2] + above * d[2], rise, waves)
-    low = _clearance(o[0] + below * d[0], o[1] + below * d[1], o[2] + below * d[2], rise, waves)
-    share = high / (high - low) if high != low else 0.0
-    return above + (below - above) * min(max(share, 0.0), 1.0)
+    return t
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
@@ -197,6 +210,11 @@ def _blocked(origin, direction, reach, boxes, ellipsoids, frusta, out):  # noqa:
         out[ray] = 1.0 if hit else 0.0
 
 
+def _follow_torch() -> None:
+    """As many threads as torch uses: two pools that both spin for work on a busy machine cost ten times the work."""
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+
+
 def _tables(boxes: Boxes, ellipsoids: Ellipsoids, frusta: Frusta) -> list[np.ndarray]:
     return [
         torch.cat([boxes.center, boxes.half, boxes.heading], -1).numpy(),
@@ -218,6 +236,7 @@ def nearest_hits_cpu(
     is_flat: bool,
 ) -> Hits:
     """As intersect.nearest_hits, for float32 tensors on the CPU."""
+    _follow_torch()
     tables = _tables(boxes, ellipsoids, frusta)
     waves = torch.cat([ground.amplitude[..., None], ground.wave, ground.phase[..., None]], -1).numpy()
     t = torch.empty(origin.shape[:2])
@@ -245,6 +264,7 @@ def blocked_cpu(
     frusta: Frusta,
 ) -> Float[Tensor, "b r"]:
     """As intersect.blocked, for float32 tensors on the CPU."""
+    _follow_torch()
     tables = _tables(boxes, ellipsoids, frusta)
     out = torch.empty(origin.shape[:2])
     for b in range(origin.shape[0]):

@@ -141,13 +141,16 @@ def leafy_tree(at: SceneBuilder) -> str:
 
 
 def conifer(at: SceneBuilder) -> str:
-    """A conifer of two cones."""
+    """A conifer of two cones, ragged like needles where it is seen against the sky."""
     rng = at.rng
-    wide, tall = rng.uniform(0.9, 1.6), rng.uniform(3.5, 7.5)
-    at.frustum((0, 0), 0.16, 0.12, 1.2, -0.3, look(rng, "bark", 0.8))
-    needles = look(rng, "foliage", 0.9)
-    at.frustum((0, 0), wide, wide * 0.25, tall * 0.55, 0.7, needles)
-    at.frustum((0, 0), wide * 0.75, 0.02, tall * 0.62, 0.7 + tall * 0.4, needles)
+    tall = rng.uniform(3.0, 8.0)
+    wide = tall * rng.uniform(0.16, 0.26)
+    at.frustum((0, 0), 0.16, 0.1, tall * 0.5, -0.3, look(rng, "bark", 0.8))
+    needles = look(rng, "foliage", 0.6, grime=0.6)
+    at.frustum((0, 0), wide, 0.02, tall * 0.75, 0.25 * tall, needles)
+    for low in (0.12, 0.4):
+        r = wide * (1.25 - low)
+        at.ellipsoid((0, 0), (r, tall * 0.16, r), tall * low, needles, float(rng.uniform(0.5, 0.62)))
     return "conifers"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,14 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra_core.errors import CameraPathError
+from lyra_core.geometry.camera_paths import build_camera_path
+from lyra_core.geometry.requests import CHUNK_FRAMES, PRESETS
 from lyra_core.training.atlas import stream_seed
 from lyra_core.training.intersect_cpu import nearest_hits_cpu
 from lyra_core.training.primitives import ground_height, stack
 from lyra_core.training.scene_batch import Scene, park, pick_one
 from lyra_core.values import CameraPath
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 MARGIN = 0.22
 """Least distance of a moving camera to anything, in units of the scene's size."""
@@ -26,71 +24,52 @@ MAX_PLANE_SHARE = 0.6
 MAX_SKY_SHARE = 0.6
 TRIES = 32
 PROBE = (12, 20)
-
-Motion = Float[np.ndarray, "t 5"]
-
-
-def _ramp(s: np.ndarray) -> np.ndarray:
-    """From 0 to 1 with gentle ends."""
-    return 0.7 * s + 0.3 * s * s * (3 - 2 * s)
+WANDERINGS = ("wander", "wander-and-return")
+"""Random smooth motions, besides the presets of geometry.requests."""
+PATHS = (*PRESETS, *WANDERINGS)
 
 
-def _moves(right: float, down: float, ahead: float, yaw_rad: float = 0.0, pitch_rad: float = 0.0) -> Callable:
-    end = np.array([right, down, ahead, yaw_rad, pitch_rad])
-
-    def motion(s: np.ndarray, depth: float, rng: np.random.Generator) -> Motion:
-        return _ramp(s)[:, None] * end
-
-    return motion
-
-
-def _orbit(angle_rad: float) -> Callable:
-    def motion(s: np.ndarray, depth: float, rng: np.random.Generator) -> Motion:
-        turn = _ramp(s) * angle_rad
-        zero = np.zeros_like(turn)
-        return np.stack([depth * np.sin(turn), zero, depth * (1 - np.cos(turn)), -turn, zero], -1)
-
-    return motion
-
-
-def _walk(s: np.ndarray, depth: float, rng: np.random.Generator) -> Motion:
-    """A smooth random walk: a few slow waves on every axis, mostly ahead, looking about."""
-    out = np.zeros((len(s), 5))
+def _wander(s: Float[np.ndarray, " t"], reach_m: float, rng: np.random.Generator) -> Float[np.ndarray, "t 4 4"]:
+    """Camera to start along a smooth random walk: a few slow waves on every axis, mostly ahead, looking about."""
+    motion = np.zeros((len(s), 5))
     for axis, reach in enumerate((0.7, 0.12, 0.7, 0.6, 0.1)):
         for wave in range(1, 4):
             phase = rng.uniform(0, 2 * math.pi)
             amount = reach * rng.normal(0, 0.7) / wave
-            out[:, axis] += amount * (np.sin(wave * math.pi * s + phase) - math.sin(phase))
-    out[:, 2] += 0.8 * s
-    return out
+            motion[:, axis] += amount * (np.sin(wave * math.pi * s + phase) - math.sin(phase))
+    motion[:, 2] += 0.8 * s
+    poses = np.tile(np.eye(4), (len(s), 1, 1))
+    poses[:, :3, :3] = _rotations(motion[:, 3], motion[:, 4])
+    poses[:, :3, 3] = reach_m * motion[:, :3]
+    return poses
 
 
-def _out_and_back(s: np.ndarray, depth: float, rng: np.random.Generator) -> Motion:
-    """A walk that returns the way it went: the last camera is the first."""
-    there = np.where(s <= 0.5, 2 * s, 2 - 2 * s)
-    smooth = 0.5 - 0.5 * np.cos(math.pi * there)
-    end = np.array([rng.uniform(-1, 1), rng.uniform(-0.1, 0.1), rng.uniform(0.1, 1.2), rng.uniform(-1, 1), 0.0])
-    return smooth[:, None] * end
+def _motion(
+    path_name: str, num_frames: int, K: Tensor, size: tuple[int, int], depth_m: float, reach_m: float, rng: np.random.Generator
+) -> Float[np.ndarray, "t 4 4"]:
+    """Camera to start along a preset, at a pace that shows something in the frames there are, or a wandering."""
+    s = np.linspace(0, 1, num_frames) if num_frames > 1 else np.zeros(1)
+    if path_name == "wander":
+        return _wander(s, reach_m, rng)
+    if path_name == "wander-and-return":
+        return _wander(0.5 - 0.5 * np.cos(2 * math.pi * s), reach_m, rng)
+    gesture = float(rng.uniform(0.7, 2.2))
+    is_steady = PRESETS[path_name].is_steady
+    path = build_camera_path(
+        path_name,
+        num_frames=num_frames,
+        intrinsics=K,
+        image_height=size[0],
+        image_width=size[1],
+        scene_depth_m=min(depth_m, 2.5 * reach_m),
+        strength=gesture * CHUNK_FRAMES / max(num_frames - 1, 1) if is_steady else gesture,
+        any_count=True,
+    )
+    return path.cam_to_world.numpy()
 
 
-PATHS: dict[str, Callable[[np.ndarray, float, np.random.Generator], Motion]] = {
-    "dolly-in": _moves(0, 0, 1.2),
-    "dolly-out": _moves(0, 0, -0.8),
-    "truck-left": _moves(-0.9, 0, 0),
-    "truck-right": _moves(0.9, 0, 0),
-    "crane-up": _moves(0, -0.6, 0.2, 0, -0.12),
-    "pan-left": _moves(-0.1, 0, 0.05, -0.9),
-    "pan-right": _moves(0.1, 0, 0.05, 0.9),
-    "orbit-left": _orbit(-0.55),
-    "orbit-right": _orbit(0.55),
-    "walk": _walk,
-    "out-and-back": _out_and_back,
-}
-"""Motions by name: right, down, ahead in units of the reach (orbits: the depth), then yaw and pitch in radians."""
-
-
-def _reach_m(scene: Scene) -> float:
-    return {"room": 1.4, "street": 4.0, "terrain": 5.0, "tabletop": 0.2}[scene.kind]
+REACH_M = {"room": 1.4, "street": 4.0, "terrain": 5.0, "tabletop": 0.2}
+"""How far a wandering strays, by kind of scene."""
 
 
 def _rotations(yaw: np.ndarray, pitch: np.ndarray) -> np.ndarray:
@@ -198,7 +177,7 @@ def sample_path(
 
     Args:
         scene: what to move through; no camera comes nearer to a shape than a margin, shortening the motion if needed.
-        path_name: one of PATHS.
+        path_name: one of PATHS: the presets, "wander" and "wander-and-return".
         num_frames: frames.
         height: rows.
         width: columns.
@@ -215,13 +194,12 @@ def sample_path(
     fov = math.radians(rng.uniform(42, 62) if scene.kind == "tabletop" else rng.uniform(52, 78))
     start = sample_start(scene, rng, fov)
     depth_m = max(view_shares(scene, start, fov)[2], 0.5 * scene.size_m)
-    s = np.linspace(0, 1, num_frames) if num_frames > 1 else np.zeros(1)
-    is_orbit = path_name.startswith("orbit")
-    reach = 1.0 if is_orbit else min(_reach_m(scene), 0.9 * depth_m)
-    motion = PATHS[path_name](s, min(depth_m, 2.5 * _reach_m(scene)), rng)
-    cam_to_world = _shorten(scene, start, motion * np.array([reach, reach, reach, 1, 1]))
     focal = 0.5 * width / math.tan(fov / 2)
     K = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float64)
+    reach_m = min(REACH_M[scene.kind], 0.9 * depth_m)
+    cam_to_world = _shorten(
+        scene, start, _motion(path_name, num_frames, K, (height, width), depth_m, reach_m, rng)
+    )
     rotation = torch.from_numpy(cam_to_world[:, :3, :3]).mT
     world_to_cam = torch.eye(4, dtype=torch.float64).repeat(num_frames, 1, 1)
     world_to_cam[:, :3, :3] = rotation
@@ -235,13 +213,14 @@ def sample_path(
     )
 
 
-def _shorten(scene: Scene, start: Float[np.ndarray, "4 4"], motion: Motion) -> Float[np.ndarray, "t 4 4"]:
+def _shorten(
+    scene: Scene, start: Float[np.ndarray, "4 4"], motion: Float[np.ndarray, "t 4 4"]
+) -> Float[np.ndarray, "t 4 4"]:
     """Camera to world along a motion from a start, its translation halved until everything is clear."""
-    local = np.tile(np.eye(4), (len(motion), 1, 1))
-    local[:, :3, :3] = _rotations(motion[:, 3], motion[:, 4])
+    local = motion.copy()
     for halving in range(7):
         share = 0.5**halving if halving < 6 else 0.0
-        local[:, :3, 3] = motion[:, :3] * share
+        local[:, :3, 3] = motion[:, :3, 3] * share
         poses = start @ local
         if float(scene.clearance_m(torch.from_numpy(poses[:, :3, 3])).min()) > MARGIN * scene.size_m:
             break

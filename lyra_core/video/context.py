@@ -7,10 +7,12 @@ Legend: b batch, t history and generated slots, h w latent rows and columns, l t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
+from lyra_core.errors import FrameError
 from lyra_core.video.attention import KeyValue
 from lyra_core.video.layout import HistoryLayout
 from lyra_core.video.rope import Rotation
@@ -37,6 +39,37 @@ class ChunkInputs:
     correspondence: Float[Tensor, "b q t h w"]
     text: Float[Tensor, "b s text_dim"] | None = None
     image: Float[Tensor, "b n image_dim"] | None = None
+
+    def require_slots(self, layout: HistoryLayout) -> None:
+        """Check the number of slots.
+
+        Raises:
+            FrameError: a tensor has more or fewer slots than the layout.
+        """
+        slots = {
+            "history": (self.history, layout.num_history),
+            "condition": (self.condition, layout.num_slots),
+            "rays": (self.rays, layout.num_slots),
+            "correspondence": (self.correspondence, layout.num_slots),
+        }
+        for name, (tensor, wanted) in slots.items():
+            if tensor.shape[2] != wanted:
+                raise FrameError(
+                    f"the layout '{layout}' needs {name} with {wanted} slots, "
+                    f"found {tensor.shape[2]}"
+                )
+
+    def require_tokens(self, name: Literal["text", "image"], width: int | None) -> None:
+        """Check that tokens are given where, and only where, the network has a width for them.
+
+        Raises:
+            FrameError: tokens are missing, superfluous or of another width.
+        """
+        tokens = self.text if name == "text" else self.image
+        found = None if tokens is None else int(tokens.shape[-1])
+        if found != width:
+            wanted = "none" if width is None else f"width {width}"
+            raise FrameError(f"{name} tokens: the network wants {wanted}, found {found or 'none'}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

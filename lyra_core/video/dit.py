@@ -21,12 +21,14 @@ Parameters carry the names of the released checkpoint, without its prefix.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lyra_core.errors import FrameError, RecipeError
+from lyra_core.errors import RecipeError
 from lyra_core.video.attention import KeyValue
 from lyra_core.video.block import Block, Head, ImageEmbedding, Store, linear_fp32, time_sinusoid
 from lyra_core.video.context import ChunkInputs, PreparedContext
@@ -88,6 +90,15 @@ class DiT(nn.Module):
         """The dtype of the weights, and of tokens between blocks."""
         return self.patch_embedding.weight.dtype
 
+    @property
+    def _layers(self) -> list[Block]:
+        return cast("list[Block]", list(self.blocks))
+
+    def compile_blocks(self) -> None:
+        """Compile the blocks in place (torch.compile); one compilation serves all of them."""
+        for block in self.blocks:
+            block.compile(fullgraph=True)
+
     # ---------------------------------------------------------------- once per chunk
 
     def prepare_context(
@@ -131,12 +142,12 @@ class DiT(nn.Module):
     def prepare_text(self, text: Float[Tensor, "b s c"]) -> tuple[KeyValue, ...]:
         """Keys and values of a caption for every block; see PreparedContext.with_text."""
         tokens = self.text_embedding(text.to(self.dtype))
-        return tuple(block.cross_attn.project_text(tokens) for block in self.blocks)
+        return tuple(block.cross_attn.project_text(tokens) for block in self._layers)
 
     def prepare_image(self, image: Float[Tensor, "b n c"]) -> tuple[KeyValue, ...]:
         """Keys and values of image tokens for every block."""
         tokens = self.img_emb(image.to(self.dtype))
-        return tuple(block.cross_attn.project_image(tokens) for block in self.blocks)
+        return tuple(block.cross_attn.project_image(tokens) for block in self._layers)
 
     def _embed_history(self, inputs: ChunkInputs, layout: HistoryLayout) -> Float[Tensor, "b l d"]:
         condition = inputs.condition[:, :, : layout.num_history]
@@ -158,19 +169,19 @@ class DiT(nn.Module):
     ) -> tuple[Tensor, ...]:
         maps = inputs.correspondence.to(self.dtype)
         tokens, validity = correspondence_tokens(maps, layout, self.config.patch)
-        squeezed: list[list[Tensor]] = [[] for _ in self.blocks]
+        squeezed: list[list[Tensor]] = [[] for _ in self._layers]
         # The sine and cosine features are the widest tensor of the network: made once, for all
         # blocks, in pieces.
         for part, valid in zip(
             tokens.split(TOKENS_AT_ONCE, dim=1), validity.split(TOKENS_AT_ONCE), strict=True
         ):
             waves = sinusoidal_features(part, self.config.correspondence_frequencies)
-            for block, pieces in zip(self.blocks, squeezed, strict=True):
+            for block, pieces in zip(self._layers, squeezed, strict=True):
                 pieces.append(block.squeeze(waves, valid))
         features = (torch.cat(pieces, dim=1) for pieces in squeezed)
         if store == "squeezed":
             return tuple(features)
-        pairs = zip(self.blocks, features, strict=True)
+        pairs = zip(self._layers, features, strict=True)
         return tuple(block.bias_from_squeezed(camera, feature) for block, feature in pairs)
 
     # ---------------------------------------------------------------- once per step
@@ -196,7 +207,7 @@ class DiT(nn.Module):
         x = torch.cat((context.history_tokens, embedded), dim=1)
         e, e0 = self.embed_time(timestep)
 
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(self._layers):
             text = context.text[index] if context.text else None
             image = context.image[index] if context.image else None
             feature = context.position_features[index]
@@ -208,10 +219,12 @@ class DiT(nn.Module):
 
     def embed_time(self, timestep: Tensor) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b 6 d"]]:
         """Time embedding and its projection, in fp32: they scale every channel of every token."""
-        inner, outer = self.time_embedding[0], self.time_embedding[2]
+        inner, outer = (cast("nn.Linear", self.time_embedding[i]) for i in (0, 2))
         sinusoid = time_sinusoid(timestep, self.config.time_dim)
         e = linear_fp32(outer, nn.functional.silu(linear_fp32(inner, sinusoid)))
-        return e, linear_fp32(self.time_projection[1], nn.functional.silu(e)).unflatten(1, (6, -1))
+        return e, linear_fp32(
+            cast("nn.Linear", self.time_projection[1]), nn.functional.silu(e)
+        ).unflatten(1, (6, -1))
 
     def _velocity(self, x: Tensor, e: Tensor, latents: Tensor) -> Float[Tensor, "b c t h w"]:
         frames, height, width = latents.shape[2:]
@@ -243,7 +256,7 @@ class DiT(nn.Module):
         x = torch.cat((self._embed_history(inputs, layout), embedded), dim=1)
         e, e0 = self.embed_time(timestep)
         patch, octaves = self.config.patch, self.config.correspondence_frequencies
-        for block in self.blocks:
+        for block in self._layers:
             camera = camera_tokens(inputs.rays.to(self.dtype), layout, patch)
             maps = inputs.correspondence.to(self.dtype)
             tokens, validity = correspondence_tokens(maps, layout, patch)
@@ -277,24 +290,9 @@ class DiT(nn.Module):
             raise RecipeError(
                 f"this network packs its history as '{own}' (counts may differ), found '{layout}'"
             )
-        slots = {
-            "history": (inputs.history, layout.num_history),
-            "condition": (inputs.condition, layout.num_slots),
-            "rays": (inputs.rays, layout.num_slots),
-            "correspondence": (inputs.correspondence, layout.num_slots),
-        }
-        for name, (tensor, wanted) in slots.items():
-            if tensor.shape[2] != wanted:
-                raise FrameError(
-                    f"the layout '{layout}' needs {name} with {wanted} slots, "
-                    f"found {tensor.shape[2]}"
-                )
-        for name, width in (("text", self.config.text_dim), ("image", self.config.image_dim)):
-            if (getattr(inputs, name) is None) != (width is None):
-                raise FrameError(
-                    f"this network {'has no' if width is None else 'needs'} {name} tokens"
-                    f"{'' if width is None else f' of width {width}'}; mend ChunkInputs.{name}"
-                )
+        inputs.require_slots(layout)
+        inputs.require_tokens("text", self.config.text_dim)
+        inputs.require_tokens("image", self.config.image_dim)
         return layout
 
 

@@ -66,7 +66,7 @@ class CausalConv3d(nn.Conv3d):
         super().__init__(in_dim, out_dim, kernel, padding=(0, kernel[1] // 2, kernel[2] // 2))
         self.reach = kernel[0] - 1
 
-    def forward(
+    def forward(  # type: ignore[override]
         self, x: Float[Tensor, "b c t h w"], cache: CausalCache
     ) -> Float[Tensor, "b d t h w"]:
         """Convolve a window, after the frames remembered from the one before."""

@@ -1,7 +1,9 @@
 """Golden vectors of the video model: the tiny network they belong to, and the scene behind those of the memory."""
 
+import importlib.util
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -177,3 +179,21 @@ def golden_depth():
         return torch.stack([_depth_map(int(i), height, width) for i in frames])
 
     return build
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tiny tensors are computed faster by one thread, and by far where other processes share the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny_world():
+    """The module tiny_world.py beside this file."""
+    spec = importlib.util.spec_from_file_location("tiny_world", Path(__file__).with_name("tiny_world.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

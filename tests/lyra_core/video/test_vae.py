@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from safetensors.torch import load_file
 from lyra_core.errors import FrameError, RecipeError
 from lyra_core.video.vae import TINY_VAE, WAN21_VAE, VAEConfig, build_vae
 from lyra_core.video.vae_layers import CausalCache
+
+REPOSITORY_GOLDEN = Path(__file__).resolve().parents[2] / "golden"  # lists of names never vary
 
 SMALL = VAEConfig(
     dim=4,
@@ -93,8 +96,8 @@ def test_golden_bf16(vae, golden, assert_close):
         assert_close(latents, golden["io.latent"][:, :, :2], 3e-2)
 
 
-def test_golden_full_size_names_and_shapes(golden_dir):
-    listed = json.loads((golden_dir / "state_dict_vae.json").read_text())
+def test_golden_full_size_names_and_shapes():
+    listed = json.loads((REPOSITORY_GOLDEN / "state_dict_vae.json").read_text())
     state = build_vae(WAN21_VAE, device="meta").state_dict()
     assert {key: list(value.shape) for key, value in state.items()} == listed["keys"]
     assert sum(value.numel() for value in state.values()) == listed["total_params"] == 126_892_531

@@ -1,0 +1,65 @@
+"""The front door, from a photograph's file to a drawn world."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import lyra_core
+from lyra_core.depth import DepthEstimator
+from lyra_core.errors import RecipeError, SeedError
+from lyra_core.model import MODELS, WorldModel, load_model
+
+SEEDS = Path(__file__).resolve().parents[2] / "examples" / "seeds"
+
+
+def test_from_photograph_to_rendered_world(tmp_path):
+    model = lyra_core.load_model("parallax")
+    progress = []
+    clip = model.generate(
+        SEEDS / "coffee_table.jpg", "dolly-in", num_frames=4, seed=3, width=160, height=96,
+        on_frame=lambda done, wanted: progress.append((done, wanted)),
+    )  # fmt: skip
+    assert clip.frames.shape == (4, 96, 160, 3)
+    assert progress == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert clip.cameras.name == "dolly-in"
+    gaussians = model.reconstruct(clip)
+    gaussians.save_ply(tmp_path / "world.ply")
+    loaded = lyra_core.Gaussians.load_ply(tmp_path / "world.ply")
+    drawn = lyra_core.render(loaded, clip.cameras)
+    assert drawn.color.shape == (4, 96, 160, 3)
+    assert float((drawn.color[1:] - clip.frames[1:].float() / 255).abs().mean()) < 0.01
+
+
+def test_every_model_keeps_the_protocol():
+    for name in MODELS:
+        model = load_model(name)
+        assert isinstance(model, WorldModel)
+        assert model.name == name
+        assert model.weights_digest
+    estimator: DepthEstimator = load_model("parallax")
+    estimate = estimator.estimate(torch.zeros(1, 96, 160, 3, dtype=torch.uint8), None)
+    assert estimate.depth_m.isfinite().all()
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(RecipeError, match=r"unknown model 'lyra9'; choose one of: .*parallax"):
+        load_model("lyra9")
+
+
+def test_the_baseline_refuses_other_devices():
+    with pytest.raises(RecipeError, match=r'"cpu" only'):
+        load_model("parallax", device="cuda")
+
+
+def test_a_missing_photograph_is_a_seed_error(tmp_path):
+    with pytest.raises(SeedError):
+        load_model().generate(tmp_path / "absent.jpg", "dolly-in", num_frames=2)
+
+
+def test_the_front_door_needs_neither_ray_nor_prefect():
+    code = "import sys, lyra_core.model, lyra_core.parallax.model; print('ray' in sys.modules or 'prefect' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"

@@ -1,0 +1,110 @@
+"""Conditions of a chunk: golden numbers of the first two chunks, and what the mended forms repair."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from lyra_core.video.conditioning import (
+    FAITHFUL_CONDITIONING,
+    ChunkRequest,
+    Conditioner,
+)
+from lyra_core.video.layout import HistoryLayout
+from lyra_core.video.memory import SpatialMemory
+from lyra_core.video.vae import VAE, VAEConfig
+
+LAYOUT = HistoryLayout.parse("f1k1f4s2f1s1f16k4f2k2f1k1_g20")
+
+
+def golden_vae(path):
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        weights = {key[3:]: file.get_tensor(key).float() for key in file.keys() if key.startswith("sd.")}  # noqa: SIM118
+    cfg = json.loads(metadata["cfg"])
+    config = VAEConfig(
+        dim=cfg["dim"],
+        latent_channels=cfg["z_dim"],
+        multipliers=tuple(cfg["dim_mult"]),
+        num_res_blocks=cfg["num_res_blocks"],
+        temporal_downsample=tuple(cfg["temperal_downsample"]),
+        latent_mean=tuple(json.loads(metadata["mean"])),
+        latent_std=tuple(json.loads(metadata["std"])),
+    )
+    vae = VAE(config).eval()
+    vae.load_state_dict(weights)
+    return vae
+
+
+@pytest.fixture(scope="module")
+def golden(golden_dir):
+    return load_file(golden_dir / "conditioning.safetensors")
+
+
+@pytest.fixture(scope="module")
+def cameras(golden_dir):
+    memory = load_file(golden_dir / "memory.safetensors")
+    return memory["w2c"], memory["K"].expand(memory["w2c"].shape[0], 3, 3)
+
+
+@pytest.fixture(scope="module")
+def vae(golden_dir):
+    return golden_vae(golden_dir / "vae_tiny.safetensors")
+
+
+def chunk(golden, cameras, golden_depth, vae, k, config=FAITHFUL_CONDITIONING):
+    """The golden's chunk k: 80 frames are known before chunk 1, every eighth of them is remembered."""
+    w2c, K = cameras
+    video = golden["video81"][0].float()
+    height, width = video.shape[-2:]
+    known = [0] if k == 0 else list(range(0, 81, 8))
+    memory = SpatialMemory(height, width)
+    memory.add(known, golden_depth(known, height, width), w2c[known], K[known])
+    last = 80 * k
+    shape = [1, vae.config.latent_channels, 25 + 20 * k, height // 8, width // 8]
+    history = np.random.RandomState(21 + k).standard_normal(shape)
+    request = ChunkRequest(
+        world_to_cam=w2c[: last + 81],
+        intrinsics=K[: last + 81],
+        first_frame=last + 1,
+        history=torch.from_numpy(history[0]).float(),
+        last_image=video[:, last],
+        last_depth_m=golden_depth([last], height, width)[0],
+        retrieved=tuple(memory.view(i) for i in memory.retrieve(w2c[[last + 80]], K[:1])),
+    )
+    return Conditioner(vae, LAYOUT, lambda i: video[:, i], config), request
+
+
+def close(found, wanted):
+    return float((found.float() - wanted.float()).abs().max()) <= 1e-5 * float(wanted.float().abs().max())
+
+
+@pytest.mark.parametrize("k", [0, 1])
+def test_golden_chunk(golden, cameras, golden_depth, vae, k):
+    conditioner, request = chunk(golden, cameras, golden_depth, vae, k)
+    inputs = conditioner.build(request)
+    slots, spatial = LAYOUT.num_history, list(LAYOUT.spatial_slots)
+    name = f"c{k}."
+    assert close(inputs.history[0], golden[name + "latents"][0, :, :slots])
+    assert close(inputs.condition[0, 4:], golden[name + "cond_lat16"][0])
+    assert inputs.condition[:, :4].sum() == golden[name + "mask_sum"]
+    assert close(inputs.rays[0, :, 0], golden[name + "rays_frame0"][0])
+    assert close(inputs.rays[0, :, -1], golden[name + "rays_gen_last"][0])
+    assert close(inputs.rays[0, :, spatial].bfloat16(), golden[name + "rays_spatial"][0])
+    maps = inputs.correspondence[0]
+    assert [1, *maps.shape] == golden[name + "buffer_shape"].tolist()
+    assert close(maps[:, spatial, 1, 1], golden[name + "buffer_hist_s"][0, ..., 0, 0])
+    first = maps[:768, [slots, slots + 7, slots + 14]].bfloat16()
+    # Rounding to bf16 may fall either way where fp32 differs in its last bit.
+    assert (first.float() - golden[name + "buffer_gen_first3slots"][0].float()).abs().max() <= 2**-8
+    assert close(maps[:, slots + 19], golden[name + "buffer_gen_full_t19"][0])
+    temporal = list(LAYOUT.temporal_slots)
+    assert maps[:, temporal].abs().max() == golden[name + "buffer_k_absmax"]
+
+
+def test_golden_temporal_indices(golden):
+    for key in (key for key in golden if key.startswith("temporal_indices.")):
+        assert LAYOUT.temporal_indices(int(key.split(".")[1])) == golden[key].tolist()
