@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from flows.cli.output import AsJson, choose_json, console, print_json
 from lyra_core.weights.manifest import Manifest
@@ -20,6 +19,8 @@ app = typer.Typer(name="weights", no_args_is_help=True, help="Fetch, convert, ve
 @contextmanager
 def _progress(title: str, as_json: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error; silent where the output is JSON or there is no terminal."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
     terminal = console(stderr=True)
     columns = (TextColumn(title), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=terminal, disable=as_json or not terminal.is_terminal) as bar:
