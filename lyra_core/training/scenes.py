@@ -69,7 +69,7 @@ def daylight(rng: np.random.Generator, *, haze_per_m: float, indoors: float = 0.
     dusk = low**3
     haze = haze * (1 - dusk) + np.array([0.95, 0.5, 0.25]) * rng.uniform(0.5, 0.9) * dusk
     if overcast:
-        grey = rng.uniform(0.35, 0.7)
+        grey = rng.uniform(0.5, 1.0)
         zenith, haze = np.full(3, grey), np.full(3, grey * 1.15)
     above = (0.35 * zenith + 0.35 * haze + 0.12) * rng.uniform(0.8, 1.2) + indoors
     below = above * rng.uniform(0.35, 0.6)
@@ -319,7 +319,7 @@ def compose_terrain(build: SceneBuilder) -> Composition:
     trees: tuple[Callable[[SceneBuilder], str], ...] = (
         (objects.conifer,) if rng.random() < 0.4 else (objects.leafy_tree,) if rng.random() < 0.6 else (objects.conifer, objects.leafy_tree)
     )
-    spots = _spread(rng, 26, (-22.0, -10.0, 22.0, 34.0), 2.6)
+    spots = _spread(rng, 34, (-16.0, -10.0, 16.0, 26.0), 2.4)
     for x, z in spots:
         is_full = len(build.frusta) > CAPACITY[2] - 3 or len(build.ellipsoids) > CAPACITY[1] - 2
         if rng.random() < 0.5 and not is_full and math.hypot(x, z) > 3.5:

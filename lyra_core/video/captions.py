@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from jaxtyping import UInt8
 from torch import Tensor
@@ -46,6 +46,7 @@ class CaptionRequest:
     previews: tuple[UInt8[Tensor, "h w 3"], ...] = ()
 
 
+@runtime_checkable
 class Captioner(Protocol):
     """Finds a caption for each chunk, in order."""
 

@@ -220,11 +220,10 @@ class DiT(nn.Module):
     def embed_time(self, timestep: Tensor) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b 6 d"]]:
         """Time embedding and its projection, in fp32: they scale every channel of every token."""
         inner, outer = (cast("nn.Linear", self.time_embedding[i]) for i in (0, 2))
+        projection = cast("nn.Linear", self.time_projection[1])
         sinusoid = time_sinusoid(timestep, self.config.time_dim)
         e = linear_fp32(outer, nn.functional.silu(linear_fp32(inner, sinusoid)))
-        return e, linear_fp32(
-            cast("nn.Linear", self.time_projection[1]), nn.functional.silu(e)
-        ).unflatten(1, (6, -1))
+        return e, linear_fp32(projection, nn.functional.silu(e)).unflatten(1, (6, -1))
 
     def _velocity(self, x: Tensor, e: Tensor, latents: Tensor) -> Float[Tensor, "b c t h w"]:
         frames, height, width = latents.shape[2:]
@@ -341,13 +340,16 @@ def build_dit(
         config: the widths.
         device: "meta" for shapes only (then load with `load_state_dict(..., assign=True)`).
         dtype: of the parameters.
-        generator: draws the initial weights; without it memory is left as allocated, to be loaded.
+        generator: draws the initial weights; without it all are zero, waiting to be loaded.
     """
     with torch.device("meta"):
         model = DiT(config).to(dtype)
     if torch.device(device).type != "meta":
         model = model.to_empty(device=device)
-        if generator is not None:
+        if generator is None:
+            for parameter in model.parameters():
+                nn.init.zeros_(parameter)
+        else:
             initialise(model, generator)
     return model
 
@@ -386,7 +388,8 @@ def expand_patch_embedding(model: DiT) -> None:
     base, patch = model.patch_embedding, model.config.patch
     kernel = base.weight.unflatten(1, (-1, 1, patch, patch))
     segments = model.config.history_layout.segments
-    for segment, target in zip(segments, model.clean_patch_embeddings, strict=True):
+    targets = cast("list[nn.Linear]", list(model.clean_patch_embeddings))
+    for segment, target in zip(segments, targets, strict=True):
         t, h, w = segment.pooling
         wide = kernel.repeat_interleave(t, 2).repeat_interleave(h, 3).repeat_interleave(w, 4)
         target.weight.copy_(wide.flatten(1) / (t * h * w))

@@ -141,9 +141,10 @@ class HistoryLayout:
     @property
     def num_anchors(self) -> int:
         """Slots that keep the first latents of the video: an unpacked first segment of several."""
-        first, *others = self.segments or (None,)
-        is_anchor = first is not None and first.kind == "temporal" and first.factor == 1
-        return first.frames if is_anchor and any(s.kind == "temporal" for s in others) else 0
+        if not self.segments or self.segments[0].kind == "spatial" or self.segments[0].factor > 1:
+            return 0
+        has_recent = any(segment.kind == "temporal" for segment in self.segments[1:])
+        return self.segments[0].frames if has_recent else 0
 
     def temporal_indices(self, num_latents: int) -> list[int]:
         """Which latents of the video so far fill the temporal slots: the anchors, then the newest.

@@ -152,7 +152,7 @@ class Rollout:
             DepthError: the estimator found nothing.
             StoreError: finished chunks cannot be read or written.
         """
-        captioner = captions if hasattr(captions, "caption") else ManifestCaptions(captions)
+        captioner = captions if isinstance(captions, Captioner) else ManifestCaptions(captions)
         request = RolloutRequest(
             seed=seed,
             camera_path=camera_path,
