@@ -96,7 +96,7 @@ def write_manifest(manifest: Manifest, directory: Path) -> Path:
     return path
 
 
-def read_manifest(directory: Path) -> Manifest:
+def read_manifest(directory: str | Path) -> Manifest:
     """Reads and checks the manifest of a directory.
 
     Raises:
@@ -125,7 +125,7 @@ def read_manifest(directory: Path) -> Manifest:
     return manifest
 
 
-def manifest_digest(directory: Path) -> str:
+def manifest_digest(directory: str | Path) -> str:
     """The digest of a set, from its manifest, without reading the weights.
 
     Raises:
