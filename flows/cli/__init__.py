@@ -21,7 +21,6 @@ from flows.cli.run import run
 from flows.cli.status import status
 from flows.cli.up import up
 from flows.cli.weights import app as weights
-from flows.cli.weights import app as weights
 from lyra_core.errors import ConfigError, LyraError, ManifestError, RecipeError, WorkerError
 
 # Some releases of typer bring a click of their own: this is the base class of whichever is in use.
@@ -38,7 +37,6 @@ commands = typer.Typer(
 )
 for command in (run, status, query, peek, recipes, doctor, up, down):
     commands.command()(command)
-commands.add_typer(weights)
 commands.add_typer(weights)
 
 
