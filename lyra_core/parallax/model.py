@@ -5,6 +5,7 @@ The video is drawn from the Gaussians, so both agree by construction; frame 0 is
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -37,6 +38,7 @@ class ParallaxModel(ParallaxDepth):
     def __init__(self, *, device: str = "cpu") -> None:
         if device != "cpu":
             raise RecipeError(f'the parallax model runs on "cpu" only, found device {device!r}')
+        self._lifted: tuple[bytes, Gaussians] | None = None
 
     def generate(
         self,
@@ -58,7 +60,7 @@ class ParallaxModel(ParallaxDepth):
             num_frames: length of a preset; of a path, its first frames are used.
             seed: accepted and not used.
             prompts: accepted and not used.
-            width: of the frames, pixels.
+            width: of the frames, pixels; exchanged with the height for photographs of the other orientation.
             height: of the frames, pixels.
             on_frame: called with (frames done, frames wanted).
 
@@ -72,7 +74,7 @@ class ParallaxModel(ParallaxDepth):
         photo = _open(image, width, height)
         depth, sky = photo_depth(photo.image, float(photo.intrinsics[1, 1]))
         cameras = _cameras(camera_path, photo, num_frames, depth, sky)
-        gaussians = _lift(photo.image, depth, sky, cameras)
+        gaussians = self._lift(photo.image, depth, sky, cameras)
         clip = _film(gaussians, photo.image, cameras, on_frame)
         assert clip.depth_m is not None  # noqa: S101 - _film always gives both
         assert clip.sky is not None  # noqa: S101
@@ -99,11 +101,32 @@ class ParallaxModel(ParallaxDepth):
                 )
             depth = torch.where(valid, depth, 0.0)
             sky = clip.sky[0] if clip.sky is not None else ~valid
-        return _lift(photo, depth, sky, camera)
+        return self._lift(photo, depth, sky, camera)
+
+    def _lift(
+        self,
+        photo: UInt8[Tensor, "h w 3"],
+        depth: Float[Tensor, "h w"],
+        sky: Bool[Tensor, "h w"],
+        cameras: CameraPath,
+    ) -> Gaussians:
+        """Gaussians of a photograph and its depth; the last answer is kept, as `reconstruct` asks for it again."""
+        inputs = (photo, depth, sky, cameras.world_to_cam[0], cameras.intrinsics[0])
+        digest = hashlib.sha256()
+        for tensor in inputs:
+            digest.update(repr(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())
+        key = digest.digest()
+        if self._lifted is None or self._lifted[0] != key:
+            image = photo.float() / 255.0
+            layers = build_layers(image, depth, sky, cameras.intrinsics[0])
+            gaussians = build_splats(layers, image, cameras.world_to_cam[0], cameras.intrinsics[0])
+            self._lifted = (key, gaussians)
+        return self._lifted[1]
 
 
 def _open(image: Seed | str | Path | Image.Image | np.ndarray | Tensor, width: int, height: int) -> Seed:
-    if isinstance(image, Seed) and tuple(image.image.shape[:2]) == (height, width):
+    # A portrait photograph becomes a portrait seed under a landscape recipe, and the other way round.
+    if isinstance(image, Seed) and sorted(image.image.shape[:2]) == sorted((height, width)):
         return image
     from lyra_core.formats.image import open_image
 
@@ -112,9 +135,7 @@ def _open(image: Seed | str | Path | Image.Image | np.ndarray | Tensor, width: i
     return open_image(image, width, height)
 
 
-def _cameras(
-    camera_path: CameraPath | str, photo: Seed, num_frames: int, depth: Tensor, sky: Tensor
-) -> CameraPath:
+def _cameras(camera_path: CameraPath | str, photo: Seed, num_frames: int, depth: Tensor, sky: Tensor) -> CameraPath:
     height, width = photo.image.shape[:2]
     if isinstance(camera_path, CameraPath):
         if len(camera_path) < num_frames:
@@ -135,17 +156,6 @@ def _cameras(
         scene_depth_m=measure_scene_depth_m(depth, solid),
         any_count=True,
     )
-
-
-def _lift(
-    photo: UInt8[Tensor, "h w 3"],
-    depth: Float[Tensor, "h w"],
-    sky: Bool[Tensor, "h w"],
-    cameras: CameraPath,
-) -> Gaussians:
-    image = photo.float() / 255.0
-    layers = build_layers(image, depth, sky, cameras.intrinsics[0])
-    return build_splats(layers, image, cameras.world_to_cam[0], cameras.intrinsics[0])
 
 
 def _film(
