@@ -10,9 +10,9 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from lyra_core.parallax.depth import FAR_M, SKY_DEPTH_M
 from lyra_core.parallax.filters import box_mean, local_max, local_min
@@ -21,8 +21,8 @@ from lyra_core.parallax.inpaint import fill, push_pull
 JUMP_RATIO = 1.12  # neighbouring depths that differ more are an outline
 LEVEL_RATIO = 1.35  # of the depths at which backgrounds are filled
 BEHIND_SHARE = 0.05  # of the width: how far backgrounds reach behind outlines
-NEAR_MARGIN, NEAR_STRIDE = 0.2, 2  # surroundings in two rings: share of the width, pixels a sample
-FAR_MARGIN, FAR_STRIDE = 0.75, 5
+NEAR_MARGIN, NEAR_STRIDE = 0.12, 2  # surroundings in two rings: share of the width, pixels a sample
+FAR_MARGIN, FAR_STRIDE = 0.75, 6
 BACKSTOP_SHARE, BACKSTOP_STRIDE = 0.3, 3  # half width of the window that knows the background of a row
 FOLD_SHARE = 0.35  # of the picture that is mirrored beyond its borders, again and again
 DOME_STEP_RAD = math.radians(2.5)
@@ -144,7 +144,7 @@ def _slope(depth: Tensor, dim: int, step: Tensor) -> Tensor:
 
 def _behind(color: Tensor, depth: Tensor, K: Tensor) -> Samples:
     """The background continued behind outlines, as far as a moving camera is likely to uncover it."""
-    height, width = depth.shape
+    width = depth.shape[1]
     reach = max(4, round(BEHIND_SHARE * width))
     far_side = torch.where(_outline(depth), local_max(depth, 1), 0.0)
     band = local_max(far_side, reach) > depth * JUMP_RATIO
@@ -179,9 +179,7 @@ def _backstop(color: Tensor, depth: Tensor, K: Tensor) -> Samples:
     size = (height // stride * stride, width // stride * stride)
     coarse = F.avg_pool2d(torch.cat([smooth, inverse])[None, :, : size[0], : size[1]], stride)[0]
     far = coarse[3].reciprocal()
-    return _plane_samples(
-        coarse[:3], far, torch.full_like(far, 0.99), K, stride=stride
-    )
+    return _plane_samples(coarse[:3], far, torch.full_like(far, 0.99), K, stride=stride)
 
 
 def _extend(picture: Tensor, margin: int) -> Tensor:
