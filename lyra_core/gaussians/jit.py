@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numba
+import torch
 
 
 def jit(**options: bool | str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -25,3 +27,24 @@ def jit(**options: bool | str) -> Callable[[Callable[..., Any]], Callable[..., A
             return numba.njit(error_model="numpy", **options)(bare)
 
     return decorate
+
+
+@contextmanager
+def kernel_threads() -> Iterator[int]:
+    """Run parallel kernels on as many threads as torch uses, and leave torch's number as it was.
+
+    Numba's OpenMP layer sets the number of threads for the whole process at every launch: without this, torch would
+    compute with another number of threads, round differently, and on a crowded machine be several times slower after
+    the first kernel than before it.
+
+    Yields:
+        The number of threads kernels run on.
+    """
+    wanted, before = torch.get_num_threads(), numba.get_num_threads()
+    numba.set_num_threads(min(wanted, numba.config.NUMBA_NUM_THREADS))
+    try:
+        yield numba.get_num_threads()
+    finally:
+        numba.set_num_threads(before)
+        if torch.get_num_threads() != wanted:
+            torch.set_num_threads(wanted)

@@ -291,37 +291,41 @@ def _max_log_depth_torch(scene: _Scene, config: WarpConfig) -> Tensor:
 
 
 def _max_log_depth_numba(scene: _Scene, config: WarpConfig) -> Tensor:
+    from lyra_core.gaussians.jit import kernel_threads
     from lyra_core.geometry.splat_kernels import max_log_depth
 
     result = torch.zeros(scene.world_to_cam.shape[0])
-    max_log_depth(
-        scene.points.flatten(2, 3).contiguous().numpy(),
-        scene.mask.flatten(2).contiguous().numpy(),
-        scene.world_to_cam[:, :3].contiguous().numpy(),
-        scene.intrinsics.contiguous().numpy(),
-        config.group_size is None,
-        result.numpy(),
-    )
+    with kernel_threads():
+        max_log_depth(
+            scene.points.flatten(2, 3).contiguous().numpy(),
+            scene.mask.flatten(2).contiguous().numpy(),
+            scene.world_to_cam[:, :3].contiguous().numpy(),
+            scene.intrinsics.contiguous().numpy(),
+            config.group_size is None,
+            result.numpy(),
+        )
     return result
 
 
 def _splat_numba(scene: _Scene, normaliser: Tensor, chosen: list[int], config: WarpConfig) -> Tensor:  # noqa: ARG001
+    from lyra_core.gaussians.jit import kernel_threads
     from lyra_core.geometry.splat_kernels import splat
 
     s, _, c, h, w = scene.values.shape
     pick = (lambda t: t[chosen]) if s > 1 else (lambda t: t)
     canvas = torch.zeros(len(chosen), h * w, c + 2)
-    splat(
-        pick(scene.points).flatten(2, 3).contiguous().numpy(),
-        pick(scene.mask).flatten(2).contiguous().numpy(),
-        pick(scene.values).flatten(3).contiguous().numpy(),
-        scene.world_to_cam[chosen, :3].contiguous().numpy(),
-        scene.intrinsics[chosen].contiguous().numpy(),
-        normaliser[chosen].contiguous().numpy(),
-        h,
-        w,
-        canvas.numpy(),
-    )
+    with kernel_threads():
+        splat(
+            pick(scene.points).flatten(2, 3).contiguous().numpy(),
+            pick(scene.mask).flatten(2).contiguous().numpy(),
+            pick(scene.values).flatten(3).contiguous().numpy(),
+            scene.world_to_cam[chosen, :3].contiguous().numpy(),
+            scene.intrinsics[chosen].contiguous().numpy(),
+            normaliser[chosen].contiguous().numpy(),
+            h,
+            w,
+            canvas.numpy(),
+        )
     return canvas.view(len(chosen), h, w, c + 2)
 
 

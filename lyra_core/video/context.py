@@ -97,7 +97,7 @@ class PreparedContext:
     history_tokens: Float[Tensor, "b past d"]
     generated_condition: Float[Tensor, "b m new h w"]
     rotation: Rotation
-    camera_tokens: Float[Tensor, "b all_l c"] | None
+    camera_tokens: Float[Tensor, "b l c"] | None
     position_features: tuple[Tensor, ...]
     text: tuple[KeyValue, ...]
     image: tuple[KeyValue, ...]

@@ -340,19 +340,19 @@ class SpatialMemory:
         return self._coverage_numba(world_to_cam, intrinsics)
 
     def _coverage_numba(self, world_to_cam: Tensor, intrinsics: Tensor) -> Tensor:
-        import numba
-
+        from lyra_core.gaussians.jit import kernel_threads
         from lyra_core.video.memory_kernels import coverage, nearest_depth
 
         w2c, K = (t.contiguous().numpy() for t in self._queries(world_to_cam, intrinsics))
         rows, columns = self.grid_size
         points = self._points[: len(self)].flatten(2).numpy()
         valid = self._projectable().view(len(self), -1).numpy()
-        blocks = torch.full((numba.get_num_threads(), w2c.shape[0], rows * columns), float("inf"))
-        nearest_depth(points, valid, w2c, K, rows, columns, blocks.numpy())
-        limit = self._limit(blocks.amin(0))
         seen = torch.zeros(len(self), w2c.shape[0], rows * columns, dtype=torch.uint8)
-        coverage(points, valid, w2c, K, rows, columns, limit.numpy(), seen.numpy())
+        with kernel_threads() as threads:
+            blocks = torch.full((threads, w2c.shape[0], rows * columns), float("inf"))
+            nearest_depth(points, valid, w2c, K, rows, columns, blocks.numpy())
+            limit = self._limit(blocks.amin(0))
+            coverage(points, valid, w2c, K, rows, columns, limit.numpy(), seen.numpy())
         return seen
 
 
@@ -365,8 +365,10 @@ def _new_cells(seen: Tensor, covered: Tensor, backend: str) -> Tensor:
     """Cells each frame would newly cover, on the CPU. [n] int64"""
     if backend == "torch" or (backend == "auto" and seen.device.type != "cpu"):
         return (seen & (1 - covered)).sum(1, dtype=torch.int64).cpu()
+    from lyra_core.gaussians.jit import kernel_threads
     from lyra_core.video.memory_kernels import new_cells
 
     gains = torch.zeros(seen.shape[0], dtype=torch.int64)
-    new_cells(seen.numpy(), covered.numpy(), gains.numpy())
+    with kernel_threads():
+        new_cells(seen.numpy(), covered.numpy(), gains.numpy())
     return gains

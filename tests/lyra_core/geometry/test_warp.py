@@ -2,7 +2,6 @@
 
 import math
 
-import numba
 import pytest
 import torch
 from hypothesis import given, settings
@@ -213,14 +212,15 @@ class TestGeometry:
 class TestDeterminism:
     def test_equal_bytes_for_any_number_of_threads(self):
         source, w2c, K = random_scene(targets=8, height=48, width=64, views=2)
-        before = numba.get_num_threads()
+        before = torch.get_num_threads()
         try:
             results = []
-            for threads in (1, before, before):
-                numba.set_num_threads(threads)
+            for threads in (1, 2, 2):
+                torch.set_num_threads(threads)
                 results.append(forward_warp(source, w2c, K, backend="numba").values)
+                assert torch.get_num_threads() == threads
         finally:
-            numba.set_num_threads(before)
+            torch.set_num_threads(before)
         assert all(torch.equal(results[0], other) for other in results[1:])
 
     def test_torch_path_repeats(self):
