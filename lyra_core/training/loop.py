@@ -28,7 +28,8 @@ METRICS = "metrics.jsonl"
 CURVE = "curve.png"
 
 LossOf = Callable[[nn.Module, int], dict[str, Tensor]]
-Evaluate = Callable[[nn.Module], dict[str, float]]
+Row = dict[str, float | int]
+Evaluate = Callable[[nn.Module], Row]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ class LoopConfig:
     """
 
     max_steps: int | None = None
-    max_seconds: float | None = None
+    max_seconds: float | int | None = None
     learning_rate: float = 1.5e-3
     final_rate: float = 0.01
     warmup_steps: int = 100
@@ -65,8 +66,8 @@ class LoopConfig:
     ema_decay: float = 0.999
     bf16: bool = False
     log_every: int = 20
-    evaluate_every_s: float = 0.0
-    checkpoint_every_s: float = 0.0
+    evaluate_every_s: float | int = 0
+    checkpoint_every_s: float | int = 0
 
     def __post_init__(self) -> None:
         limits = [limit for limit in (self.max_steps, self.max_seconds) if limit is not None]
@@ -105,7 +106,7 @@ class LoopResult:
     step: int = 0
     elapsed_s: float = 0.0
     ema: dict[str, Tensor] = field(default_factory=dict)
-    metrics: list[dict[str, float]] = field(default_factory=list)
+    metrics: list[Row] = field(default_factory=list)
 
 
 def step_generator(seed: int, step: int, device: str | torch.device = "cpu") -> torch.Generator:
@@ -220,7 +221,7 @@ def _average(model: nn.Module, result: LoopResult, decay: float) -> None:
         result.ema[name].copy_(state[name])
 
 
-def _record(row: dict[str, float], result: LoopResult, out_dir: Path) -> None:
+def _record(row: Row, result: LoopResult, out_dir: Path) -> None:
     result.metrics.append(row)
     with (out_dir / METRICS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
@@ -293,7 +294,7 @@ def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, resu
     result.metrics = list(full["metrics"])
 
 
-def draw_curve(metrics: list[dict[str, float]], path: Path) -> bool:
+def draw_curve(metrics: list[Row], path: Path) -> bool:
     """Plot loss and measures over time; returns whether a plotting library was there to do it."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -236,17 +236,15 @@ def _rows(tensor: Tensor, extra: int, fill: float) -> Tensor:
 
 def _pad(part: Shape, slots: int) -> Shape:
     """Parked shapes up to a number of slots."""
-    extra = slots - _count(part)
-    center = _rows(part.center, extra, 0.0)
-    center[slots - extra :, 1] = PARKED_M
-    padded = replace(part, center=center, half=_rows(part.half, extra, 1e-3))
-    if not isinstance(part, Frusta):
-        heading = _rows(part.heading, extra, 0.0)
-        heading[slots - extra :, 0] = 1.0
-        padded = replace(padded, heading=heading)
-    if isinstance(part, Ellipsoids):
-        padded = replace(padded, porosity=_rows(part.porosity, extra, 0.0))
-    return padded
+    used = _count(part)
+    changed = {}
+    for name, fill in (("center", 0.0), ("half", 1e-3), ("heading", 0.0), ("porosity", 0.0)):
+        if hasattr(part, name):
+            changed[name] = _rows(getattr(part, name), slots - used, fill)
+    changed["center"][used:, 1] = PARKED_M
+    if "heading" in changed:
+        changed["heading"][used:, 0] = 1.0
+    return type(part)(**changed)
 
 
 def park(part: Shape) -> Shape:

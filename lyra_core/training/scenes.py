@@ -11,7 +11,7 @@ import torch
 
 from lyra_core.training import objects
 from lyra_core.training.atlas import stream_seed
-from lyra_core.training.builder import Look, SceneBuilder, look
+from lyra_core.training.builder import Length, Look, Pair, SceneBuilder, look
 from lyra_core.training.primitives import Ground, Light
 from lyra_core.training.scene_batch import CAPACITY, Scene
 from lyra_core.training.textures import KIND_INDEX
@@ -114,7 +114,7 @@ def _light(**values: object) -> Light:
     return Light(**{name: torch.tensor(np.asarray(value, dtype=np.float32)) for name, value in values.items()})
 
 
-def _wall(build: SceneBuilder, start: tuple[float, float], length: float, turn: float, tall: float, how: Look) -> str:
+def _wall(build: SceneBuilder, start: Pair, length: Length, turn: Length, tall: Length, how: Look) -> str:
     """A wall along its own x axis, solid or with a doorway or a window; returns what it holds."""
     rng = build.rng
     at = build.at(*start, turn)
@@ -305,7 +305,7 @@ def compose_terrain(build: SceneBuilder) -> Composition:
     kind = str(rng.choice(["grass", "grass", "grass", "soil", "snow"]))
     nouns: list[str] = []
 
-    def at(x: float, z: float, turn: float = 0.0) -> SceneBuilder:
+    def at(x: Length, z: Length, turn: Length = 0.0) -> SceneBuilder:
         turns = waves.wave[:, 0] * x + waves.wave[:, 1] * z
         waved = (waves.amplitude * (torch.sin(turns + waves.phase) - torch.sin(waves.phase))).sum()
         floor = float((1 + waves.rise * min((x * x + z * z) / 6400.0, 6.0)) * waved)

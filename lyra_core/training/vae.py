@@ -117,7 +117,7 @@ class ClipSource:
             count, self.config.num_frames, generator, speed=speed, supersample=self.config.supersample
         )
 
-    def photo_clips(self, count: int, generator: torch.Generator, *, speed: float = 1.0) -> Clips:
+    def photo_clips(self, count: int, generator: torch.Generator, *, speed: float | int = 1.0) -> Clips:
         """Clips of photographs.
 
         Raises:
