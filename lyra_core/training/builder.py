@@ -11,7 +11,6 @@ import torch
 from lyra_core.training.primitives import Boxes, Ellipsoids, Frusta, Surfaces
 from lyra_core.training.textures import KIND_INDEX
 
-
 Length = float | int
 Pair = tuple[Length, Length]
 Triple = tuple[Length, Length, Length]
@@ -74,22 +73,16 @@ class SceneBuilder:
         width, tall, deep = size
         center_y = -(self.base[3] + low + tall / 2)
         turn = self.base[2]
-        self.boxes.append(
-            ([x, center_y, z, width / 2, tall / 2, deep / 2, math.cos(turn), math.sin(turn)], how)
-        )
+        self.boxes.append(([x, center_y, z, width / 2, tall / 2, deep / 2, math.cos(turn), math.sin(turn)], how))
 
-    def ellipsoid(
-        self, middle: Pair, radii: Triple, low: Length, how: Look, porosity: float = 0.0
-    ) -> None:
+    def ellipsoid(self, middle: Pair, radii: Triple, low: Length, how: Look, porosity: float = 0.0) -> None:
         """An ellipsoid whose lowest point is `low` above the object's floor."""
         x, z = self._place(*middle)
         turn = self.base[2]
         center_y = -(self.base[3] + low + radii[1])
         self.ellipsoids.append(([x, center_y, z, *radii, math.cos(turn), math.sin(turn), porosity], how))
 
-    def frustum(
-        self, middle: Pair, bottom: Length, top: Length, tall: Length, low: Length, how: Look
-    ) -> None:
+    def frustum(self, middle: Pair, bottom: Length, top: Length, tall: Length, low: Length, how: Look) -> None:
         """An upright capped cone with radii `bottom` and `top`."""
         x, z = self._place(*middle)
         self.frusta.append(([x, -(self.base[3] + low), z, bottom, tall, top], how))

@@ -3,7 +3,7 @@
 `intersect` is the plain reference and the GPU path; a test compares the two.
 """
 # mypy: disable-error-code="no-untyped-def"
-# ruff: noqa: ANN001, ANN202
+# ruff: noqa: ANN001
 
 from __future__ import annotations
 
@@ -215,15 +215,13 @@ def _blocked(origin, direction, reach, boxes, ellipsoids, frusta, out):
 
 def _follow_torch() -> None:
     """As many threads as torch uses: two pools that both spin for work on a busy machine cost ten times the work."""
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 
 
 def _tables(boxes: Boxes, ellipsoids: Ellipsoids, frusta: Frusta) -> list[np.ndarray]:
     return [
         torch.cat([boxes.center, boxes.half, boxes.heading], -1).numpy(),
-        torch.cat(
-            [ellipsoids.center, ellipsoids.half, ellipsoids.heading, ellipsoids.porosity[..., None]], -1
-        ).numpy(),
+        torch.cat([ellipsoids.center, ellipsoids.half, ellipsoids.heading, ellipsoids.porosity[..., None]], -1).numpy(),
         torch.cat([frusta.center, frusta.half], -1).numpy(),
     ]
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +28,10 @@ STATE = "state.json"
 METRICS = "metrics.jsonl"
 CURVE = "curve.png"
 
-LossOf = Callable[[nn.Module, int], dict[str, Tensor]]
+Model = TypeVar("Model", bound=nn.Module)
+LossOf = Callable[[Model, int], dict[str, Tensor]]
 Row = dict[str, float | int]
-Evaluate = Callable[[nn.Module], Row]
+Evaluate = Callable[[Model], Row]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,7 @@ class LoopConfig:
     Attributes:
         max_steps: end after so many steps; None for no limit.
         max_seconds: end after so much training time, earlier runs counted in; None for no limit.
+        pause_after_s: stop, to be resumed, after so many seconds of this call; None runs to the end.
         learning_rate: at the top of the schedule.
         final_rate: share of it at the end of the cosine.
         warmup_steps: linear warm-up.
@@ -57,6 +60,7 @@ class LoopConfig:
 
     max_steps: int | None = None
     max_seconds: float | int | None = None
+    pause_after_s: float | int | None = None
     learning_rate: float = 1.5e-3
     final_rate: float = 0.01
     warmup_steps: int = 100
@@ -130,13 +134,13 @@ def _optimizer(model: nn.Module, config: LoopConfig) -> torch.optim.AdamW:
 
 
 def train(
-    model: nn.Module,
-    loss_of: LossOf,
+    model: Model,
+    loss_of: LossOf[Model],
     config: LoopConfig,
     *,
     out_dir: Path,
     resume_from: Path | None = None,
-    evaluate: Evaluate | None = None,
+    evaluate: Evaluate[Model] | None = None,
     report: Callable[[str], None] | None = None,
 ) -> LoopResult:
     """Train a model in place; it ends up with the last weights, the result holds the averaged ones.
@@ -163,8 +167,9 @@ def train(
     start = time.perf_counter() - result.elapsed_s
     last_save = last_evaluation = time.perf_counter()
     model.train()
-    first = result.step
-    while config.progress(result.step, result.elapsed_s) < 1:
+    first, began_s = result.step, result.elapsed_s
+    pause_s = math.inf if config.pause_after_s is None else config.pause_after_s
+    while config.progress(result.step, result.elapsed_s) < 1 and result.elapsed_s - began_s < pause_s:
         rate = config.rate(result.step, result.elapsed_s)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -228,7 +233,7 @@ def _record(row: Row, result: LoopResult, out_dir: Path) -> None:
 
 
 def _evaluate(
-    model: nn.Module, result: LoopResult, evaluate: Evaluate, out_dir: Path, say: Callable[[str], None]
+    model: Model, result: LoopResult, evaluate: Evaluate[Model], out_dir: Path, say: Callable[[str], None]
 ) -> None:
     last = {name: value.detach().clone() for name, value in model.state_dict().items()}
     model.load_state_dict(result.ema)
@@ -281,10 +286,11 @@ def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, resu
     if not path.is_file():
         raise WeightsError(f"training resumes from a full checkpoint ({FULL_CHECKPOINT}); there is none at {path}")
     full = torch.load(path, map_location="cpu", weights_only=True)
-    found, wanted = set(full["model"]), set(model.state_dict())
+    found, wanted = ({(k, tuple(v.shape)) for k, v in s.items()} for s in (full["model"], model.state_dict()))
     if found != wanted:
         raise WeightsError(
-            f"{path} belongs to another model: missing {sorted(wanted - found)[:4]}, unknown {sorted(found - wanted)[:4]}"
+            f"{path} belongs to another model: "
+            f"missing {sorted(wanted - found)[:4]}, unknown {sorted(found - wanted)[:4]}"
         )
     model.load_state_dict(full["model"])
     optimizer.load_state_dict(full["optimizer"])

@@ -59,7 +59,7 @@ class PhotoLibrary:
         return int(self.extent.shape[0])
 
 
-def _uniform(generator: torch.Generator, low: float | int, high: float | int, *shape: int) -> Tensor:
+def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
     return low + (high - low) * torch.rand(*shape, generator=generator, device=generator.device)
 
 
@@ -71,7 +71,7 @@ def photo_clips(
     width: int,
     generator: torch.Generator,
     *,
-    speed: float | int = 1.0,
+    speed: float = 1.0,
 ) -> Float[Tensor, "b t 3 h w"]:
     """Clips of random photographs, sRGB in [0, 1], each at one random scale.
 

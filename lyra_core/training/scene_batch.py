@@ -76,13 +76,13 @@ class Scene:
         return bool((self.ground.amplitude == 0).all())
 
     def clearance_m(self, points: Float[Tensor, "p 3"]) -> Float[Tensor, " p"]:
-        """Distance from points to the nearest shape or the ground, negative inside (a lower bound within a few percent).
+        """Distance from points to the nearest shape or the ground, negative inside (exact or a little less).
 
         Args:
             points: world frame, metres.
         """
         p = points.to(torch.float32)
-        boxes, ellipsoids, frusta = (park(stack([part])) for part in (self.boxes, self.ellipsoids, self.frusta))
+        boxes, ellipsoids, frusta = park_all(self)
         height = -p[:, 1] - ground_height(pick_one(self.ground), p[None, :, 0], p[None, :, 2])[0]
         return torch.stack(
             [
@@ -160,9 +160,7 @@ class SceneBatch:
     is_flat: bool
 
     @classmethod
-    def of(
-        cls, scenes: Sequence[Scene], atlas: Atlas, *, capacity: tuple[int, int, int] | None = None
-    ) -> Self:
+    def of(cls, scenes: Sequence[Scene], atlas: Atlas, *, capacity: tuple[int, int, int] | None = None) -> Self:
         """Batch scenes.
 
         Args:
@@ -252,6 +250,11 @@ def park(part: Shape) -> Shape:
     if part.center.shape[-2]:
         return part
     return stack([_pad(pick(part, torch.tensor(i)), 1) for i in range(part.center.shape[0])])
+
+
+def park_all(scene: Scene) -> tuple[Boxes, Ellipsoids, Frusta]:
+    """The shapes of a scene as a batch of one, with at least one of each sort."""
+    return park(stack([scene.boxes])), park(stack([scene.ellipsoids])), park(stack([scene.frusta]))
 
 
 def _pad_surfaces(surfaces: Surfaces, counts: tuple[int, int, int], slots: tuple[int, ...]) -> Surfaces:

@@ -7,10 +7,11 @@ import torch
 
 from lyra_core.training.intersect import nearest_hits
 from lyra_core.training.primitives import PARKED_M, Boxes, Ellipsoids, Frusta, ground_height
+from lyra_core.training.ray_cast import blocked
+from lyra_core.training.ray_cast import nearest_hits as trace_hits
 from lyra_core.training.scene_batch import SceneBatch, pick_one
-from lyra_core.training.scenes import flat_ground, rolling_ground, sample_scene
-from lyra_core.training.trace import blocked
-from lyra_core.training.trace import nearest_hits as trace_hits
+from lyra_core.training.scenes import sample_scene
+from lyra_core.training.surroundings import flat_ground, rolling_ground
 
 UPRIGHT = torch.tensor([[[1.0, 0.0]]])
 

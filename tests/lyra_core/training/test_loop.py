@@ -32,7 +32,7 @@ def config(steps):
     return LoopConfig(max_steps=steps, learning_rate=2e-2, warmup_steps=5, log_every=5)
 
 
-class Stop(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -54,13 +54,13 @@ def test_resumed_run_equals_the_unbroken_one_bit_for_bit(tmp_path):
 
     def dies_at_17(net, step):
         if step == 17:
-            raise Stop
+            raise KilledError
         return loss_of(net, step)
 
     broken = model()
     # a checkpoint after every step, as a kill would find it
     every = LoopConfig(max_steps=40, learning_rate=2e-2, warmup_steps=5, log_every=5, checkpoint_every_s=1e-9)
-    with pytest.raises(Stop):
+    with pytest.raises(KilledError):
         train(broken, dies_at_17, every, out_dir=tmp_path / "broken")
     resumed = model()
     again = train(
@@ -102,3 +102,11 @@ def test_impossible_runs_are_refused(tmp_path):
     other = nn.Linear(3, 1)
     with pytest.raises(WeightsError, match="another model"):
         train(other, loss_of, config(2), out_dir=tmp_path, resume_from=tmp_path / FULL_CHECKPOINT)
+
+
+def test_a_paused_run_stops_early_and_can_be_finished(tmp_path):
+    plan = {"max_steps": 400, "learning_rate": 2e-2, "log_every": 5}
+    paused = train(model(), loss_of, LoopConfig(**plan, pause_after_s=0.05), out_dir=tmp_path)
+    assert 0 < paused.step < 400
+    done = train(model(), loss_of, LoopConfig(**plan), out_dir=tmp_path, resume_from=tmp_path / FULL_CHECKPOINT)
+    assert done.step == 400

@@ -25,6 +25,7 @@ def config(steps, **changes):
         "texture_size": 32,
         "pool_clips": 8,
         "fresh_clips": 2,
+        "refreshes": 1,
         "supersample": 1,
     }
     return VaeTrainingConfig(**{**fields, **changes})

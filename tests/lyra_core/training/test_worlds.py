@@ -56,7 +56,9 @@ def test_depth_agrees_with_cameras_across_frames(kind, seed, atlas):
     row, column = y[inside].long(), x[inside].long()
     there = torch.where(depth[4] > 0, depth[4], torch.inf)
     # a hit between pixel centres: compare with the nearest and farthest of the 3 x 3 pixels around it
-    tiles = torch.nn.functional.pad(there[None, None], (1, 1, 1, 1), mode="replicate")[0, 0].unfold(0, 3, 1).unfold(1, 3, 1)
+    tiles = (
+        torch.nn.functional.pad(there[None, None], (1, 1, 1, 1), mode="replicate")[0, 0].unfold(0, 3, 1).unfold(1, 3, 1)
+    )
     nearest, farthest = tiles.amin((-1, -2))[row, column], tiles.amax((-1, -2))[row, column]
     z = moved[inside][:, 2]
     hidden = z > farthest * 1.01

@@ -83,7 +83,9 @@ def test_normalised_latents_decode_to_what_raw_ones_do(model, video):
     mean, _ = model.posterior(video)
     latents = model.encode(video)
     column = (slice(None), None, None, None)
-    torch.testing.assert_close(latents * model.latent_std[column] + model.latent_mean[column], mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        latents * model.latent_std[column] + model.latent_mean[column], mean, rtol=1e-4, atol=1e-5
+    )
     torch.testing.assert_close(model.decode(latents), model.reconstruct(mean), rtol=1e-4, atol=1e-4)
 
 
