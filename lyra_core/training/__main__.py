@@ -21,6 +21,7 @@ def _arguments() -> argparse.ArgumentParser:
     vae.add_argument("--out", type=Path, required=True, help="folder for weights, metrics and pictures")
     vae.add_argument("--photographs", type=Path, default=Path("examples/seeds"), help="folder of photographs")
     vae.add_argument("--resume", type=Path, help="full checkpoint to continue (full.pt)")
+    vae.add_argument("--pause-after", type=float, help="minutes after which this call stops, to be resumed")
     vae.add_argument("--device", default="cuda")
     vae.add_argument("--seed", type=int, default=0)
     vae.add_argument("--batch", type=int, default=96, help="clips of 9 frames a step")
@@ -33,6 +34,7 @@ def _arguments() -> argparse.ArgumentParser:
 def _config(options: argparse.Namespace) -> VaeTrainingConfig:
     loop = LoopConfig(
         max_seconds=60 * options.minutes,
+        pause_after_s=None if options.pause_after is None else 60 * options.pause_after,
         bf16=not options.toy,
         evaluate_every_s=0 if options.toy else 60,
         checkpoint_every_s=0 if options.toy else 120,
@@ -53,6 +55,7 @@ def _config(options: argparse.Namespace) -> VaeTrainingConfig:
             texture_size=64,
             pool_clips=32,
             fresh_clips=2,
+            refreshes=1,
             supersample=1,
         )
     return VaeTrainingConfig(
@@ -72,9 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     log = logging.getLogger("lyra_core.training")
     config = _config(options)
-    result = train_vae(
-        config, out_dir=options.out, resume_from=options.resume, device=options.device, report=log.info
-    )
+    result = train_vae(config, out_dir=options.out, resume_from=options.resume, device=options.device, report=log.info)
     frames = result.step * config.batch * config.num_frames
     last = {key: round(value, 3) for row in result.metrics[-4:] for key, value in row.items()}
     summary = {"steps": result.step, "seconds": round(result.elapsed_s, 1), "frames": frames, "last": last}

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +28,10 @@ STATE = "state.json"
 METRICS = "metrics.jsonl"
 CURVE = "curve.png"
 
-LossOf = Callable[[nn.Module, int], dict[str, Tensor]]
-Evaluate = Callable[[nn.Module], dict[str, float]]
+Model = TypeVar("Model", bound=nn.Module)
+LossOf = Callable[[Model, int], dict[str, Tensor]]
+Row = dict[str, float | int]
+Evaluate = Callable[[Model], Row]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,7 @@ class LoopConfig:
     Attributes:
         max_steps: end after so many steps; None for no limit.
         max_seconds: end after so much training time, earlier runs counted in; None for no limit.
+        pause_after_s: stop, to be resumed, after so many seconds of this call; None runs to the end.
         learning_rate: at the top of the schedule.
         final_rate: share of it at the end of the cosine.
         warmup_steps: linear warm-up.
@@ -55,7 +59,8 @@ class LoopConfig:
     """
 
     max_steps: int | None = None
-    max_seconds: float | None = None
+    max_seconds: float | int | None = None
+    pause_after_s: float | int | None = None
     learning_rate: float = 1.5e-3
     final_rate: float = 0.01
     warmup_steps: int = 100
@@ -65,8 +70,8 @@ class LoopConfig:
     ema_decay: float = 0.999
     bf16: bool = False
     log_every: int = 20
-    evaluate_every_s: float = 0.0
-    checkpoint_every_s: float = 0.0
+    evaluate_every_s: float | int = 0
+    checkpoint_every_s: float | int = 0
 
     def __post_init__(self) -> None:
         limits = [limit for limit in (self.max_steps, self.max_seconds) if limit is not None]
@@ -105,7 +110,7 @@ class LoopResult:
     step: int = 0
     elapsed_s: float = 0.0
     ema: dict[str, Tensor] = field(default_factory=dict)
-    metrics: list[dict[str, float]] = field(default_factory=list)
+    metrics: list[Row] = field(default_factory=list)
 
 
 def step_generator(seed: int, step: int, device: str | torch.device = "cpu") -> torch.Generator:
@@ -129,13 +134,13 @@ def _optimizer(model: nn.Module, config: LoopConfig) -> torch.optim.AdamW:
 
 
 def train(
-    model: nn.Module,
-    loss_of: LossOf,
+    model: Model,
+    loss_of: LossOf[Model],
     config: LoopConfig,
     *,
     out_dir: Path,
     resume_from: Path | None = None,
-    evaluate: Evaluate | None = None,
+    evaluate: Evaluate[Model] | None = None,
     report: Callable[[str], None] | None = None,
 ) -> LoopResult:
     """Train a model in place; it ends up with the last weights, the result holds the averaged ones.
@@ -162,8 +167,9 @@ def train(
     start = time.perf_counter() - result.elapsed_s
     last_save = last_evaluation = time.perf_counter()
     model.train()
-    first = result.step
-    while config.progress(result.step, result.elapsed_s) < 1:
+    first, began_s = result.step, result.elapsed_s
+    pause_s = math.inf if config.pause_after_s is None else config.pause_after_s
+    while config.progress(result.step, result.elapsed_s) < 1 and result.elapsed_s - began_s < pause_s:
         rate = config.rate(result.step, result.elapsed_s)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -220,14 +226,14 @@ def _average(model: nn.Module, result: LoopResult, decay: float) -> None:
         result.ema[name].copy_(state[name])
 
 
-def _record(row: dict[str, float], result: LoopResult, out_dir: Path) -> None:
+def _record(row: Row, result: LoopResult, out_dir: Path) -> None:
     result.metrics.append(row)
     with (out_dir / METRICS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
 
 
 def _evaluate(
-    model: nn.Module, result: LoopResult, evaluate: Evaluate, out_dir: Path, say: Callable[[str], None]
+    model: Model, result: LoopResult, evaluate: Evaluate[Model], out_dir: Path, say: Callable[[str], None]
 ) -> None:
     last = {name: value.detach().clone() for name, value in model.state_dict().items()}
     model.load_state_dict(result.ema)
@@ -280,10 +286,11 @@ def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, resu
     if not path.is_file():
         raise WeightsError(f"training resumes from a full checkpoint ({FULL_CHECKPOINT}); there is none at {path}")
     full = torch.load(path, map_location="cpu", weights_only=True)
-    found, wanted = set(full["model"]), set(model.state_dict())
+    found, wanted = ({(k, tuple(v.shape)) for k, v in s.items()} for s in (full["model"], model.state_dict()))
     if found != wanted:
         raise WeightsError(
-            f"{path} belongs to another model: missing {sorted(wanted - found)[:4]}, unknown {sorted(found - wanted)[:4]}"
+            f"{path} belongs to another model: "
+            f"missing {sorted(wanted - found)[:4]}, unknown {sorted(found - wanted)[:4]}"
         )
     model.load_state_dict(full["model"])
     optimizer.load_state_dict(full["optimizer"])
@@ -293,7 +300,7 @@ def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, resu
     result.metrics = list(full["metrics"])
 
 
-def draw_curve(metrics: list[dict[str, float]], path: Path) -> bool:
+def draw_curve(metrics: list[Row], path: Path) -> bool:
     """Plot loss and measures over time; returns whether a plotting library was there to do it."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

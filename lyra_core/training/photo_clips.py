@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,6 +59,10 @@ class PhotoLibrary:
         return int(self.extent.shape[0])
 
 
+def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
+    return low + (high - low) * torch.rand(*shape, generator=generator, device=generator.device)
+
+
 def photo_clips(
     library: PhotoLibrary,
     count: int,
@@ -80,9 +85,7 @@ def photo_clips(
         speed: scales the motion; 0 gives stills.
     """
     device = library.extent.device
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(*shape, generator=generator, device=device)
+    uniform = functools.partial(_uniform, generator)
 
     which = torch.randint(len(library), (count,), generator=generator, device=device)
     extent = library.extent[which]
@@ -115,9 +118,7 @@ def photo_clips(
 def jitter_colors(clips: Float[Tensor, "b t 3 h w"], generator: torch.Generator) -> Float[Tensor, "b t 3 h w"]:
     """Mirror half of the clips and vary gain, gamma and the order of channels: few photographs become many."""
     device, count = clips.device, clips.shape[0]
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(*shape, generator=generator, device=device)
+    uniform = functools.partial(_uniform, generator)
 
     mirrored = (uniform(0, 1, count) < 0.5)[:, None, None, None, None]
     clips = torch.where(mirrored, clips.flip(-1), clips)

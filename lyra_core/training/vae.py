@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from lyra_core.errors import ConfigError
@@ -51,7 +51,8 @@ class VaeTrainingConfig:
         texture_size: texels of a side.
         pool_clips: rendered clips kept on the device and drawn from; 0 renders every batch anew (a resumed run is then
             the same bit for bit).
-        fresh_clips: clips rendered into the pool each step.
+        fresh_clips: clips rendered into the pool at once.
+        refreshes: how often a step does so.
         supersample: rays along each side of a pixel.
         is_compiled: compile renderer and model.
         kl_weight: of the KL term.
@@ -76,7 +77,8 @@ class VaeTrainingConfig:
     textures_per_kind: int = 16
     texture_size: int = 256
     pool_clips: int = 8192
-    fresh_clips: int = 64
+    fresh_clips: int = 32
+    refreshes: int = 2
     supersample: int = 2
     is_compiled: bool = False
     kl_weight: float = 1e-4
@@ -167,7 +169,8 @@ class ClipPool:
         c = self.source.config
         if not c.pool_clips:
             return self.source.mixed(c.batch, generator)
-        self._refresh(generator)
+        for _ in range(c.refreshes):
+            self._refresh(generator)
         rows = torch.randint(self.filled, (c.batch,), generator=generator)
         return self.clips[rows.to(self.clips.device)].float() / 255
 
@@ -313,20 +316,23 @@ def train_vae(
         torch.random.default_generator.manual_seed(config.seed)
         model = build_mini_vae(config.model)
     layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-    model = model.to(device).to(memory_format=layout)
+    model = model.to(device)
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
     source = ClipSource(config, "train", device)
     measured = held_out_clips(ClipSource(config, "heldout", device), 48 if device.type == "cuda" else 8)
     pool = ClipPool(source, step_generator(config.seed + 1, 0))
     forward = torch.compile(_forward, dynamic=False) if config.is_compiled else _forward
 
-    def loss_of(module: nn.Module, step: int) -> dict[str, Tensor]:
+    def loss_of(module: MiniVAE, step: int) -> dict[str, Tensor]:
         generator = step_generator(config.seed, step)
         clips = augment(pool.draw(generator), config, generator)
         noise = _noise(config, len(clips), generator, device)
         loss, squared, kl = forward(module, _video(clips), noise, config.kl_weight)
         return {"loss": loss, "psnr_train": -10 * torch.log10(squared.detach()), "kl": kl}
 
-    def evaluate(module: nn.Module) -> dict[str, float]:
+    def evaluate(module: MiniVAE) -> dict[str, float | int]:
         return {
             f"psnr_{name}": float(psnr_db(reconstruct(module, clips), clips).mean()) for name, clips in measured.items()
         }

@@ -1,6 +1,6 @@
 """The small video autoencoder of the mini model: the interface of `vae`, patches first, 2D convolutions only.
 
-    4 frames -- 4x4 unshuffle: 192 channels at 1/4 -- residual blocks -- stride 2 -- residual blocks --> mean | log variance
+    4 frames -- 4x4 unshuffle, 192 channels -- residual blocks -- stride 2 -- residual blocks --> mean | variance
     latent and the one before -- residual blocks -- pixel shuffle -- residual blocks -- 4x4 shuffle --> 4 frames
 
 The encoder looks at one group of 4 frames; the decoder also sees the previous latent, so that groups join without a
@@ -248,9 +248,7 @@ class MiniVAE(nn.Module):
             wanted = f"1 + {GROUP}n frames" if is_first else f"{GROUP}n frames after the first window"
             raise FrameError(f"the autoencoder encodes {wanted}, found {frames}")
         if height % side or width % side:
-            raise FrameError(
-                f"the autoencoder needs sides that are multiples of {side}, found {width}x{height}"
-            )
+            raise FrameError(f"the autoencoder needs sides that are multiples of {side}, found {width}x{height}")
 
 
 def build_mini_vae(
