@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
@@ -30,6 +30,7 @@ class DepthEstimate:
     intrinsics: Float[Tensor, "t 3 3"] | None = None
 
 
+@runtime_checkable
 class DepthEstimator(Protocol):
     """Estimates depth for one window of frames.
 
