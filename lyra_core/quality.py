@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -84,27 +84,31 @@ def measure(clip: VideoClip, gaussians: Gaussians, *, max_views: int = 4) -> Qua
     finite, num_nonfinite = _finite(gaussians)
     frames = clip.frames[chosen].float() / 255.0
     last, first = frames[-1], clip.frames[0].float() / 255.0
-    common = {
-        "opacity_mean": float(gaussians.opacities[torch.isfinite(gaussians.opacities)].double().mean()),
-        "sharpness_ratio": sharpness(last) / max(sharpness(first), 1e-12),
-        "color_drift_lab": float((mean_lab(last) - mean_lab(first)).norm()),
-        "num_nonfinite": num_nonfinite,
-        "num_splats": len(gaussians),
-    }
+    empty = Quality(
+        psnr_db=math.nan,
+        ssim=math.nan,
+        coverage_frac=0.0,
+        hole_frac=1.0,
+        opacity_mean=float(gaussians.opacities[torch.isfinite(gaussians.opacities)].double().mean()),
+        floater_frac=math.nan,
+        sharpness_ratio=sharpness(last) / max(sharpness(first), 1e-12),
+        color_drift_lab=float((mean_lab(last) - mean_lab(first)).norm()),
+        num_nonfinite=num_nonfinite,
+        num_splats=len(gaussians),
+    )
     if not bool(finite.any()):
-        nan = math.nan
-        return Quality(psnr_db=nan, ssim=nan, coverage_frac=0.0, hole_frac=1.0, floater_frac=nan, **common)
+        return empty
     drawable = gaussians if bool(finite.all()) else gaussians[finite]
     drawn = render(drawable, clip.cameras[chosen])
     color, alpha = drawn.color.cpu(), drawn.alpha.cpu()
     covered = float((alpha >= HOLE_ALPHA).double().mean())
-    return Quality(
+    return replace(
+        empty,
         psnr_db=psnr_db(color, frames),
         ssim=ssim(color, frames),
         coverage_frac=covered,
         hole_frac=1.0 - covered,
         floater_frac=_floater_frac(drawable, clip, chosen),
-        **common,
     )
 
 

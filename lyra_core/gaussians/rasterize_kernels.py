@@ -7,7 +7,7 @@ One row of `splats` [n 12] float32: x, y (pixels), conic a, b, c (1/pixels^2), o
 z-depth (metres), half extents x and y (pixels). `keys` [n] uint32 are the bits of the z-depth (monotone for
 positive floats), or CULLED.
 """
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, operator"
 # ruff: noqa: ANN001, ANN201
 
 from __future__ import annotations

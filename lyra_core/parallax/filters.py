@@ -83,7 +83,7 @@ def flood(allowed: Bool[Tensor, "h w"], start: Bool[Tensor, "h w"]) -> Bool[Tens
 
 # Kernels carry no annotations: they are compiled, and their typed entrances are the functions here.
 @jit()
-def _flood(allowed, reached):  # noqa: ANN001
+def _flood(allowed, reached):  # type: ignore[no-untyped-def]  # noqa: ANN001
     height, width = allowed.shape
     stack = np.empty(height * width, np.int64)
     size = 0
@@ -135,7 +135,7 @@ def regions(picture: Float[Tensor, "c h w"], *, scale: float, min_size: int) -> 
 
 
 @jit()
-def _merge_regions(pairs, weights, num_pixels, scale, min_size):  # noqa: ANN001
+def _merge_regions(pairs, weights, num_pixels, scale, min_size):  # type: ignore[no-untyped-def]  # noqa: ANN001
     parent = np.arange(num_pixels)
     size = np.ones(num_pixels, np.int64)
     tolerance = np.full(num_pixels, scale)

@@ -65,7 +65,7 @@ def fill(
 
 # A kernel carries no annotations: it is compiled, and its typed entrance is nearest_known.
 @jit()
-def _propagate(known):  # noqa: ANN001
+def _propagate(known):  # type: ignore[no-untyped-def]  # noqa: ANN001
     height, width = known.shape
     nearest = np.full((height, width, 2), -(1 << 20), np.int64)
     for y in range(height):

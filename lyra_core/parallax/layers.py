@@ -50,6 +50,9 @@ class Samples:
     axis_v: Float[Tensor, "n 3"]
 
 
+_SAMPLE_FIELDS = ("rays", "distance_m", "color", "opacity", "axis_u", "axis_v")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layers:
     """The layered photograph; `seen` has one sample a pixel, row by row."""
@@ -250,8 +253,7 @@ def _around(color: Tensor, depth: Tensor, K: Tensor) -> tuple[Samples, Tensor]:
 
 
 def _join(parts: list[Samples]) -> Samples:
-    names = ("rays", "distance_m", "color", "opacity", "axis_u", "axis_v")
-    return Samples(**{name: torch.cat([getattr(p, name) for p in parts]) for name in names})
+    return Samples(**{name: torch.cat([getattr(p, name) for p in parts]) for name in _SAMPLE_FIELDS})
 
 
 def _dome(canvas: Tensor, depth: Tensor, K: Tensor) -> Samples:
@@ -279,13 +281,20 @@ def _dome(canvas: Tensor, depth: Tensor, K: Tensor) -> Samples:
     soft = box_mean(box_mean(canvas, radius), radius)
     at = torch.stack([x, y], 1)[None, None].float() * 2.0 - 1.0
     color = F.grid_sample(soft[None], at, padding_mode="border", align_corners=False)[0, :, 0].T
-    # Inside the picture's own cone the dome lies behind everything: the last backstop.
+    # A surrounding at a plausible distance outside the picture's own cone, and a shell behind everything: the
+    # last backstop, also between the picture's surroundings and the dome when the camera leaves its place.
     inside = (a.abs() < 0.97 * across) & ((torch.tan(e) / torch.cos(a)).abs() < 0.97 * math.tan(up))
-    inside &= a.abs() < math.pi / 2
-    radius = torch.where(inside, 1.3 * SKY_DEPTH_M, _dome_radius(e, depth, fy, cy))
+    outside = ~(inside & (a.abs() < math.pi / 2))
+    near = _dome_samples(e, a, wide, color, _dome_radius(e, depth, fy, cy))
+    near = Samples(**{name: getattr(near, name)[outside] for name in _SAMPLE_FIELDS})
+    return _join([near, _dome_samples(e, a, wide, color, torch.full_like(e, 1.3 * SKY_DEPTH_M))])
+
+
+def _dome_samples(e: Tensor, a: Tensor, wide: Tensor, color: Tensor, radius: Tensor) -> Samples:
+    """Samples at these elevations (down is positive) and azimuths, tangential to the dome."""
     rays = torch.stack([torch.sin(a) * torch.cos(e), torch.sin(e), torch.cos(a) * torch.cos(e)], 1)
     right = torch.stack([torch.cos(a), torch.zeros_like(a), -torch.sin(a)], 1)
-    down = torch.linalg.cross(rays, right)
+    down = torch.linalg.cross(right, rays)
     step = DOME_STEP_RAD * radius[:, None]
     return Samples(
         rays=rays.float(),
@@ -293,7 +302,7 @@ def _dome(canvas: Tensor, depth: Tensor, K: Tensor) -> Samples:
         color=color.contiguous(),
         opacity=torch.full((len(a),), 0.999),
         axis_u=(right * step * (wide * torch.cos(e))[:, None]).float(),
-        axis_v=(-down * step).float(),
+        axis_v=(down * step).float(),
     )
 
 

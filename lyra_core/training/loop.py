@@ -30,7 +30,8 @@ CURVE = "curve.png"
 
 Model = TypeVar("Model", bound=nn.Module)
 LossOf = Callable[[Model, int], dict[str, Tensor]]
-Row = dict[str, float | int]
+Number = float | int
+Row = dict[str, Number]
 Evaluate = Callable[[Model], Row]
 
 

@@ -17,6 +17,7 @@ from lyra_core.training.photographs import Photograph
 
 CANVAS = (832, 1248)
 LEVELS = 4
+Number = float | int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,7 @@ class PhotoLibrary:
         return int(self.extent.shape[0])
 
 
-def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
+def _uniform(generator: torch.Generator, low: Number, high: Number, *shape: int) -> Tensor:
     return low + (high - low) * torch.rand(*shape, generator=generator, device=generator.device)
 
 
@@ -71,7 +72,7 @@ def photo_clips(
     width: int,
     generator: torch.Generator,
     *,
-    speed: float = 1.0,
+    speed: Number = 1.0,
 ) -> Float[Tensor, "b t 3 h w"]:
     """Clips of random photographs, sRGB in [0, 1], each at one random scale.
 

@@ -21,7 +21,7 @@ from torch.nn import functional
 from lyra_core.errors import ConfigError
 from lyra_core.training.atlas import build_atlas
 from lyra_core.training.loop import WEIGHTS, LoopConfig, LoopResult, save_weights, step_generator, train
-from lyra_core.training.photo_clips import PhotoLibrary, jitter_colors, photo_clips
+from lyra_core.training.photo_clips import Number, PhotoLibrary, jitter_colors, photo_clips
 from lyra_core.training.photographs import load_photographs
 from lyra_core.training.world_clips import WorldLibrary, psnr_db
 from lyra_core.video.mini_vae import GROUP, MINI_VAE, MiniVAE, MiniVAEConfig, build_mini_vae
@@ -119,7 +119,7 @@ class ClipSource:
             count, self.config.num_frames, generator, speed=speed, supersample=self.config.supersample
         )
 
-    def photo_clips(self, count: int, generator: torch.Generator, *, speed: float = 1.0) -> Clips:
+    def photo_clips(self, count: int, generator: torch.Generator, *, speed: Number = 1.0) -> Clips:
         """Clips of photographs.
 
         Raises:
