@@ -122,9 +122,7 @@ def golden_dit(golden_dir) -> GoldenDiT:
         image_dim=weights["img_emb.proj.0.weight"].shape[0],
         eps=args["eps"],
     )
-    shapes = {
-        key: value.shape for key, value in build_dit(config, device="meta").state_dict().items()
-    }
+    shapes = {key: value.shape for key, value in build_dit(config, device="meta").state_dict().items()}
     for key in sorted(set(DRAWN) - set(weights)):
         start, shape = DRAWN[key], shapes[key]
         stream = torch.randn(start + shape.numel(), generator=torch.Generator().manual_seed(1234))

@@ -1,6 +1,7 @@
 """Conditions of a chunk: golden numbers of the first two chunks, and what the mended forms repair."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,11 +9,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from lyra_core.errors import FrameError
 from lyra_core.video.conditioning import (
     FAITHFUL_CONDITIONING,
     ChunkRequest,
     Conditioner,
+    ConditioningConfig,
 )
+from lyra_core.video.correspondence import CorrespondenceConfig
 from lyra_core.video.layout import HistoryLayout
 from lyra_core.video.memory import SpatialMemory
 from lyra_core.video.vae import VAE, VAEConfig
@@ -108,3 +112,73 @@ def test_golden_chunk(golden, cameras, golden_depth, vae, k):
 def test_golden_temporal_indices(golden):
     for key in (key for key in golden if key.startswith("temporal_indices.")):
         assert LAYOUT.temporal_indices(int(key.split(".")[1])) == golden[key].tolist()
+
+
+class TestMended:
+    @pytest.fixture
+    def two_views(self, vae):
+        """A wall seen by the seed and, from far to the right, by a remembered frame; the chunk walks to it."""
+        K = torch.tensor([[40.0, 0, 24], [0, 40, 16], [0, 0, 1]])
+        w2c = torch.eye(4).repeat(9, 1, 1)
+        w2c[1:, 0, 3] = -torch.linspace(0.3, 2.4, 8)
+        memory = SpatialMemory(32, 48)
+        right = torch.eye(4)
+        right[0, 3] = -2.4
+        wall = torch.full((2, 32, 48), 4.0)
+        memory.add([0, -1], wall, torch.stack([w2c[0], right]), K.expand(2, 3, 3), torch.zeros(2, 32, 48, 3).byte())
+        images = {0: torch.full((3, 32, 48), 0.25), -1: torch.full((3, 32, 48), 0.75)}
+        request = ChunkRequest(
+            world_to_cam=w2c,
+            intrinsics=K.expand(9, 3, 3),
+            first_frame=1,
+            history=torch.zeros(16, 13, 4, 6),
+            last_image=images[0],
+            last_depth_m=wall[0],
+            retrieved=(memory.view(0), memory.view(-1)),
+        )
+        layout = HistoryLayout.parse("f1k1f4s2f1s1f4k4f2k2f1k1_g2")
+        return lambda **choices: (Conditioner(vae, layout, images.__getitem__, ConditioningConfig(**choices)), request)
+
+    def test_union_warp_fills_holes_from_the_memory(self, two_views):
+        conditioner, request = two_views()
+        alone, landed = conditioner.warp_last_frame(request)
+        conditioner, request = two_views(union_warp=True)
+        union, covered = conditioner.warp_last_frame(request)
+        assert landed[-1].float().mean() < 0.6
+        assert covered[-1].float().mean() > 0.95
+        assert torch.equal(union.transpose(0, 1)[:, landed], alone.transpose(0, 1)[:, landed])
+        filled = union.transpose(0, 1)[:, covered & ~landed]
+        assert torch.allclose(filled, torch.tensor(0.75), atol=1e-4)
+
+    def test_mask_channels_tell_coverage(self, two_views):
+        conditioner, request = two_views(mask_channels="coverage")
+        _, landed = conditioner.warp_last_frame(request)
+        mask = conditioner.build(request).condition[0, :4]
+        assert (mask[:, :13] == 1).all()
+        fraction = torch.nn.functional.avg_pool2d(landed.float(), 8)
+        for slot in range(2):
+            for frame in range(4):
+                assert torch.allclose(mask[frame, 13 + slot], fraction[4 * slot + frame])
+        ones, request = two_views()
+        assert (ones.build(request).condition[0, :4] == 1).all()
+
+    def test_geometry_at_a_quarter_of_the_resolution(self, two_views):
+        small = CorrespondenceConfig(downsample=4, depth_range="used")
+        conditioner, request = two_views(ray_downsample=4, correspondence=small)
+        inputs = conditioner.build(request)
+        assert inputs.rays.shape == (1, 24, 15, 4, 6)
+        assert inputs.correspondence.shape == (1, 80, 15, 4, 6)
+
+    def test_retrieved_frames_are_encoded_once(self, two_views):
+        conditioner, request = two_views()
+        conditioner.build(request)
+        first = conditioner.encode_alone(-1)
+        conditioner.build(request)
+        assert conditioner.encode_alone(-1) is first
+
+    def test_cameras_are_there_for_the_whole_chunk(self, two_views):
+        conditioner, request = two_views()
+        with pytest.raises(FrameError, match="needs cameras for 9 frames, found 5"):
+            conditioner.build(
+                replace(request, world_to_cam=request.world_to_cam[:5], intrinsics=request.intrinsics[:5])
+            )

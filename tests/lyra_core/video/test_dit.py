@@ -54,12 +54,8 @@ def random_inputs(config, batch=1, height=5, width=7, seed=1):
         condition=draw(config.condition_channels, layout.num_slots),
         rays=draw(config.ray_channels, layout.num_slots),
         correspondence=draw(config.correspondence_channels, layout.num_slots).tanh(),
-        text=None
-        if config.text_dim is None
-        else torch.randn(batch, 9, config.text_dim, generator=g),
-        image=None
-        if config.image_dim is None
-        else torch.randn(batch, 5, config.image_dim, generator=g),
+        text=None if config.text_dim is None else torch.randn(batch, 9, config.text_dim, generator=g),
+        image=None if config.image_dim is None else torch.randn(batch, 5, config.image_dim, generator=g),
     )
     return inputs, draw(config.latent_channels, layout.num_generated)
 
@@ -80,9 +76,7 @@ def test_golden_a_output(golden_dit, tiny_dit, assert_close, store):
 @torch.no_grad()
 def test_golden_a_reference_path(golden_dit, tiny_dit, assert_close):
     inputs, latents, timestep, layout = golden_dit.case_a()
-    assert_close(
-        tiny_dit.forward_reference(latents, timestep, inputs, layout), golden_dit.io["A.out"]
-    )
+    assert_close(tiny_dit.forward_reference(latents, timestep, inputs, layout), golden_dit.io["A.out"])
 
 
 @torch.no_grad()
@@ -101,9 +95,7 @@ def test_golden_a_intermediates(golden_dit, assert_close, dtype):
     seen = {}
     model.blocks[0].register_forward_pre_hook(lambda _, args: seen.update(x_tokens=args[0]))
     for index, block in enumerate(model.blocks):
-        block.register_forward_hook(
-            lambda _, __, output, index=index: seen.update({f"block{index}": output})
-        )
+        block.register_forward_hook(lambda _, __, output, index=index: seen.update({f"block{index}": output}))
     inputs, latents, timestep, layout = golden_dit.case_a()
     seen["out"] = model(latents, timestep, model.prepare_context(inputs, layout=layout))
     prefix, tolerance = ("A.bf16.", 1e-2) if dtype == torch.bfloat16 else ("A.", 1e-5)
@@ -177,10 +169,7 @@ def test_golden_full_size_names_and_shapes():
         layers = range(LYRA2_14B.num_layers) if "{0..39}" in key else [""]
         wanted.update({key.replace("{0..39}", str(layer)): tuple(shape) for layer in layers})
     assert len(wanted) == listed["n_tensors"] == 1439
-    found = {
-        key: tuple(value.shape)
-        for key, value in build_dit(LYRA2_14B, device="meta").state_dict().items()
-    }
+    found = {key: tuple(value.shape) for key, value in build_dit(LYRA2_14B, device="meta").state_dict().items()}
     assert {key: shape for key, shape in wanted.items() if key not in BOOKKEEPING_KEYS} == found
     assert set(wanted) >= BOOKKEEPING_KEYS
     count = sum(torch.Size(shape).numel() for shape in found.values())
@@ -221,9 +210,7 @@ def test_items_of_a_batch_are_independent(assert_close):
     inputs, latents = random_inputs(SMALL, batch=2)
     timestep = torch.tensor([100, 900])
     both = model(latents, timestep, model.prepare_context(inputs))
-    second = ChunkInputs(
-        **{name: getattr(inputs, name)[1:] for name in ChunkInputs.__dataclass_fields__}
-    )
+    second = ChunkInputs(**{name: getattr(inputs, name)[1:] for name in ChunkInputs.__dataclass_fields__})
     alone = model(latents[1:], timestep[1:], model.prepare_context(second))
     assert_close(both[1:], alone, 1e-5)
 

@@ -40,9 +40,7 @@ def test_golden_preprocessing(golden, config, assert_close):
 def test_golden_tokens(golden, config, assert_close):
     encoder = build_image_encoder(config)
     weights = {
-        key.removeprefix("clip.sd."): value.float()
-        for key, value in golden.items()
-        if key.startswith("clip.sd.")
+        key.removeprefix("clip.sd."): value.float() for key, value in golden.items() if key.startswith("clip.sd.")
     }
     used = {key: v for key, v in weights.items() if not is_unused_key(f"visual.{key}", config)}
     encoder.load_state_dict(used)

@@ -52,9 +52,7 @@ def test_the_written_form_round_trips(segments, generated):
     assert slots == list(range(layout.num_history))
 
 
-@pytest.mark.parametrize(
-    "text", ["", "f1k1", "f1k1_g0", "f0k1_g2", "f1k0_g2", "f1x1_g2", "f1k1_g2 "]
-)
+@pytest.mark.parametrize("text", ["", "f1k1", "f1k1_g0", "f0k1_g2", "f1k0_g2", "f1x1_g2", "f1k1_g2 "])
 def test_malformed_layouts_are_refused(text):
     with pytest.raises(RecipeError, match="history layout"):
         HistoryLayout.parse(text)

@@ -91,9 +91,7 @@ def test_golden_distilled_sampling(golden, tiny_dit, chunk, assert_close):
         slots = torch.empty(memory).transpose(0, 1).normal_(generator=generator)
         return slots[layout.num_history :].transpose(0, 1)[None]
 
-    found = sample_distilled(
-        lambda x, t: tiny_dit(x, t, context), noise, distilled_schedule(), draw
-    )
+    found = sample_distilled(lambda x, t: tiny_dit(x, t, context), noise, distilled_schedule(), draw)
     assert_close(found, golden["inference_dmd.manual_seed77"])
 
 
@@ -107,9 +105,7 @@ def test_samplers_reach_a_fixed_target():
     schedule = euler_schedule(5)
     found = sample_euler(linear_problem(target), noise, schedule)
     assert torch.allclose(found, target, atol=1e-4)
-    found = sample_distilled(
-        linear_problem(target), noise, distilled_schedule(), lambda _: torch.randn_like(noise)
-    )
+    found = sample_distilled(linear_problem(target), noise, distilled_schedule(), lambda _: torch.randn_like(noise))
     assert torch.allclose(found.double(), target, atol=1e-4)
 
 
@@ -118,9 +114,7 @@ def test_unipc_is_of_second_order():
     start = torch.ones(1, 1, 1, 1, 1)
 
     def error(sampler, schedule):
-        return abs(
-            float(sampler(lambda x, _: x, start, schedule)) - exp(-float(schedule.sigmas[0]))
-        )
+        return abs(float(sampler(lambda x, _: x, start, schedule)) - exp(-float(schedule.sigmas[0])))
 
     coarse, fine = (error(sample_unipc, unipc_schedule(steps)) for steps in (20, 40))
     assert coarse > 3.5 * fine  # second order
@@ -129,9 +123,7 @@ def test_unipc_is_of_second_order():
 
 def test_steps_are_observed_in_order():
     seen = []
-    sample_unipc(
-        lambda x, _: x, torch.ones(1, 1, 1, 1, 1), unipc_schedule(4), lambda i, _: seen.append(i)
-    )
+    sample_unipc(lambda x, _: x, torch.ones(1, 1, 1, 1, 1), unipc_schedule(4), lambda i, _: seen.append(i))
     assert seen == [0, 1, 2, 3]
 
 

@@ -75,10 +75,7 @@ def test_padding_changes_nothing():
 
 
 def test_captions_are_cleaned():
-    assert (
-        clean_caption("  A \u201cquiet\u201d\n\troom &amp;amp; caf\u0065\u0301  ")
-        == 'A "quiet" room & caf\u00e9'
-    )
+    assert clean_caption("  A \u201cquiet\u201d\n\troom &amp;amp; caf\u0065\u0301  ") == 'A "quiet" room & caf\u00e9'
     assert clean_caption("\uff21 \ufb01ne\x00 day\u2019s") == "A fine day's"
 
 

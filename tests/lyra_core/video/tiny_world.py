@@ -95,7 +95,10 @@ def image(pixels):
 def networks():
     with torch.random.fork_rng():
         torch.manual_seed(11)
-        return build_dit(replace(TINY, layout=LAYOUT)).eval(), build_vae(TINY_VAE).eval()
+        dit, vae = build_dit(replace(TINY, layout=LAYOUT)), build_vae(TINY_VAE)
+        for parameter in dit.parameters():
+            parameter.data.normal_(std=0.2)  # a network as built starts with outputs of zero
+        return dit.eval(), vae.eval()
 
 
 def rollout(config=MENDED_TINY, depth=None):
