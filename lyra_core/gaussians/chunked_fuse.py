@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lyra_core.errors import ReconstructionError
@@ -26,6 +26,9 @@ from lyra_core.geometry.camera import invert_rigid, pixel_centers
 from lyra_core.values import CameraPath
 
 JUDGE_COLUMNS = 160  # width of the small depth maps kept to find floaters
+# Beside a depth edge a pixel's colour mixes two surfaces: any other view of the place replaces it.
+EDGE_RATIO = 0.1
+EDGE_TRUST = 0.45
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +132,22 @@ def _view(lift: Lift, local: int, scale: float, world_to_cam: Tensor, intrinsics
         depth = torch.where(sky | (depth > far), far, depth)
         # Networks are unsure of sky by training; here it is as sure as anything.
         confidence = torch.where(sky, 1.0, confidence)
+    confidence = torch.where(beside_edge(depth, EDGE_RATIO), EDGE_TRUST * confidence, confidence)
     return View(depth_m=depth, confidence=confidence, world_to_cam=world_to_cam, intrinsics=intrinsics)
+
+
+def beside_edge(depth_m: Float[Tensor, "h w"], ratio: float) -> Bool[Tensor, "h w"]:
+    """Pixels whose depth jumps to a direct neighbour: their colour is a mixture of both surfaces."""
+    beside = torch.zeros_like(depth_m, dtype=torch.bool)
+    inverse = torch.where(depth_m > 0, 1.0 / depth_m, 0.0)
+    for axis in (0, 1):
+        size = depth_m.shape[axis] - 1
+        first, second = inverse.narrow(axis, 0, size), inverse.narrow(axis, 1, size)
+        # Differences of inverse depth are small on any surface that fills several pixels, however slanted.
+        jump = (first - second).abs() > ratio * torch.maximum(first, second)
+        beside.narrow(axis, 0, size).logical_or_(jump)
+        beside.narrow(axis, 1, size).logical_or_(jump)
+    return beside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

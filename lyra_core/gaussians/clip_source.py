@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -16,6 +16,7 @@ from lyra_core.values import CameraPath, VideoClip
 LAYERS = ("depth_m", "depth_confidence", "sky")
 
 
+@runtime_checkable
 class ClipSource(Protocol):
     """A video with its requested cameras, read in windows."""
 

@@ -17,6 +17,10 @@ from lyra_core.values import Gaussians
 # Cells of a grid are packed into 21 bits an axis; a grid that wraps round mistakes far for near once in 2 million.
 CELL_BITS = 21
 BISECTIONS = 7
+# Centres spread evenly over a cell have a variance of 1/12 of its side squared, while a splat that tiles a surface with
+# its neighbours has a standard deviation of half its spacing, 3/12: with this factor k x k tiling splats become one
+# splat that tiles as well.
+SPREAD = 3.0
 MAX_FACTOR = 2.0**16
 
 
@@ -85,7 +89,7 @@ def _num_cells(points: PointSet, factor: float) -> int:
 
 
 def merge_cells(points: PointSet, factor: float) -> PointSet:
-    """One Gaussian for each occupied cell: mean, covariance and colour of the mixture it replaces.
+    """One Gaussian for each occupied cell: mean, spread and colour of the mixture it replaces.
 
     Weights are opacity times area. The opacity is the weighted mean: a merged Gaussian is as much larger as it
     replaces more, so the cover stays.
@@ -107,7 +111,7 @@ def merge_cells(points: PointSet, factor: float) -> PointSet:
     mean = average(g.means)
     off = g.means.double() - mean[cell]
     factors = quat_to_matrix(g.quats.double()) * g.scales.double()[:, None]
-    covariance = average(factors @ factors.mT + off[:, :, None] * off[:, None, :])
+    covariance = average(factors @ factors.mT + SPREAD * off[:, :, None] * off[:, None, :])
     spread, axes = torch.linalg.eigh(covariance)
     axes = axes.flip(-1)  # widest first, as splats made from pixels have it
     axes = axes * torch.linalg.det(axes).sign()[:, None, None]

@@ -10,7 +10,7 @@ Shape legend: t frames of a chunk, h w pixels of the frames, n Gaussians.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -59,6 +59,7 @@ class Lift:
     head: HeadGaussians | None = None
 
 
+@runtime_checkable
 class Lifter(Protocol):
     """Turns a chunk into geometry.
 

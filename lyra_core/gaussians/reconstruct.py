@@ -84,7 +84,7 @@ class ReconstructionConfig:
     working_ratio: float = 2.0
     judge_views: int = 32
     sample_views: int = 24
-    color_passes: int = 2
+    color_passes: int = 3
 
     def __post_init__(self) -> None:
         tier_size(self.tier)
