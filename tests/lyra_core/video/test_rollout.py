@@ -284,3 +284,22 @@ class TestErrors:
     def test_config(self):
         with pytest.raises(RecipeError, match="at least 1, found 0"):
             RolloutConfig(num_steps=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+class TestOnGpu:
+    @pytest.mark.parametrize("preset", ["FAITHFUL_TINY", "MENDED_TINY"])
+    def test_world_agrees_with_the_cpu(self, tiny_world, preset, tmp_path):
+        t = tiny_world
+        config = getattr(t, preset)
+        on_cpu = t.rollout(config).run(t.seed(), t.path(17), ["a wall"], t.ids(2))
+        dit, vae = t.networks()
+        models = RolloutModels(dit=dit.cuda(), vae=vae.cuda(), depth=t.WallDepth(), text=t.text, image=t.image)
+        folder = tmp_path / "world"
+        on_gpu = Rollout(models, config).run(t.seed(), t.path(17), ["a wall"], t.ids(2), folder)
+        difference = (on_gpu.frames.float() - on_cpu.frames.float()).abs()
+        assert difference[:9].mean() < 1
+        assert difference.mean() < 3
+        resumed = Rollout(models, config).run(t.seed(), t.path(17), ["a wall"], t.ids(2), folder)
+        assert (resumed.frames.float() - on_gpu.frames.float()).abs().max() <= 1
