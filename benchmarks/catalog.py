@@ -31,7 +31,7 @@ NUM_CAMERAS = 81
 def main(count: int, url: str) -> None:
     store = open_store(url)
     store.check_writable()
-    put = store.put_bytes("worlds/shared/payload", b"x" * 1024)
+    put = store.put_bytes("worlds/payload", b"x" * 1024)
     files = tuple(
         Artifact(role=role, key=put.key, media_type="x", bytes=put.bytes, sha256=put.sha256)
         for role in ("ply", "video", "thumb")

@@ -5,7 +5,7 @@ Run from the repository's root: python benchmarks/rasterize.py
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import os
 import platform
@@ -39,9 +39,7 @@ def random_scene(n: int) -> Gaussians:
 
 
 def cpu_name() -> str:
-    for line in (
-        Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ()
-    ):
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.processor()
@@ -66,7 +64,7 @@ def main() -> None:
         }
         rows.append({k: round(v, 4) for k, v in row.items()})
         print(rows[-1])
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    today = dt.datetime.now(dt.UTC).date().isoformat()
     report = {
         "what": f"one {WIDTH}x{HEIGHT} picture, colour + expected depth + alpha, degree 0",
         "date": today,

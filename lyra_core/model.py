@@ -53,9 +53,7 @@ MODELS = {
 }
 
 
-def load_model(
-    name: str = "parallax", *, device: str = "cpu", **options: str | int | float | bool | Path
-) -> WorldModel:
+def load_model(name: str = "parallax", *, device: str = "cpu", **options: str | float | bool | Path) -> WorldModel:
     """A model ready to generate worlds.
 
     Args:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from lyra_core.errors import FrameError, GaussiansError, RecipeError
 from lyra_core.gaussians.render import render
@@ -84,29 +84,31 @@ def measure(clip: VideoClip, gaussians: Gaussians, *, max_views: int = 4) -> Qua
     finite, num_nonfinite = _finite(gaussians)
     frames = clip.frames[chosen].float() / 255.0
     last, first = frames[-1], clip.frames[0].float() / 255.0
-    common = {
-        "opacity_mean": float(gaussians.opacities[torch.isfinite(gaussians.opacities)].double().mean()),
-        "sharpness_ratio": sharpness(last) / max(sharpness(first), 1e-12),
-        "color_drift_lab": float((mean_lab(last) - mean_lab(first)).norm()),
-        "num_nonfinite": num_nonfinite,
-        "num_splats": len(gaussians),
-    }
+    empty = Quality(
+        psnr_db=math.nan,
+        ssim=math.nan,
+        coverage_frac=0.0,
+        hole_frac=1.0,
+        opacity_mean=float(gaussians.opacities[torch.isfinite(gaussians.opacities)].double().mean()),
+        floater_frac=math.nan,
+        sharpness_ratio=sharpness(last) / max(sharpness(first), 1e-12),
+        color_drift_lab=float((mean_lab(last) - mean_lab(first)).norm()),
+        num_nonfinite=num_nonfinite,
+        num_splats=len(gaussians),
+    )
     if not bool(finite.any()):
-        nan = math.nan
-        return Quality(
-            psnr_db=nan, ssim=nan, coverage_frac=0.0, hole_frac=1.0, floater_frac=nan, **common
-        )
+        return empty
     drawable = gaussians if bool(finite.all()) else gaussians[finite]
     drawn = render(drawable, clip.cameras[chosen])
     color, alpha = drawn.color.cpu(), drawn.alpha.cpu()
     covered = float((alpha >= HOLE_ALPHA).double().mean())
-    return Quality(
+    return replace(
+        empty,
         psnr_db=psnr_db(color, frames),
         ssim=ssim(color, frames),
         coverage_frac=covered,
         hole_frac=1.0 - covered,
         floater_frac=_floater_frac(drawable, clip, chosen),
-        **common,
     )
 
 
@@ -123,9 +125,7 @@ def accept(quality: Quality, gates: Mapping[str, Gate]) -> tuple[bool, list[str]
     known = {field.name for field in fields(Quality)}
     unknown = sorted(set(gates) - known)
     if unknown:
-        raise RecipeError(
-            f"no such quality measurement: {', '.join(unknown)}; measured are {', '.join(sorted(known))}"
-        )
+        raise RecipeError(f"no such quality measurement: {', '.join(unknown)}; measured are {', '.join(sorted(known))}")
     reasons = []
     for name, gate in gates.items():
         value = float(getattr(quality, name))
@@ -191,9 +191,7 @@ def mean_lab(frame: Float[Tensor, "h w 3"]) -> Float[Tensor, " 3"]:
     )
     xyz = linear @ to_xyz.T / linear.new_tensor([0.95047, 1.0, 1.08883])
     f = torch.where(xyz > (6 / 29) ** 3, xyz.clamp(min=1e-12) ** (1 / 3), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
-    lab = torch.stack(
-        [116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1
-    )
+    lab = torch.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1)
     return lab.reshape(-1, 3).mean(0)
 
 

@@ -213,9 +213,10 @@ class RayPool:
             num_gpus=settings.gpus_per_worker,
             max_restarts=0,
             max_task_retries=0,
-            max_concurrency=2,
+            max_concurrency=3,  # one world being made, at most two being finished
         )(_Actor)
         slot = _Slot(number=self._next_number, actor=actor_class.remote())
+        log.debug("worker %d: created", slot.number)
         self._next_number += 1
         slot.calls["load"] = self._call(
             slot.actor.load.remote(self._config), "load", settings.load_deadline_s
@@ -234,7 +235,7 @@ class RayPool:
 
     def _assign(self) -> None:
         for slot in self._slots:
-            if not slot.is_loaded or slot.suspect is not None or "make" in slot.calls:
+            if not slot.is_loaded or slot.suspect is not None or "make" in slot.calls or len(slot.calls) > 1:
                 continue
             job = self._next_job(is_empty=not slot.calls, slot=slot)
             if job is not None:
@@ -242,6 +243,7 @@ class RayPool:
 
     def _send(self, slot: _Slot, job: Job) -> None:
         limit_s = self._settings.world_deadline_s
+        log.debug("worker %d: makes %s", slot.number, job.spec.name)
         slot.calls["make"] = self._call(slot.actor.make.remote(job.spec), "make", limit_s, job)
 
     def _next_job(self, *, is_empty: bool, slot: _Slot) -> Job | None:
@@ -282,9 +284,10 @@ class RayPool:
                 self._returned(slot, call, result)
 
     def _has_idle(self) -> bool:
-        return any(slot.is_loaded and "make" not in slot.calls for slot in self._slots)
+        return any(slot.is_loaded and "make" not in slot.calls and len(slot.calls) < 2 for slot in self._slots)
 
     def _returned(self, slot: _Slot, call: _Call, result: Any) -> None:
+        log.debug("worker %d: %s returned %s", slot.number, call.what, type(result).__name__)
         if call.what == "load":
             self._loaded(slot, result)
         elif call.what == "canary":
@@ -294,7 +297,8 @@ class RayPool:
         elif call.what == "make" and call.job is not None:
             limit_s = self._settings.world_deadline_s
             ref = slot.actor.finish.remote(call.job.spec.world_id)
-            slot.calls["finish"] = self._call(ref, "finish", limit_s, call.job)
+            what = f"finish {call.job.spec.world_id}"
+            slot.calls[what] = self._call(ref, what, limit_s, call.job)
         elif call.job is not None:
             self._ledger.succeeded()
             self._resolve(call.job, result)
@@ -323,6 +327,7 @@ class RayPool:
 
     def _bury(self, slot: _Slot, message: str) -> None:
         """A worker died or was killed: replace it and give its worlds their verdicts."""
+        log.debug("worker %d: %s", slot.number, message)
         if "load" in slot.calls:
             self._load_failed(slot, f"{message} while it loaded")
             return

@@ -13,6 +13,6 @@ def weights_digests(recipe: Recipe) -> tuple[str, ...]:
     """
     if recipe.weights is None:
         return ()
-    from lyra_core.weights.verify import manifest_digest
+    from lyra_core.weights.manifest import manifest_digest
 
     return (manifest_digest(recipe.weights),)

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+BUCKET = "lyra-test"
+
 if importlib.util.find_spec("beartype"):
     from jaxtyping import install_import_hook
 
@@ -35,13 +37,9 @@ class S3Server:
         client = {"endpoint_url": self.endpoint_url, "region_name": "us-east-1"}
         return {"key": self.key, "secret": self.secret, "client_kwargs": client}
 
-    def new_bucket(self) -> str:
-        """The URL of an empty bucket."""
-        import s3fs
-
-        name = f"test-{uuid.uuid4().hex[:12]}"
-        s3fs.S3FileSystem(**self.options).mkdir(name)
-        return f"s3://{name}"
+    def new_root(self) -> str:
+        """A URL with nothing below it. All share one bucket: each bucket would take volumes and seconds of its own."""
+        return f"s3://{BUCKET}/{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +81,7 @@ def _weed_command(binary: Path, folder: Path, server: S3Server) -> list[str]:
         "-master.telemetry=false",
         "-master.volumeSizeLimitMB=128",
         "-master.volumePreallocate=false",
-        "-volume.max=100",  # every bucket takes volumes of its own
+        "-volume.max=100",
         "-s3",
         f"-s3.port={server.endpoint_url.rpartition(':')[2]}",
         f"-s3.port.grpc={_free_port()}",
@@ -109,9 +107,9 @@ def _wait_until_writable(server: S3Server, process: subprocess.Popen[bytes], log
     while True:
         try:
             fs = s3fs.S3FileSystem(**server.options, skip_instance_cache=True)
-            if not fs.exists("warm-up"):
-                fs.mkdir("warm-up")
-            fs.pipe_file("warm-up/object", b"x")
+            if not fs.exists(BUCKET):
+                fs.mkdir(BUCKET)
+            fs.pipe_file(f"{BUCKET}/warm-up", b"x")
             return
         except OSError as error:
             if process.poll() is not None or time.monotonic() > deadline:

@@ -7,8 +7,8 @@ Exit codes: 0 everything asked for exists; 1 an error, told in one sentence; 2 w
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-import click
 import typer
 
 from flows.cli.doctor import doctor
@@ -20,8 +20,11 @@ from flows.cli.recipes import recipes
 from flows.cli.run import run
 from flows.cli.status import status
 from flows.cli.up import up
+from flows.cli.weights import app as weights
 from lyra_core.errors import ConfigError, LyraError, ManifestError, RecipeError, WorkerError
 
+# Some releases of typer bring a click of their own: this is the base class of whichever is in use.
+UsageProblem: Any = typer.BadParameter.__mro__[2]
 EXIT_ERROR, EXIT_USAGE, EXIT_WORKERS, EXIT_INTERRUPTED = 1, 2, 4, 130
 
 commands = typer.Typer(
@@ -34,6 +37,7 @@ commands = typer.Typer(
 )
 for command in (run, status, query, peek, recipes, doctor, up, down):
     commands.command()(command)
+commands.add_typer(weights)
 
 
 @commands.callback()
@@ -49,13 +53,10 @@ def app(arguments: list[str] | None = None) -> None:
 def _exit_code(arguments: list[str] | None) -> int:
     try:
         return int(commands(arguments, standalone_mode=False) or 0)
-    except click.exceptions.NoArgsIsHelpError as error:
+    except UsageProblem as error:
         error.show()
-        return EXIT_USAGE
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+        return int(error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
         print_error("interrupted; workers are freed. Run the same command again to continue")
         return EXIT_INTERRUPTED
     except LyraError as error:

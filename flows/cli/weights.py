@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -10,50 +9,29 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lyra_core.errors import LyraError
+from flows.cli.output import AsJson, choose_json, console, print_json
 from lyra_core.weights.manifest import Manifest
 
-app = typer.Typer(
-    name="weights", no_args_is_help=True, help="Fetch, convert, verify and describe model weights."
-)
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-
-
-@contextmanager
-def _failing_with_one_message(as_json: bool) -> Iterator[None]:
-    """Turns an expected error into exit code 1 and one message."""
-    try:
-        yield
-    except LyraError as error:
-        if as_json:
-            _print_json({"error": {"type": type(error).__name__, "message": str(error)}})
-        else:
-            typer.secho(f"Error: {error}", fg="red", err=True)
-        raise typer.Exit(1) from error
+app = typer.Typer(name="weights", no_args_is_help=True, help="Fetch, convert, verify and describe model weights.")
 
 
 @contextmanager
 def _progress(title: str, as_json: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error; silent where the output is JSON or there is no terminal."""
-    console = Console(stderr=True)
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    terminal = console(stderr=True)
     columns = (TextColumn(title), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=as_json or not console.is_terminal) as bar:
+    with Progress(*columns, console=terminal, disable=as_json or not terminal.is_terminal) as bar:
         task = bar.add_task(title)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _print_json(content: object) -> None:
-    typer.echo(json.dumps(content, indent=1))
 
 
 def _print_manifest(manifest: Manifest, directory: Path, as_json: bool) -> None:
     if as_json:
         summary = {**asdict(manifest), "tensors": len(manifest.tensors), "digest": manifest.digest}
-        _print_json({"directory": str(directory), **summary})
+        print_json({"directory": str(directory), **summary})
     else:
         typer.echo(
             f"{directory}: {len(manifest.tensors)} tensors, {manifest.parameters:,} parameters, "
@@ -66,18 +44,18 @@ def fetch(
     name: Annotated[str, typer.Argument(help="A set that `lyra weights describe` lists.")],
     dst: Annotated[Path, typer.Argument(help="Directory to fill.")],
     accept_licence: Annotated[list[str] | None, typer.Option(help="A restricted licence.")] = None,
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """Download a set of weights, or say how to do it by hand."""
+    choose_json(as_json)
     from lyra_core.weights.fetch import fetch as fetch_set
 
-    with _failing_with_one_message(as_json):
-        fetched = fetch_set(name, dst, accepted=accept_licence or ())
-        if as_json:
-            _print_json({key: str(value) for key, value in asdict(fetched).items()})
-        else:
-            typer.echo(f"{name} at {fetched.revision[:12]} is in {fetched.directory}")
-            typer.echo(f"next: lyra weights convert {fetched.entry} DST --name {name}")
+    fetched = fetch_set(name, dst, accepted=accept_licence or ())
+    if as_json:
+        print_json({key: str(value) for key, value in asdict(fetched).items()})
+    else:
+        typer.echo(f"{name} at {fetched.revision[:12]} is in {fetched.directory}")
+        typer.echo(f"next: lyra weights convert {fetched.entry} DST --name {name}")
 
 
 @app.command()
@@ -86,15 +64,16 @@ def convert(
     dst: Annotated[Path, typer.Argument(help="Directory to make.")],
     name: Annotated[str, typer.Option(help="A known set; its keys are checked.")] = "",
     kind: Annotated[str, typer.Option(help="Naming rules, for weights of your own.")] = "",
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """Convert weights to safetensors with a manifest; pickles are read without being trusted."""
+    choose_json(as_json)
     if bool(name) == bool(kind):
         raise typer.BadParameter("give --name (a known set) or --kind (weights of your own)")
     from lyra_core.weights.convert import convert as convert_any
     from lyra_core.weights.convert import convert_set
 
-    with _failing_with_one_message(as_json), _progress("converting", as_json) as progress:
+    with _progress("converting", as_json) as progress:
         if name:
             manifest = convert_set(src, dst, name, progress=progress)
         else:
@@ -105,35 +84,36 @@ def convert(
 @app.command()
 def verify(
     directory: Annotated[Path, typer.Argument(help="A converted set.")],
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare a converted set with its manifest, byte by byte."""
+    choose_json(as_json)
     from lyra_core.weights.verify import verify as verify_set
 
-    with _failing_with_one_message(as_json), _progress("verifying", as_json) as progress:
+    with _progress("verifying", as_json) as progress:
         _print_manifest(verify_set(directory, progress=progress).manifest, directory, as_json)
 
 
 @app.command()
 def describe(
     name: Annotated[str, typer.Argument(help="A set; without it all sets are listed.")] = "",
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the known sets, or every tensor of one, without allocating memory."""
+    choose_json(as_json)
     from lyra_core.weights import describe as description
     from lyra_core.weights.registry import LICENCES, WEIGHT_SETS
 
-    with _failing_with_one_message(as_json):
-        if name and as_json:
-            _print_json(asdict(description.describe(name)))
-        elif name:
-            typer.echo("\n".join(description.summary(name)))
-        elif as_json:
-            sets = {key: asdict(item) for key, item in WEIGHT_SETS.items()}
-            licences = {key: asdict(licence) for key, licence in LICENCES.items()}
-            _print_json({"sets": sets, "licences": licences})
-        else:
-            for item in WEIGHT_SETS.values():
-                mark = "restricted: " if LICENCES[item.licence].restricted else ""
-                home = item.repo_id or "in the package"
-                typer.echo(f"{item.name:22} {home:40} {mark}{item.licence}")
+    if name and as_json:
+        print_json(asdict(description.describe(name)))
+    elif name:
+        typer.echo("\n".join(description.summary(name)))
+    elif as_json:
+        sets = {key: asdict(item) for key, item in WEIGHT_SETS.items()}
+        licences = {key: asdict(licence) for key, licence in LICENCES.items()}
+        print_json({"sets": sets, "licences": licences})
+    else:
+        for item in WEIGHT_SETS.values():
+            mark = "restricted: " if LICENCES[item.licence].restricted else ""
+            home = item.repo_id or "in the package"
+            typer.echo(f"{item.name:22} {home:40} {mark}{item.licence}")

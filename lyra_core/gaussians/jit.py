@@ -11,7 +11,7 @@ import numba
 import torch
 
 
-def jit(**options: bool | str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A decorator like `numba.njit` whose disk cache is optional.
 
     Numba refuses to decorate (RuntimeError) when neither the package's folder nor the user's cache

@@ -46,7 +46,12 @@ def _contiguous(tensor: Tensor) -> np.ndarray:
 
 
 class Rasterizer:
-    """Gaussians made ready for drawing from many cameras; scratch memory is reused between pictures."""
+    """Gaussians made ready for drawing from many cameras; scratch memory is reused between pictures.
+
+    Args:
+        gaussians: in the world frame.
+        eps2d: added to both variances of a projected Gaussian, pixels^2.
+    """
 
     def __init__(self, gaussians: Gaussians, *, eps2d: float = EPS2D_PX2) -> None:
         self._arrays = tuple(
@@ -92,9 +97,7 @@ class Rasterizer:
         depth, alpha = np.empty((2, image_height, image_width), np.float32)
         limits = self._eps2d, np.float32(NEAR_PLANE_M), np.float32(FAR_PLANE_M)
         with _ONE_LAUNCH_AT_A_TIME:
-            kernels.project(
-                *self._arrays, _contiguous(world_to_cam), camera, *limits, self._splats, self._keys
-            )
+            kernels.project(*self._arrays, _contiguous(world_to_cam), camera, *limits, self._splats, self._keys)
             ordered = kernels.gather(self._splats, kernels.depth_order(self._keys))
             starts, members = kernels.bin_into_tiles(ordered, tiles_x, tiles_y)
             kernels.composite(
@@ -124,6 +127,4 @@ def rasterize(
     background: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> Raster:
     """Draw once; for several cameras keep a `Rasterizer`. Arguments as in `Rasterizer.draw`."""
-    return Rasterizer(gaussians).draw(
-        world_to_cam, intrinsics, image_height, image_width, background
-    )
+    return Rasterizer(gaussians).draw(world_to_cam, intrinsics, image_height, image_width, background)

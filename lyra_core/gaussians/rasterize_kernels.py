@@ -7,7 +7,7 @@ One row of `splats` [n 12] float32: x, y (pixels), conic a, b, c (1/pixels^2), o
 z-depth (metres), half extents x and y (pixels). `keys` [n] uint32 are the bits of the z-depth (monotone for
 positive floats), or CULLED.
 """
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, operator"
 # ruff: noqa: ANN001, ANN201
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ CHANNELS = 6  # of one tile row: transmittance, live flag, red, green, blue, dep
 BANDS = 4
 MIN_ALPHA = np.float32(1.0 / 255.0)
 MAX_ALPHA = np.float32(0.999)
-MIN_TRANSMITTANCE = np.float32(1e-4)
 MAX_EXTENT_SIGMA = np.float32(3.33)  # exp(-3.33^2 / 2) = 1/255: beyond it nothing is ever drawn
+MIN_TRANSMITTANCE = np.float32(1e-4)
+EXTENT_MARGIN = np.float32(0.01)  # pixels, against rounding of the extents
 CULLED = np.uint32(0xFFFFFFFF)
 
 # Real spherical harmonics in the sign convention of 3D Gaussian splatting (Kerbl et al. 2023), degree 0 to 3.
@@ -68,7 +69,9 @@ def _sh_basis(x, y, z, num_coefficients, basis):
 
 
 @jit(parallel=True)
-def project(means, quats, scales, opacities, sh, w2c, camera, eps2d, near, far, splats, keys):
+def project(  # noqa: PLR0915 - one straight-line formula, which calls would only hide
+    means, quats, scales, opacities, sh, w2c, camera, eps2d, near, far, splats, keys
+):
     """EWA projection (Zwicker et al. 2001) of every Gaussian into one camera: fills `splats` and `keys`.
 
     `camera` [6] float32: fx, fy, cx, cy, width, height. Half extents and the clamp of the Jacobian's
@@ -146,8 +149,9 @@ def project(means, quats, scales, opacities, sh, w2c, camera, eps2d, near, far, 
             mean = half * (cov_xx + cov_yy)
             largest = mean + math.sqrt(max(np.float32(0.01), mean * mean - det))
             radius = extent * math.sqrt(largest)
-            rx = math.ceil(min(extent * math.sqrt(cov_xx), radius))
-            ry = math.ceil(min(extent * math.sqrt(cov_yy), radius))
+            # Beyond these no pixel centre reaches 1/255, so rounding them up as gsplat does would change nothing.
+            rx = min(extent * math.sqrt(cov_xx), radius) + EXTENT_MARGIN
+            ry = min(extent * math.sqrt(cov_yy), radius) + EXTENT_MARGIN
             px, py = fx * x * rz + cx, fy * y * rz + cy
             if not (px + rx > 0.0 and px - rx < width and py + ry > 0.0 and py - ry < height):
                 continue
@@ -207,8 +211,9 @@ def depth_order(keys):
 
 @jit(inline="always")
 def _tile_span(center, extent, num_tiles):
-    lo = int(math.floor((center - extent) / np.float32(TILE)))
-    hi = int(math.ceil((center + extent) / np.float32(TILE)))
+    half = np.float32(0.5)
+    lo = math.floor(math.ceil(center - extent - half) / TILE)
+    hi = math.floor(math.floor(center + extent - half) / TILE) + 1
     return min(max(lo, 0), num_tiles), min(max(hi, 0), num_tiles)
 
 
@@ -255,9 +260,7 @@ def bin_into_tiles(ordered, tiles_x, tiles_y):
 
 
 @jit(fastmath=True)
-def _composite_lanes(
-    buffer, base, dx0, row_constant, row_slope, half_a, opacity, red, green, blue, depth
-):
+def _composite_lanes(buffer, base, dx0, row_constant, row_slope, half_a, opacity, red, green, blue, depth):
     """One splat over 8 pixels of one tile row, without branches so that it becomes vector instructions."""
     one = np.float32(1.0)
     zero = np.float32(0.0)
@@ -303,10 +306,12 @@ def _composite_tile(ordered, members, left, top, buffer):
         px, py, rx, ry = splat[0], splat[1], splat[10], splat[11]
         half_a, b, half_c = np.float32(0.5) * splat[2], splat[3], np.float32(0.5) * splat[4]
         dx0 = px - np.float32(left) - np.float32(0.5)
-        first = max(0, int(math.floor(py - ry)) - top)
-        last = min(TILE, int(math.ceil(py + ry)) - top)
-        start = max(0, int(math.floor(px - rx)) - left) // LANES * LANES
-        stop = min(TILE, int(math.ceil(px + rx)) - left)
+        # Rows and columns whose pixel centres (at +0.5) lie within the extents.
+        half = np.float32(0.5)
+        first = max(0, math.ceil(py - ry - half) - top)
+        last = min(TILE, math.floor(py + ry - half) + 1 - top)
+        start = max(0, math.ceil(px - rx - half) - left) // LANES * LANES
+        stop = min(TILE, math.floor(px + rx - half) + 1 - left)
         for y in range(first, last):
             dy = py - np.float32(top + y) - np.float32(0.5)
             for x in range(start, stop, LANES):
@@ -337,8 +342,6 @@ def composite(ordered, starts, members, tiles_x, tiles_y, background, color, dep
                 remaining = buffer[base]
                 covered = np.float32(1.0) - remaining
                 for c in range(3):
-                    color[top + y, left + x, c] = (
-                        buffer[base + (2 + c) * TILE] + remaining * background[c]
-                    )
+                    color[top + y, left + x, c] = buffer[base + (2 + c) * TILE] + remaining * background[c]
                 depth[top + y, left + x] = buffer[base + 5 * TILE] / max(covered, np.float32(1e-10))
                 alpha[top + y, left + x] = covered

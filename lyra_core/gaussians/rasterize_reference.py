@@ -1,4 +1,4 @@
-"""The plain rasteriser that the fast one is tested against: one Gaussian at a time over the whole picture, in float64."""
+"""The plain rasteriser that the fast one is tested against: one Gaussian after the other, in float64."""
 
 from __future__ import annotations
 
@@ -34,10 +34,7 @@ def sh_basis(directions: Float[Tensor, "n 3"], degree: int) -> Float[Tensor, "n 
         for m in range(-order, order + 1):
             legendre = _associated_legendre(order, abs(m), z, sine)
             norm = math.sqrt(
-                (2 * order + 1)
-                / (4 * math.pi)
-                * math.factorial(order - abs(m))
-                / math.factorial(order + abs(m))
+                (2 * order + 1) / (4 * math.pi) * math.factorial(order - abs(m)) / math.factorial(order + abs(m))
             )
             if m == 0:
                 columns.append(norm * legendre)
@@ -122,9 +119,7 @@ def rasterize_reference(
     )
 
 
-def _project(
-    mean: Tensor, covariance: Tensor, K: Tensor, image_height: int, image_width: int
-) -> tuple[Tensor, Tensor]:
+def _project(mean: Tensor, covariance: Tensor, K: Tensor, image_height: int, image_width: int) -> tuple[Tensor, Tensor]:
     """Centre in pixels and conic of one Gaussian in camera space (Zwicker et al. 2001, section 6)."""
     x, y, z = mean.tolist()
     fx, fy, cx, cy = float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2])
@@ -132,10 +127,6 @@ def _project(
     margin_x, margin_y = 0.15 * image_width / fx, 0.15 * image_height / fy
     tx = z * min(max(x / z, -cx / fx - margin_x), (image_width - cx) / fx + margin_x)
     ty = z * min(max(y / z, -cy / fy - margin_y), (image_height - cy) / fy + margin_y)
-    jacobian = torch.tensor(
-        [[fx / z, 0.0, -fx * tx / z**2], [0.0, fy / z, -fy * ty / z**2]], dtype=torch.float64
-    )
-    covariance_2d = jacobian @ covariance @ jacobian.T + EPS2D_PX2 * torch.eye(
-        2, dtype=torch.float64
-    )
+    jacobian = torch.tensor([[fx / z, 0.0, -fx * tx / z**2], [0.0, fy / z, -fy * ty / z**2]], dtype=torch.float64)
+    covariance_2d = jacobian @ covariance @ jacobian.T + EPS2D_PX2 * torch.eye(2, dtype=torch.float64)
     return torch.tensor([fx * x / z + cx, fy * y / z + cy]), torch.linalg.inv(covariance_2d)

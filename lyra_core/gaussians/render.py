@@ -14,9 +14,7 @@ from lyra_core.errors import GaussiansError, MissingExtraError, RecipeError
 from lyra_core.values import CameraPath, Gaussians
 
 ENGINES = ("auto", "gsplat", "numba", "reference")
-PIXELS_A_BATCH = (
-    16_000_000  # 40 cameras of 480x832: intersections and outputs of one batch stay below 4 GB
-)
+PIXELS_A_BATCH = 16_000_000  # 40 cameras of 480x832: intersections and outputs of one batch stay below 4 GB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,16 +81,12 @@ def _engine(
         if not installed:
             raise MissingExtraError("gsplat", "gpu", "rendering on a GPU")
         if not torch.cuda.is_available():
-            raise RecipeError(
-                'engine "gsplat" needs a CUDA device and none is visible; use engine="numba"'
-            )
+            raise RecipeError('engine "gsplat" needs a CUDA device and none is visible; use engine="numba"')
         return _render_gsplat
     return _render_numba if name == "numba" else _render_reference
 
 
-def _render_gsplat(
-    gaussians: Gaussians, cameras: CameraPath, background: tuple[float, float, float]
-) -> Rendering:
+def _render_gsplat(gaussians: Gaussians, cameras: CameraPath, background: tuple[float, float, float]) -> Rendering:
     from gsplat import rasterization
 
     device = gaussians.means.device if gaussians.means.is_cuda else torch.device("cuda")
@@ -119,34 +113,26 @@ def _render_gsplat(
             packed=True,
         )
         # gsplat's own `backgrounds` would need a depth channel too; adding it here keeps depth untouched.
-        colors.append(
-            (drawn[..., :3] + (1.0 - alpha) * behind).clamp(0.0, 1.0).to(gaussians.means.device)
-        )
+        colors.append((drawn[..., :3] + (1.0 - alpha) * behind).clamp(0.0, 1.0).to(gaussians.means.device))
         depths.append(drawn[..., 3].to(gaussians.means.device))
         alphas.append(alpha[..., 0].to(gaussians.means.device))
     return Rendering(color=torch.cat(colors), depth_m=torch.cat(depths), alpha=torch.cat(alphas))
 
 
-def _render_numba(
-    gaussians: Gaussians, cameras: CameraPath, background: tuple[float, float, float]
-) -> Rendering:
+def _render_numba(gaussians: Gaussians, cameras: CameraPath, background: tuple[float, float, float]) -> Rendering:
     from lyra_core.gaussians.rasterize import Rasterizer
 
     rasterizer = Rasterizer(gaussians)
     shape = (len(cameras), cameras.image_height, cameras.image_width)
     color, depth, alpha = torch.empty(*shape, 3), torch.empty(shape), torch.empty(shape)
     for t in range(len(cameras)):
-        raster = rasterizer.draw(
-            cameras.world_to_cam[t], cameras.intrinsics[t], *shape[1:], background
-        )
+        raster = rasterizer.draw(cameras.world_to_cam[t], cameras.intrinsics[t], *shape[1:], background)
         color[t], depth[t], alpha[t] = raster.color.clamp_(0.0, 1.0), raster.depth_m, raster.alpha
     device = gaussians.means.device
     return Rendering(color=color.to(device), depth_m=depth.to(device), alpha=alpha.to(device))
 
 
-def _render_reference(
-    gaussians: Gaussians, cameras: CameraPath, background: tuple[float, float, float]
-) -> Rendering:
+def _render_reference(gaussians: Gaussians, cameras: CameraPath, background: tuple[float, float, float]) -> Rendering:
     from lyra_core.gaussians.rasterize_reference import rasterize_reference
 
     size = (cameras.image_height, cameras.image_width)

@@ -10,9 +10,9 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
-from torch.nn import functional as F
 
 from lyra_core.depth import DepthEstimate
 from lyra_core.errors import DepthError
@@ -65,9 +65,7 @@ class ParallaxDepth:
             DepthError: no frame, or a frame smaller than 16x16.
         """
         if frames.shape[0] == 0 or min(frames.shape[1:3]) < 16:
-            raise DepthError(
-                f"depth needs at least one frame of 16x16 pixels, found {tuple(frames.shape)}"
-            )
+            raise DepthError(f"depth needs at least one frame of 16x16 pixels, found {tuple(frames.shape)}")
         width = frames.shape[2]
         depths, skies = [], []
         for t in range(frames.shape[0]):
@@ -108,9 +106,7 @@ class _Ground:
         return self.far_disparity + backdrop + self.slope * (rows - self.foot_row).clamp(min=0.0)
 
 
-def photo_depth(
-    image: UInt8[Tensor, "h w 3"], focal_px: float
-) -> tuple[Float[Tensor, "h w"], Bool[Tensor, "h w"]]:
+def photo_depth(image: UInt8[Tensor, "h w 3"], focal_px: float) -> tuple[Float[Tensor, "h w"], Bool[Tensor, "h w"]]:
     """z-depth in metres (the sky at SKY_DEPTH_M) and the sky mask of one photograph.
 
     Args:
@@ -135,7 +131,7 @@ def sky_mask(color: Float[Tensor, "3 h w"]) -> Bool[Tensor, "h w"]:
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     height, width = luma.shape
     # Dusk has less contrast everywhere, and a gradient a pixel is less in larger pictures.
-    steepest = 0.045 * min(1.0, 0.15 + 2.0 * float(luma.mean())) * min(2.0, max(0.5, 416 / width))
+    steepest = 0.045 * min(1.0, 0.15 + 2.0 * float(luma.mean())) * min(1.0, max(0.5, 416 / width))
     smooth = gradient(box_mean(color, 1)) < steepest
     bluish = (blue > 0.92 * red) & (blue > 0.95 * green) & (luma > 0.08)
     start = bluish & (luma > 0.12) | ((luma > 0.85) & (blue > 0.75 * red))

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from lyra_core.gaussians.jit import jit
 
@@ -61,9 +61,7 @@ def guided_filter(
     return smooth[0] * guide + smooth[1]
 
 
-def snap_edges(
-    picture: Float[Tensor, "h w"], *, radius: int, min_jump: float
-) -> Float[Tensor, "h w"]:
+def snap_edges(picture: Float[Tensor, "h w"], *, radius: int, min_jump: float) -> Float[Tensor, "h w"]:
     """Turn soft steps into hard ones: where a window spans more than `min_jump`, take its nearer end.
 
     Half-way values at an outline would hang in the air between object and background. Even slopes are left
@@ -76,9 +74,7 @@ def snap_edges(
     return torch.where(is_step, nearer_end, picture)
 
 
-def flood(
-    allowed: Bool[Tensor, "h w"], start: Bool[Tensor, "h w"]
-) -> Bool[Tensor, "h w"]:
+def flood(allowed: Bool[Tensor, "h w"], start: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
     """The allowed pixels that are 4-connected to an allowed start pixel."""
     reached = np.ascontiguousarray((allowed & start).numpy())
     _flood(np.ascontiguousarray(allowed.numpy()), reached)
@@ -87,7 +83,7 @@ def flood(
 
 # Kernels carry no annotations: they are compiled, and their typed entrances are the functions here.
 @jit()
-def _flood(allowed, reached):  # noqa: ANN001, ANN202
+def _flood(allowed, reached):  # type: ignore[no-untyped-def]  # noqa: ANN001
     height, width = allowed.shape
     stack = np.empty(height * width, np.int64)
     size = 0
@@ -113,9 +109,7 @@ def components(mask: Bool[Tensor, "h w"]) -> Int[Tensor, "h w"]:
     return regions(mask.float()[None], scale=1e-6, min_size=1)
 
 
-def regions(
-    picture: Float[Tensor, "c h w"], *, scale: float, min_size: int
-) -> Int[Tensor, "h w"]:
+def regions(picture: Float[Tensor, "c h w"], *, scale: float, min_size: int) -> Int[Tensor, "h w"]:
     """Regions of similar colour (Felzenszwalb and Huttenlocher 2004), numbered from 0.
 
     Args:
@@ -135,15 +129,13 @@ def regions(
         pairs.append(torch.stack([index[here].flatten(), index[there].flatten()], 1))
     weight = torch.cat(weights)
     order = torch.sort(weight, stable=True).indices
-    labels = _merge_regions(
-        torch.cat(pairs)[order].numpy(), weight[order].numpy(), height * width, scale, min_size
-    )
+    labels = _merge_regions(torch.cat(pairs)[order].numpy(), weight[order].numpy(), height * width, scale, min_size)
     _, dense = np.unique(labels, return_inverse=True)
     return torch.from_numpy(dense.reshape(height, width).astype(np.int64))
 
 
 @jit()
-def _merge_regions(pairs, weights, num_pixels, scale, min_size):  # noqa: ANN001, ANN202
+def _merge_regions(pairs, weights, num_pixels, scale, min_size):  # type: ignore[no-untyped-def]  # noqa: ANN001
     parent = np.arange(num_pixels)
     size = np.ones(num_pixels, np.int64)
     tolerance = np.full(num_pixels, scale)

@@ -1,20 +1,18 @@
-"""Fill what a photograph does not show: smooth continuation by push-pull, texture mirrored from the nearest known side."""
+"""Fill what a photograph does not show: push-pull for the smooth part, texture mirrored from the known side."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from lyra_core.gaussians.jit import jit
 from lyra_core.parallax.filters import box_mean
 
 
-def push_pull(
-    picture: Float[Tensor, "c h w"], known: Bool[Tensor, "h w"]
-) -> Float[Tensor, "c h w"]:
+def push_pull(picture: Float[Tensor, "c h w"], known: Bool[Tensor, "h w"]) -> Float[Tensor, "c h w"]:
     """Replace unknown pixels by a smooth continuation of the known ones (Gortler et al. 1996, section 3.3).
 
     Known pixels are returned as they are; with none known the result is 0.
@@ -67,7 +65,7 @@ def fill(
 
 # A kernel carries no annotations: it is compiled, and its typed entrance is nearest_known.
 @jit()
-def _propagate(known):  # noqa: ANN001, ANN202
+def _propagate(known):  # type: ignore[no-untyped-def]  # noqa: ANN001
     height, width = known.shape
     nearest = np.full((height, width, 2), -(1 << 20), np.int64)
     for y in range(height):

@@ -10,9 +10,9 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from lyra_core.parallax.depth import FAR_M, SKY_DEPTH_M
 from lyra_core.parallax.filters import box_mean, local_max, local_min
@@ -21,8 +21,8 @@ from lyra_core.parallax.inpaint import fill, push_pull
 JUMP_RATIO = 1.12  # neighbouring depths that differ more are an outline
 LEVEL_RATIO = 1.35  # of the depths at which backgrounds are filled
 BEHIND_SHARE = 0.05  # of the width: how far backgrounds reach behind outlines
-NEAR_MARGIN, NEAR_STRIDE = 0.2, 2  # surroundings in two rings: share of the width, pixels a sample
-FAR_MARGIN, FAR_STRIDE = 0.75, 5
+NEAR_MARGIN, NEAR_STRIDE = 0.12, 2  # surroundings in two rings: share of the width, pixels a sample
+FAR_MARGIN, FAR_STRIDE = 0.75, 6
 BACKSTOP_SHARE, BACKSTOP_STRIDE = 0.3, 3  # half width of the window that knows the background of a row
 FOLD_SHARE = 0.35  # of the picture that is mirrored beyond its borders, again and again
 DOME_STEP_RAD = math.radians(2.5)
@@ -48,6 +48,9 @@ class Samples:
     opacity: Float[Tensor, " n"]
     axis_u: Float[Tensor, "n 3"]
     axis_v: Float[Tensor, "n 3"]
+
+
+_SAMPLE_FIELDS = ("rays", "distance_m", "color", "opacity", "axis_u", "axis_v")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +147,7 @@ def _slope(depth: Tensor, dim: int, step: Tensor) -> Tensor:
 
 def _behind(color: Tensor, depth: Tensor, K: Tensor) -> Samples:
     """The background continued behind outlines, as far as a moving camera is likely to uncover it."""
-    height, width = depth.shape
+    width = depth.shape[1]
     reach = max(4, round(BEHIND_SHARE * width))
     far_side = torch.where(_outline(depth), local_max(depth, 1), 0.0)
     band = local_max(far_side, reach) > depth * JUMP_RATIO
@@ -179,9 +182,7 @@ def _backstop(color: Tensor, depth: Tensor, K: Tensor) -> Samples:
     size = (height // stride * stride, width // stride * stride)
     coarse = F.avg_pool2d(torch.cat([smooth, inverse])[None, :, : size[0], : size[1]], stride)[0]
     far = coarse[3].reciprocal()
-    return _plane_samples(
-        coarse[:3], far, torch.full_like(far, 0.99), K, stride=stride
-    )
+    return _plane_samples(coarse[:3], far, torch.full_like(far, 0.99), K, stride=stride)
 
 
 def _extend(picture: Tensor, margin: int) -> Tensor:
@@ -252,8 +253,7 @@ def _around(color: Tensor, depth: Tensor, K: Tensor) -> tuple[Samples, Tensor]:
 
 
 def _join(parts: list[Samples]) -> Samples:
-    names = ("rays", "distance_m", "color", "opacity", "axis_u", "axis_v")
-    return Samples(**{name: torch.cat([getattr(p, name) for p in parts]) for name in names})
+    return Samples(**{name: torch.cat([getattr(p, name) for p in parts]) for name in _SAMPLE_FIELDS})
 
 
 def _dome(canvas: Tensor, depth: Tensor, K: Tensor) -> Samples:
@@ -281,13 +281,20 @@ def _dome(canvas: Tensor, depth: Tensor, K: Tensor) -> Samples:
     soft = box_mean(box_mean(canvas, radius), radius)
     at = torch.stack([x, y], 1)[None, None].float() * 2.0 - 1.0
     color = F.grid_sample(soft[None], at, padding_mode="border", align_corners=False)[0, :, 0].T
-    # Inside the picture's own cone the dome lies behind everything: the last backstop.
+    # A surrounding at a plausible distance outside the picture's own cone, and a shell behind everything: the
+    # last backstop, also between the picture's surroundings and the dome when the camera leaves its place.
     inside = (a.abs() < 0.97 * across) & ((torch.tan(e) / torch.cos(a)).abs() < 0.97 * math.tan(up))
-    inside &= a.abs() < math.pi / 2
-    radius = torch.where(inside, 1.3 * SKY_DEPTH_M, _dome_radius(e, depth, fy, cy))
+    outside = ~(inside & (a.abs() < math.pi / 2))
+    near = _dome_samples(e, a, wide, color, _dome_radius(e, depth, fy, cy))
+    near = Samples(**{name: getattr(near, name)[outside] for name in _SAMPLE_FIELDS})
+    return _join([near, _dome_samples(e, a, wide, color, torch.full_like(e, 1.3 * SKY_DEPTH_M))])
+
+
+def _dome_samples(e: Tensor, a: Tensor, wide: Tensor, color: Tensor, radius: Tensor) -> Samples:
+    """Samples at these elevations (down is positive) and azimuths, tangential to the dome."""
     rays = torch.stack([torch.sin(a) * torch.cos(e), torch.sin(e), torch.cos(a) * torch.cos(e)], 1)
     right = torch.stack([torch.cos(a), torch.zeros_like(a), -torch.sin(a)], 1)
-    down = torch.linalg.cross(rays, right)
+    down = torch.linalg.cross(right, rays)
     step = DOME_STEP_RAD * radius[:, None]
     return Samples(
         rays=rays.float(),
@@ -295,7 +302,7 @@ def _dome(canvas: Tensor, depth: Tensor, K: Tensor) -> Samples:
         color=color.contiguous(),
         opacity=torch.full((len(a),), 0.999),
         axis_u=(right * step * (wide * torch.cos(e))[:, None]).float(),
-        axis_v=(-down * step).float(),
+        axis_v=(down * step).float(),
     )
 
 

@@ -5,7 +5,9 @@ The video is drawn from the Gaussians, so both agree by construction; frame 0 is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +39,7 @@ class ParallaxModel(ParallaxDepth):
     weights_digest = ALGORITHM_VERSION
 
     def __init__(self, *, device: str = "cpu") -> None:  # noqa: ARG002 - always the CPU; a GPU worker may run it too
-        pass
+        self._lifted: tuple[bytes, Gaussians] | None = None
 
     def generate(
         self,
@@ -59,7 +61,7 @@ class ParallaxModel(ParallaxDepth):
             num_frames: length of a preset; of a path, its first frames are used.
             seed: accepted and not used.
             prompts: accepted and not used.
-            width: of the frames, pixels.
+            width: of the frames, pixels; exchanged with the height for photographs of the other orientation.
             height: of the frames, pixels.
             on_frame: called with (frames done, frames wanted).
 
@@ -75,7 +77,7 @@ class ParallaxModel(ParallaxDepth):
         cameras = cameras_for_seed(
             camera_path, num_frames=num_frames, intrinsics=photo.intrinsics, depth_m=depth, sky=sky
         )
-        gaussians = _lift(photo.image, depth, sky, cameras)
+        gaussians = self._lift(photo.image, depth, sky, cameras)
         clip = _film(gaussians, photo.image, cameras, on_frame)
         assert clip.depth_m is not None  # noqa: S101 - _film always gives both
         assert clip.sky is not None  # noqa: S101
@@ -102,7 +104,28 @@ class ParallaxModel(ParallaxDepth):
                 )
             depth = torch.where(valid, depth, 0.0)
             sky = clip.sky[0] if clip.sky is not None else ~valid
-        return _lift(photo, depth, sky, camera)
+        return self._lift(photo, depth, sky, camera)
+
+    def _lift(
+        self,
+        photo: UInt8[Tensor, "h w 3"],
+        depth: Float[Tensor, "h w"],
+        sky: Bool[Tensor, "h w"],
+        cameras: CameraPath,
+    ) -> Gaussians:
+        """Gaussians of a photograph and its depth; the last answer is kept, as `reconstruct` asks for it again."""
+        inputs = (photo, depth, sky, cameras.world_to_cam[0], cameras.intrinsics[0])
+        digest = hashlib.sha256()
+        for tensor in inputs:
+            digest.update(repr(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())
+        key = digest.digest()
+        if self._lifted is None or self._lifted[0] != key:
+            image = photo.float() / 255.0
+            with one_torch_thread():
+                layers = build_layers(image, depth, sky, cameras.intrinsics[0])
+                gaussians = build_splats(layers, image, cameras.world_to_cam[0], cameras.intrinsics[0])
+            self._lifted = (key, gaussians)
+        return self._lifted[1]
 
 
 def _open(image: Seed | str | Path | Image.Image | np.ndarray | Tensor, width: int, height: int) -> Seed:
@@ -111,15 +134,15 @@ def _open(image: Seed | str | Path | Image.Image | np.ndarray | Tensor, width: i
     return open_image(image, width, height)
 
 
-def _lift(
-    photo: UInt8[Tensor, "h w 3"],
-    depth: Float[Tensor, "h w"],
-    sky: Bool[Tensor, "h w"],
-    cameras: CameraPath,
-) -> Gaussians:
-    image = photo.float() / 255.0
-    layers = build_layers(image, depth, sky, cameras.intrinsics[0])
-    return build_splats(layers, image, cameras.world_to_cam[0], cameras.intrinsics[0])
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Sums of the hole filling depend on how torch splits them; one thread makes bytes equal on every machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _film(

@@ -1,4 +1,4 @@
-"""Layers as 3D Gaussians: one flat splat a sample, laid along the surface, its colour corrected for the blur of drawing."""
+"""Layers as 3D Gaussians: one flat splat a sample along the surface, coloured to undo the blur of drawing."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from lyra_core.parallax.layers import Layers, Samples
 from lyra_core.values import Gaussians
 
 # Standard deviation in units of the distance between samples: sharp where the photograph is, closed elsewhere.
-SEEN_SIGMA, FILLED_SIGMA, DOME_SIGMA = 0.45, 0.65, 0.9
+SEEN_SIGMA, FILLED_SIGMA, DOME_SIGMA = 0.36, 0.65, 0.9
 THICKNESS = 0.15  # of a splat across its surface, relative to its smaller extent
 SH_C0 = 0.28209479177387814
-SHARPENING_PASSES = 3
+SHARPENING_PASSES = 5
+OVERSHOOT = 0.12  # how far a colour may leave the range of its neighbours, sRGB
 
 
 def build_splats(
@@ -52,9 +53,7 @@ def _splats(samples: Samples, world_to_cam: Tensor, sigma: float) -> Gaussians:
     axes = torch.stack([first, second, torch.linalg.cross(first, second)], 2)
     length_u = samples.axis_u.norm(dim=1)
     length_v = across.norm(dim=1)
-    scales = sigma * torch.stack(
-        [length_u, length_v, THICKNESS * torch.minimum(length_u, length_v)], 1
-    )
+    scales = sigma * torch.stack([length_u, length_v, THICKNESS * torch.minimum(length_u, length_v)], 1)
     return Gaussians(
         means=samples.rays * samples.distance_m[:, None] @ rotation.T + center,
         quats=quats_of(rotation @ axes),
@@ -84,15 +83,13 @@ def quats_of(rotations: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 4"]:
     return torch.nn.functional.normalize(best, dim=1)
 
 
-def _sharpen(
-    gaussians: Gaussians, num_seen: int, image: Tensor, world_to_cam: Tensor, intrinsics: Tensor
-) -> Gaussians:
+def _sharpen(gaussians: Gaussians, num_seen: int, image: Tensor, world_to_cam: Tensor, intrinsics: Tensor) -> Gaussians:
     """Add to each seen splat what its pixel lacks, a few times (van Cittert 1931): splatting blurs, this undoes it."""
     height, width = image.shape[:2]
     sh = gaussians.sh.clone()
     # Colours stay near those around them, or outlines would ring when they move.
-    low = torch.stack([local_min(c, 1) for c in image.unbind(2)], 2).reshape(num_seen, 3) - 0.06
-    high = torch.stack([local_max(c, 1) for c in image.unbind(2)], 2).reshape(num_seen, 3) + 0.06
+    low = torch.stack([local_min(c, 1) for c in image.unbind(2)], 2).reshape(num_seen, 3) - OVERSHOOT
+    high = torch.stack([local_max(c, 1) for c in image.unbind(2)], 2).reshape(num_seen, 3) + OVERSHOOT
     for _ in range(SHARPENING_PASSES):
         drawn = Rasterizer(replace(gaussians, sh=sh)).draw(world_to_cam, intrinsics, height, width)
         missing = (image - drawn.color).reshape(num_seen, 3)

@@ -70,7 +70,7 @@ class Atlas:
             count=self.count.to(device),
         )
 
-    def textures(self, kind: Int[Tensor, "..."], variant: Float[Tensor, "..."]) -> Int[Tensor, "..."]:
+    def textures(self, kind: Int[Tensor, ...], variant: Float[Tensor, ...]) -> Int[Tensor, ...]:
         """Texture indices of kinds and variants in [0, 1)."""
         count = self.count[kind]
         step = (variant * count).floor().to(count.dtype)
@@ -116,7 +116,9 @@ def build_atlas(
     """
     if size < 8 or size & (size - 1):
         raise ConfigError(f"textures have a power of two of texels on each side (8 or more), found {size}")
-    packed, first, count = [], [], []
+    packed: list[Tensor] = []
+    first: list[int] = []
+    count: list[int] = []
     for kind in KINDS:
         textures = [make_texture(kind, stream_seed(variant, split), size) for variant in range(per_kind)]
         if kind == "picture" and photographs is not None:
@@ -126,9 +128,7 @@ def build_atlas(
         first.append(len(packed))
         count.append(len(textures))
         packed += [pack(pyramid(texture)) for texture in textures]
-    return Atlas(
-        texels=torch.cat(packed), size=size, first=torch.tensor(first), count=torch.tensor(count)
-    )
+    return Atlas(texels=torch.cat(packed), size=size, first=torch.tensor(first), count=torch.tensor(count))
 
 
 @functools.lru_cache(maxsize=4)
@@ -182,12 +182,8 @@ def _bilinear(atlas: Atlas, texture: Tensor, uv: Tensor, level: Tensor, mirror: 
     x0 = torch.where(mirror, x0.clamp(min=0), x0 & last)
     y0 = torch.where(mirror, y0.clamp(min=0), y0 & last)
     fx, fy = fraction[..., 0, None], fraction[..., 1, None]
-    top = (1 - fx) * _unpack(atlas.texels[start + y0 * side + x0]) + fx * _unpack(
-        atlas.texels[start + y0 * side + x1]
-    )
-    foot = (1 - fx) * _unpack(atlas.texels[start + y1 * side + x0]) + fx * _unpack(
-        atlas.texels[start + y1 * side + x1]
-    )
+    top = (1 - fx) * _unpack(atlas.texels[start + y0 * side + x0]) + fx * _unpack(atlas.texels[start + y0 * side + x1])
+    foot = (1 - fx) * _unpack(atlas.texels[start + y1 * side + x0]) + fx * _unpack(atlas.texels[start + y1 * side + x1])
     return (1 - fy) * top + fy * foot
 
 

@@ -11,6 +11,10 @@ import torch
 from lyra_core.training.primitives import Boxes, Ellipsoids, Frusta, Surfaces
 from lyra_core.training.textures import KIND_INDEX
 
+Length = float | int
+Pair = tuple[Length, Length]
+Triple = tuple[Length, Length, Length]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
@@ -29,15 +33,15 @@ class Look:
 
     kind: str
     variant: float
-    repeat_m: float = 2.0
-    tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    gloss: float = 0.0
-    emission: float = 0.0
-    grime: float = 0.35
+    repeat_m: Length = 2.0
+    tint: Triple = (1.0, 1.0, 1.0)
+    gloss: Length = 0.0
+    emission: Length = 0.0
+    grime: Length = 0.35
     is_fitted: bool = False
 
 
-def look(rng: np.random.Generator, kind: str, repeat_m: float = 2.0, **changes: float | bool) -> Look:
+def look(rng: np.random.Generator, kind: str, repeat_m: Length = 2.0, **changes: Length | bool) -> Look:
     """A random look of a kind: any of its textures, a mild tint."""
     level = rng.uniform(0.8, 1.15)
     tint = tuple(float(level * value) for value in rng.uniform(0.88, 1.1, 3))
@@ -50,41 +54,35 @@ class SceneBuilder:
     """Grows lists of shapes; `base` offsets let an object be placed and turned as a whole."""
 
     rng: np.random.Generator
-    boxes: list[tuple[list[float], Look]] = field(default_factory=list)
-    ellipsoids: list[tuple[list[float], Look]] = field(default_factory=list)
-    frusta: list[tuple[list[float], Look]] = field(default_factory=list)
-    base: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    boxes: list[tuple[list[Length], Look]] = field(default_factory=list)
+    ellipsoids: list[tuple[list[Length], Look]] = field(default_factory=list)
+    frusta: list[tuple[list[Length], Look]] = field(default_factory=list)
+    base: tuple[Length, Length, Length, Length] = (0.0, 0.0, 0.0, 0.0)
 
-    def at(self, x: float, z: float, turn_rad: float = 0.0, floor: float = 0.0) -> SceneBuilder:
+    def at(self, x: Length, z: Length, turn_rad: Length = 0.0, floor: Length = 0.0) -> SceneBuilder:
         """A view of this builder whose coordinates are those of an object: x right, z back, heights above `floor`."""
         return SceneBuilder(self.rng, self.boxes, self.ellipsoids, self.frusta, (x, z, turn_rad, floor))
 
-    def _place(self, x: float, z: float) -> tuple[float, float]:
+    def _place(self, x: Length, z: Length) -> tuple[float, float]:
         base_x, base_z, turn, _ = self.base
         return base_x + math.cos(turn) * x - math.sin(turn) * z, base_z + math.sin(turn) * x + math.cos(turn) * z
 
-    def box(self, middle: tuple[float, float], size: tuple[float, float, float], low: float, how: Look) -> None:
+    def box(self, middle: Pair, size: Triple, low: Length, how: Look) -> None:
         """A box of size (x, height, z) whose foot is `low` above the object's floor."""
         x, z = self._place(*middle)
         width, tall, deep = size
         center_y = -(self.base[3] + low + tall / 2)
         turn = self.base[2]
-        self.boxes.append(
-            ([x, center_y, z, width / 2, tall / 2, deep / 2, math.cos(turn), math.sin(turn)], how)
-        )
+        self.boxes.append(([x, center_y, z, width / 2, tall / 2, deep / 2, math.cos(turn), math.sin(turn)], how))
 
-    def ellipsoid(
-        self, middle: tuple[float, float], radii: tuple[float, float, float], low: float, how: Look, porosity: float = 0.0
-    ) -> None:
+    def ellipsoid(self, middle: Pair, radii: Triple, low: Length, how: Look, porosity: float = 0.0) -> None:
         """An ellipsoid whose lowest point is `low` above the object's floor."""
         x, z = self._place(*middle)
         turn = self.base[2]
         center_y = -(self.base[3] + low + radii[1])
         self.ellipsoids.append(([x, center_y, z, *radii, math.cos(turn), math.sin(turn), porosity], how))
 
-    def frustum(
-        self, middle: tuple[float, float], bottom: float, top: float, tall: float, low: float, how: Look
-    ) -> None:
+    def frustum(self, middle: Pair, bottom: Length, top: Length, tall: Length, low: Length, how: Look) -> None:
         """An upright capped cone with radii `bottom` and `top`."""
         x, z = self._place(*middle)
         self.frusta.append(([x, -(self.base[3] + low), z, bottom, tall, top], how))
@@ -92,7 +90,7 @@ class SceneBuilder:
     def shapes(self, ground: Look) -> tuple[Boxes, Ellipsoids, Frusta, Surfaces]:
         """Everything collected, as tensors, and the surfaces with the ground last."""
 
-        def table(rows: list[tuple[list[float], Look]], width: int) -> torch.Tensor:
+        def table(rows: list[tuple[list[Length], Look]], width: int) -> torch.Tensor:
             return torch.tensor([values for values, _ in rows], dtype=torch.float32).reshape(-1, width)
 
         box, ball, cone = table(self.boxes, 8), table(self.ellipsoids, 9), table(self.frusta, 6)

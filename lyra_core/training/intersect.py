@@ -141,7 +141,7 @@ def hit_ground(origin: Tensor, direction: Tensor, ground: Ground) -> Tensor:
     are reductions over all their steps at once, like those over shapes.
     """
     length = direction.norm(dim=-1)
-    b, r = length.shape
+    b = length.shape[0]
 
     def clearance(t: Tensor) -> Tensor:
         """Height above the ground [b r s] at ray parameters [b r s]."""

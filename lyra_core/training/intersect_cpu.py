@@ -2,6 +2,8 @@
 
 `intersect` is the plain reference and the GPU path; a test compares the two.
 """
+# mypy: disable-error-code="no-untyped-def"
+# ruff: noqa: ANN001
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lyra_core.gaussians.jit import jit
 from lyra_core.training.intersect import (
     FAR_M,
     FINE_STEPS,
@@ -29,16 +32,16 @@ PARKED = 0.5 * PARKED_M
 # The kernels carry no shape annotations: the shape checker of the tests cannot see into compiled code.
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _slab(o, d, half):  # noqa: ANN001, ANN202
+@jit()
+def _slab(o, d, half):
     if abs(d) < 1e-9:
         d = 1e-9
     middle, reach = -o / d, half / abs(d)
     return middle - reach, middle + reach
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _box(ox, oy, oz, dx, dy, dz, shape, limit):  # noqa: ANN001, ANN202
+@jit()
+def _box(ox, oy, oz, dx, dy, dz, shape, limit):
     near, far = _slab(oy - shape[1], dy, shape[4])
     if near > far or far < NEAREST or near >= limit:
         return np.inf
@@ -52,15 +55,15 @@ def _box(ox, oy, oz, dx, dy, dz, shape, limit):  # noqa: ANN001, ANN202
     return near if near <= far and near > NEAREST and near < limit else np.inf
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _open(x, y, z, porosity):  # noqa: ANN001, ANN202
+@jit()
+def _open(x, y, z, porosity):
     field = math.sin(11.0 * x + 4.0 * y) * math.sin(12.0 * y - 5.0 * z) + math.sin(13.0 * z + 6.0 * x + 2.0)
     fine = math.sin(29.0 * x - 11.0 * z) * math.sin(31.0 * y + 9.0 * x)
     return field + 0.7 * fine > 2.2 - 2.8 * porosity
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _ellipsoid(ox, oy, oz, dx, dy, dz, shape, limit):  # noqa: ANN001, ANN202
+@jit()
+def _ellipsoid(ox, oy, oz, dx, dy, dz, shape, limit):
     px, pz, cos, sin, porosity = ox - shape[0], oz - shape[2], shape[6], shape[7], shape[8]
     qx, qy, qz = (cos * px + sin * pz) / shape[3], (oy - shape[1]) / shape[4], (cos * pz - sin * px) / shape[5]
     ex, ey, ez = (cos * dx + sin * dz) / shape[3], dy / shape[4], (cos * dz - sin * dx) / shape[5]
@@ -81,8 +84,8 @@ def _ellipsoid(ox, oy, oz, dx, dy, dz, shape, limit):  # noqa: ANN001, ANN202
     return near
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _frustum(ox, oy, oz, dx, dy, dz, shape, limit):  # noqa: ANN001, ANN202
+@jit()
+def _frustum(ox, oy, oz, dx, dy, dz, shape, limit):
     px, pz, up, rise = ox - shape[0], oz - shape[2], shape[1] - oy, -dy
     bottom, height, top = shape[3], shape[4], shape[5]
     taper = (top - bottom) / height
@@ -116,8 +119,8 @@ def _frustum(ox, oy, oz, dx, dy, dz, shape, limit):  # noqa: ANN001, ANN202
     return best if best < limit else np.inf
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _above(o, d, t, rise, waves):  # noqa: ANN001, ANN202
+@jit()
+def _above(o, d, t, rise, waves):
     x, y, z = o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2]
     total = 0.0
     for s in range(waves.shape[0]):
@@ -126,8 +129,8 @@ def _above(o, d, t, rise, waves):  # noqa: ANN001, ANN202
     return -y - (1 + rise * min((x * x + z * z) / 6400.0, 6.0)) * total
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _ground(o, d, rise, waves, is_flat):  # noqa: ANN001, ANN202
+@jit()
+def _ground(o, d, rise, waves, is_flat):
     if is_flat:
         t = -o[1] / d[1] if d[1] > 1e-9 else np.inf
         return t if t > NEAREST else np.inf
@@ -160,8 +163,8 @@ def _ground(o, d, rise, waves, is_flat):  # noqa: ANN001, ANN202
     return t
 
 
-@numba.njit(cache=True, parallel=True, error_model="numpy")
-def _nearest(origin, direction, boxes, ellipsoids, frusta, rise, waves, is_flat, out_t, out_shape):  # noqa: ANN001, ANN202
+@jit(parallel=True)
+def _nearest(origin, direction, boxes, ellipsoids, frusta, rise, waves, is_flat, out_t, out_shape):
     count_b, count_e, count_f = len(boxes), len(ellipsoids), len(frusta)
     for ray in numba.prange(len(origin)):
         o, d = origin[ray], direction[ray]
@@ -187,8 +190,8 @@ def _nearest(origin, direction, boxes, ellipsoids, frusta, rise, waves, is_flat,
         out_t[ray], out_shape[ray] = best, which
 
 
-@numba.njit(cache=True, parallel=True, error_model="numpy")
-def _blocked(origin, direction, reach, boxes, ellipsoids, frusta, out):  # noqa: ANN001, ANN202
+@jit(parallel=True)
+def _blocked(origin, direction, reach, boxes, ellipsoids, frusta, out):
     for ray in numba.prange(len(origin)):
         o, d, limit = origin[ray], direction[ray], reach[ray]
         ox, oy, oz, dx, dy, dz = o[0], o[1], o[2], d[0], d[1], d[2]
@@ -212,15 +215,13 @@ def _blocked(origin, direction, reach, boxes, ellipsoids, frusta, out):  # noqa:
 
 def _follow_torch() -> None:
     """As many threads as torch uses: two pools that both spin for work on a busy machine cost ten times the work."""
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 
 
 def _tables(boxes: Boxes, ellipsoids: Ellipsoids, frusta: Frusta) -> list[np.ndarray]:
     return [
         torch.cat([boxes.center, boxes.half, boxes.heading], -1).numpy(),
-        torch.cat(
-            [ellipsoids.center, ellipsoids.half, ellipsoids.heading, ellipsoids.porosity[..., None]], -1
-        ).numpy(),
+        torch.cat([ellipsoids.center, ellipsoids.half, ellipsoids.heading, ellipsoids.porosity[..., None]], -1).numpy(),
         torch.cat([frusta.center, frusta.half], -1).numpy(),
     ]
 

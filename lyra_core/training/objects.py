@@ -163,8 +163,8 @@ def bush(at: SceneBuilder) -> str:
 
 def boulder(at: SceneBuilder) -> str:
     """A boulder, partly buried."""
-    radii = tuple(float(v) for v in at.rng.uniform(0.3, 1.5) * at.rng.uniform(0.6, 1.3, 3))
-    at.ellipsoid((0, 0), radii, -0.6 * radii[1], look(at.rng, "rock", 1.7))
+    x, y, z = at.rng.uniform(0.3, 1.5) * at.rng.uniform(0.6, 1.3, 3)
+    at.ellipsoid((0, 0), (x, y, z), -0.6 * y, look(at.rng, "rock", 1.7))
     return "boulders"
 
 
@@ -194,7 +194,9 @@ def car(at: SceneBuilder) -> str:
     rng = at.rng
     paint = look(rng, "metal", 9.0, gloss=0.8, grime=0.1)
     at.box((0, 0), (1.75, 0.6, 4.1), 0.32, paint)
-    at.box((0, 0.2), (1.55, 0.55, 2.1), 0.92, Look(kind="metal", variant=paint.variant, tint=(0.2, 0.24, 0.3), gloss=1.0))
+    at.box(
+        (0, 0.2), (1.55, 0.55, 2.1), 0.92, Look(kind="metal", variant=paint.variant, tint=(0.2, 0.24, 0.3), gloss=1.0)
+    )
     at.box((0, 0.2), (1.57, 0.05, 1.8), 1.44, paint)
     dark = Look(kind="asphalt", variant=0.5, tint=(0.25, 0.25, 0.25))
     at.box((0, -1.25), (1.78, 0.5, 0.6), 0, dark)

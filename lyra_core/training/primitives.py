@@ -97,7 +97,8 @@ class Surfaces:
 class Ground:
     """The ground as a sum of waves, higher away from the origin.
 
-    height(x, z) = (1 + rise * min((x^2 + z^2) / 80^2, 6)) * sum_s amplitude_s * (sin(wave_s . (x, z) + phase_s) - sin(phase_s)).
+    height(x, z) = (1 + rise * min((x^2 + z^2) / 80^2, 6))
+                   * sum_s amplitude_s * (sin(wave_s . (x, z) + phase_s) - sin(phase_s))
 
     Attributes:
         amplitude: metres, 0 for a flat ground.

@@ -76,13 +76,13 @@ class Scene:
         return bool((self.ground.amplitude == 0).all())
 
     def clearance_m(self, points: Float[Tensor, "p 3"]) -> Float[Tensor, " p"]:
-        """Distance from points to the nearest shape or the ground, negative inside (a lower bound within a few percent).
+        """Distance from points to the nearest shape or the ground, negative inside (exact or a little less).
 
         Args:
             points: world frame, metres.
         """
         p = points.to(torch.float32)
-        boxes, ellipsoids, frusta = (park(stack([part])) for part in (self.boxes, self.ellipsoids, self.frusta))
+        boxes, ellipsoids, frusta = park_all(self)
         height = -p[:, 1] - ground_height(pick_one(self.ground), p[None, :, 0], p[None, :, 2])[0]
         return torch.stack(
             [
@@ -160,9 +160,7 @@ class SceneBatch:
     is_flat: bool
 
     @classmethod
-    def of(
-        cls, scenes: Sequence[Scene], atlas: Atlas, *, capacity: tuple[int, int, int] | None = None
-    ) -> Self:
+    def of(cls, scenes: Sequence[Scene], atlas: Atlas, *, capacity: tuple[int, int, int] | None = None) -> Self:
         """Batch scenes.
 
         Args:
@@ -236,17 +234,15 @@ def _rows(tensor: Tensor, extra: int, fill: float) -> Tensor:
 
 def _pad(part: Shape, slots: int) -> Shape:
     """Parked shapes up to a number of slots."""
-    extra = slots - _count(part)
-    center = _rows(part.center, extra, 0.0)
-    center[slots - extra :, 1] = PARKED_M
-    padded = replace(part, center=center, half=_rows(part.half, extra, 1e-3))
-    if not isinstance(part, Frusta):
-        heading = _rows(part.heading, extra, 0.0)
-        heading[slots - extra :, 0] = 1.0
-        padded = replace(padded, heading=heading)
-    if isinstance(part, Ellipsoids):
-        padded = replace(padded, porosity=_rows(part.porosity, extra, 0.0))
-    return padded
+    used = _count(part)
+    changed = {}
+    for name, fill in (("center", 0.0), ("half", 1e-3), ("heading", 0.0), ("porosity", 0.0)):
+        if hasattr(part, name):
+            changed[name] = _rows(getattr(part, name), slots - used, fill)
+    changed["center"][used:, 1] = PARKED_M
+    if "heading" in changed:
+        changed["heading"][used:, 0] = 1.0
+    return type(part)(**changed)
 
 
 def park(part: Shape) -> Shape:
@@ -254,6 +250,11 @@ def park(part: Shape) -> Shape:
     if part.center.shape[-2]:
         return part
     return stack([_pad(pick(part, torch.tensor(i)), 1) for i in range(part.center.shape[0])])
+
+
+def park_all(scene: Scene) -> tuple[Boxes, Ellipsoids, Frusta]:
+    """The shapes of a scene as a batch of one, with at least one of each sort."""
+    return park(stack([scene.boxes])), park(stack([scene.ellipsoids])), park(stack([scene.frusta]))
 
 
 def _pad_surfaces(surfaces: Surfaces, counts: tuple[int, int, int], slots: tuple[int, ...]) -> Surfaces:

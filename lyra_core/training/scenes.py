@@ -11,15 +11,13 @@ import torch
 
 from lyra_core.training import objects
 from lyra_core.training.atlas import stream_seed
-from lyra_core.training.builder import Look, SceneBuilder, look
+from lyra_core.training.builder import Length, Look, Pair, SceneBuilder, look
 from lyra_core.training.primitives import Ground, Light
 from lyra_core.training.scene_batch import CAPACITY, Scene
-from lyra_core.training.textures import KIND_INDEX
+from lyra_core.training.surroundings import daylight, flat_ground, lamplight, rolling_ground
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-WAVES = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,85 +34,7 @@ class Composition:
     pitch_rad: float
 
 
-def flat_ground() -> Ground:
-    """The plane y = 0."""
-    zero = torch.zeros(WAVES)
-    return Ground(
-        amplitude=zero,
-        wave=torch.zeros(WAVES, 2),
-        phase=zero,
-        rise=torch.tensor(0.0),
-        slope_kind=torch.tensor(KIND_INDEX["rock"]),
-        slope_variant=torch.tensor(0.0),
-    )
-
-
-def daylight(rng: np.random.Generator, *, haze_per_m: float, indoors: float = 0.0) -> Light:
-    """A sun somewhere above the horizon, from noon to dusk or under an overcast sky.
-
-    Args:
-        rng: source.
-        haze_per_m: extinction of the haze.
-        indoors: extra ambient light for places the sky hardly reaches.
-    """
-    elevation = math.radians(rng.uniform(8, 70))
-    azimuth = rng.uniform(0, 2 * math.pi)
-    sun = [math.cos(elevation) * math.cos(azimuth), -math.sin(elevation), math.cos(elevation) * math.sin(azimuth)]
-    low = 1 - math.sin(elevation)
-    overcast = rng.random() < 0.25
-    warm = np.array([1.0, 0.93 - 0.35 * low**2, 0.82 - 0.55 * low**2])
-    color = warm * (rng.uniform(0.1, 0.4) if overcast else rng.uniform(1.4, 2.6))
-    zenith = np.array([0.10, 0.24, 0.62]) * rng.uniform(0.5, 1.3)
-    haze = np.array([0.62, 0.72, 0.85]) * rng.uniform(0.7, 1.1)
-    dusk = low**3
-    haze = haze * (1 - dusk) + np.array([0.95, 0.5, 0.25]) * rng.uniform(0.5, 0.9) * dusk
-    if overcast:
-        grey = rng.uniform(0.35, 0.7)
-        zenith, haze = np.full(3, grey), np.full(3, grey * 1.15)
-    above = (0.35 * zenith + 0.35 * haze + 0.12) * rng.uniform(0.8, 1.2) + indoors
-    below = above * rng.uniform(0.35, 0.6)
-    return _light(
-        position=[*sun, 0.0],
-        color=color,
-        reach_m=1.0,
-        above=above,
-        below=below,
-        haze=haze,
-        haze_per_m=haze_per_m,
-        zenith=zenith,
-        cloud=float(rng.uniform(0.0, 0.9)) if rng.random() < 0.8 else 0.0,
-        cloud_variant=float(rng.random()),
-        exposure=float(rng.uniform(0.9, 1.7)),
-    )
-
-
-def lamplight(rng: np.random.Generator, where: tuple[float, float, float], reach_m: float) -> Light:
-    """A lamp at a world position in a place without sun."""
-    warmth = rng.uniform(0.0, 0.45)
-    color = np.array([1.0, 1 - 0.35 * warmth, 1 - 0.75 * warmth]) * rng.uniform(1.5, 3.2)
-    above = np.array([0.3, 0.3, 0.32]) * rng.uniform(0.6, 1.4)
-    night = rng.random() < 0.3
-    sky = np.array([0.02, 0.03, 0.06]) if night else np.array([0.6, 0.7, 0.85]) * rng.uniform(0.7, 1.2)
-    return _light(
-        position=[*where, 1.0],
-        color=color,
-        reach_m=reach_m,
-        above=above,
-        below=above * rng.uniform(0.6, 0.95),
-        haze=sky,
-        haze_per_m=0.001,
-        zenith=sky * 0.5,
-        cloud=0.0,
-        cloud_variant=0.0,
-        exposure=float(rng.uniform(0.9, 1.6)),
-    )
-
-
-def _light(**values: object) -> Light:
-    return Light(**{name: torch.tensor(np.asarray(value, dtype=np.float32)) for name, value in values.items()})
-
-
-def _wall(build: SceneBuilder, start: tuple[float, float], length: float, turn: float, tall: float, how: Look) -> str:
+def _wall(build: SceneBuilder, start: Pair, length: Length, turn: Length, tall: Length, how: Look) -> str:
     """A wall along its own x axis, solid or with a doorway or a window; returns what it holds."""
     rng = build.rng
     at = build.at(*start, turn)
@@ -124,7 +44,9 @@ def _wall(build: SceneBuilder, start: tuple[float, float], length: float, turn: 
         at.box((0, 0), (length, tall, thick), 0, how)
         return ""
     width = rng.uniform(1.0, 1.5) if choice == "doorway" else rng.uniform(1.0, min(2.2, length * 0.6))
-    sill, head = (0.0, rng.uniform(2.0, 2.25)) if choice == "doorway" else (rng.uniform(0.7, 1.0), rng.uniform(1.9, 2.3))
+    sill, head = (
+        (0.0, rng.uniform(2.0, 2.25)) if choice == "doorway" else (rng.uniform(0.7, 1.0), rng.uniform(1.9, 2.3))
+    )
     center = rng.uniform(-0.5, 0.5) * (length - width - 0.6)
     left, right = center - width / 2 + length / 2, length / 2 - center - width / 2
     at.box((-length / 2 + left / 2, 0), (left, tall, thick), 0, how)
@@ -136,7 +58,9 @@ def _wall(build: SceneBuilder, start: tuple[float, float], length: float, turn: 
     return "a doorway" if choice == "doorway" else "a window"
 
 
-def _spread(rng: np.random.Generator, count: int, bounds: tuple[float, float, float, float], gap: float) -> list[tuple[float, float]]:
+def _spread(
+    rng: np.random.Generator, count: int, bounds: tuple[float, float, float, float], gap: float
+) -> list[tuple[float, float]]:
     """Up to `count` points at least `gap` apart inside least x, z, greatest x, z."""
     points: list[tuple[float, float]] = []
     for _ in range(count * 12):
@@ -178,7 +102,10 @@ def compose_room(build: SceneBuilder) -> Composition:
     if is_enclosed:
         outer = look(rng, str(rng.choice(["plaster", "brick", "wood", "stone"])), 2.0)
         for start, length, turn in walls:
-            away = (start[0] + math.copysign(ring, start[0]) * (start[0] != 0), start[1] + math.copysign(ring, start[1]) * (start[1] != 0))
+            away = (
+                start[0] + math.copysign(ring, start[0]) * (start[0] != 0),
+                start[1] + math.copysign(ring, start[1]) * (start[1] != 0),
+            )
             build.at(*away, turn).box((0, 0), (length + 2 * ring, tall, 0.2), 0, outer)
         nouns.append("another room beyond")
     nouns += _furnish(build, half_w, half_d)
@@ -189,7 +116,12 @@ def compose_room(build: SceneBuilder) -> Composition:
         build.at(where[0], where[2]).ellipsoid((0, 0), (0.14, 0.07, 0.14), tall - 0.16, glow)
     else:
         light = daylight(rng, haze_per_m=0.002, indoors=float(rng.uniform(0.2, 0.45)))
-    floor = look(rng, str(rng.choice(["wood", "wood", "tile", "fabric", "stone", "concrete"])), 1.6, gloss=float(rng.uniform(0, 0.3)))
+    floor = look(
+        rng,
+        str(rng.choice(["wood", "wood", "tile", "fabric", "stone", "concrete"])),
+        1.6,
+        gloss=float(rng.uniform(0, 0.3)),
+    )
     return Composition(
         caption=f"a room with {_listing(nouns)}" if any(nouns) else "an empty room",
         ground=floor,
@@ -217,7 +149,12 @@ def _furnish(build: SceneBuilder, half_w: float, half_d: float) -> list[str]:
             x, z = ((offset, reach), (offset, -reach), (reach, offset), (-reach, offset))[side]
             width, tall = rng.uniform(0.6, 1.5), rng.uniform(0.5, 1.0)
             at = build.at(x, z, turn)
-            at.box((0, -0.02), (width, tall, 0.05), float(rng.uniform(1.2, 1.5)), look(rng, "picture", is_fitted=True, grime=0.1))
+            at.box(
+                (0, -0.02),
+                (width, tall, 0.05),
+                float(rng.uniform(1.2, 1.5)),
+                look(rng, "picture", is_fitted=True, grime=0.1),
+            )
             nouns.append("pictures")
     spots = _spread(rng, 8, (-half_w + 0.6, -half_d + 0.6, half_w - 0.6, half_d - 0.6), 1.35)
     for x, z in spots:
@@ -252,7 +189,9 @@ def compose_street(build: SceneBuilder) -> Composition:
                 at.box((0, 0), (8.4, 0.3, width + 0.1), tall, look(rng, "concrete", 2.0))
             z += width + (rng.uniform(1.5, 4) if rng.random() < 0.3 else 0.0)
     if rng.random() < 0.6:
-        build.at(float(rng.uniform(-4, 4)), 48).box((0, 0), (rng.uniform(10, 24), rng.uniform(5, 20), 6), 0, look(rng, "facade", 5.5))
+        build.at(float(rng.uniform(-4, 4)), 48).box(
+            (0, 0), (rng.uniform(10, 24), rng.uniform(5, 20), 6), 0, look(rng, "facade", 5.5)
+        )
     white = Look(kind="plaster", variant=0.5, tint=(1.2, 1.2, 1.2))
     for z in range(-4, 24, 5):
         build.at(0, float(z)).box((0, 0), (0.14, 0.008, 2.0), 0, white)
@@ -268,7 +207,9 @@ def compose_street(build: SceneBuilder) -> Composition:
     if len(build.boxes) < CAPACITY[0] - 3 and rng.random() < 0.7:
         nouns.append(objects.bench(build.at(front - 0.5, float(rng.uniform(3, 8)), -math.pi / 2)))
     if len(build.boxes) < CAPACITY[0] - 2 and rng.random() < 0.6:
-        nouns.append(objects.billboard(build.at(-front + 1.0, float(rng.uniform(5, 12)), float(rng.uniform(-0.9, 0.2)))))
+        nouns.append(
+            objects.billboard(build.at(-front + 1.0, float(rng.uniform(5, 12)), float(rng.uniform(-0.9, 0.2))))
+        )
     return Composition(
         caption=f"a street with {_listing(nouns)}",
         ground=look(rng, str(rng.choice(["asphalt", "asphalt", "stone", "soil"])), 3.0),
@@ -281,23 +222,6 @@ def compose_street(build: SceneBuilder) -> Composition:
     )
 
 
-def rolling_ground(rng: np.random.Generator) -> Ground:
-    """Waves from 130 m down to 6 m, gentle at the origin and higher far away."""
-    lengths = np.geomspace(130, 6, WAVES) * rng.uniform(0.8, 1.25, WAVES)
-    steepness = rng.uniform(0.006, 0.02) * rng.uniform(0.5, 1.2, WAVES)
-    heading = rng.uniform(0, 2 * math.pi, WAVES)
-    wave = 2 * math.pi / lengths[:, None] * np.stack([np.cos(heading), np.sin(heading)], -1)
-    slope = str(rng.choice(["rock", "rock", "soil", "snow", "foliage"]))
-    return Ground(
-        amplitude=torch.tensor(lengths * steepness, dtype=torch.float32),
-        wave=torch.tensor(wave, dtype=torch.float32),
-        phase=torch.tensor(rng.uniform(0, 2 * math.pi, WAVES), dtype=torch.float32),
-        rise=torch.tensor(float(rng.uniform(0.3, 2.2))),
-        slope_kind=torch.tensor(KIND_INDEX[slope]),
-        slope_variant=torch.tensor(float(rng.random()), dtype=torch.float32),
-    )
-
-
 def compose_terrain(build: SceneBuilder) -> Composition:
     """Rolling country with trees, bushes, boulders, perhaps a cabin and a fence."""
     rng = build.rng
@@ -305,21 +229,26 @@ def compose_terrain(build: SceneBuilder) -> Composition:
     kind = str(rng.choice(["grass", "grass", "grass", "soil", "snow"]))
     nouns: list[str] = []
 
-    def at(x: float, z: float, turn: float = 0.0) -> SceneBuilder:
+    def at(x: Length, z: Length, turn: Length = 0.0) -> SceneBuilder:
         turns = waves.wave[:, 0] * x + waves.wave[:, 1] * z
         waved = (waves.amplitude * (torch.sin(turns + waves.phase) - torch.sin(waves.phase))).sum()
         floor = float((1 + waves.rise * min((x * x + z * z) / 6400.0, 6.0)) * waved)
         return build.at(x, z, turn, floor)
 
     if rng.random() < 0.35:
-        nouns.append(objects.cabin(at(float(rng.uniform(-8, 8)), float(rng.uniform(9, 16)), float(rng.uniform(-0.6, 0.6)))))
+        nouns.append(
+            objects.cabin(at(float(rng.uniform(-8, 8)), float(rng.uniform(9, 16)), float(rng.uniform(-0.6, 0.6))))
+        )
     if rng.random() < 0.4:
-        for step in range(3):
-            nouns.append(objects.fence(at(-6.0 + 4.2 * step, float(rng.uniform(5.5, 6.0)), 0.0)))
+        nouns += [objects.fence(at(-6.0 + 4.2 * step, float(rng.uniform(5.5, 6.0)))) for step in range(3)]
     trees: tuple[Callable[[SceneBuilder], str], ...] = (
-        (objects.conifer,) if rng.random() < 0.4 else (objects.leafy_tree,) if rng.random() < 0.6 else (objects.conifer, objects.leafy_tree)
+        (objects.conifer,)
+        if rng.random() < 0.4
+        else (objects.leafy_tree,)
+        if rng.random() < 0.6
+        else (objects.conifer, objects.leafy_tree)
     )
-    spots = _spread(rng, 26, (-22.0, -10.0, 22.0, 34.0), 2.6)
+    spots = _spread(rng, 34, (-16.0, -10.0, 16.0, 26.0), 2.4)
     for x, z in spots:
         is_full = len(build.frusta) > CAPACITY[2] - 3 or len(build.ellipsoids) > CAPACITY[1] - 2
         if rng.random() < 0.5 and not is_full and math.hypot(x, z) > 3.5:
@@ -367,13 +296,20 @@ def compose_tabletop(build: SceneBuilder) -> Composition:
             at.box((0, 0), (size * 2, size * float(rng.uniform(1, 3)), size * 1.6), 0, how)
             nouns.append("a box")
     wall = str(rng.choice(["plaster", "brick", "picture", "wood", "fabric", "tile"]))
-    build.at(0, float(rng.uniform(0.8, 1.4))).box((0, 0), (5.0, 3.0, 0.1), -0.5, look(rng, wall, float(rng.uniform(0.6, 1.2))))
+    build.at(0, float(rng.uniform(0.8, 1.4))).box(
+        (0, 0), (5.0, 3.0, 0.1), -0.5, look(rng, wall, float(rng.uniform(0.6, 1.2)))
+    )
     if rng.random() < 0.7:
         where = (float(rng.uniform(-0.7, 0.7)), float(rng.uniform(-1.2, -0.6)), float(rng.uniform(-0.5, 0.3)))
         light = lamplight(rng, where, reach_m=float(rng.uniform(0.7, 1.3)))
     else:
         light = daylight(rng, haze_per_m=0.0, indoors=0.2)
-    top = look(rng, str(rng.choice(["wood", "wood", "fabric", "tile", "stone", "metal"])), float(rng.uniform(0.3, 0.7)), gloss=float(rng.uniform(0, 0.4)))
+    top = look(
+        rng,
+        str(rng.choice(["wood", "wood", "fabric", "tile", "stone", "metal"])),
+        float(rng.uniform(0.3, 0.7)),
+        gloss=float(rng.uniform(0, 0.4)),
+    )
     return Composition(
         caption=f"a table with {_listing(nouns)}",
         ground=top,

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from lyra_core.training.atlas import sample
 from lyra_core.training.intersect import FAR_M, Hits
-from lyra_core.training.trace import blocked
 from lyra_core.training.primitives import ground_height
+from lyra_core.training.ray_cast import blocked
 from lyra_core.training.scene_batch import SceneBatch
 from lyra_core.training.textures import KIND_INDEX
 
@@ -55,9 +55,7 @@ def _tables(scenes: SceneBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     center = scenes.boxes.center
     upright = center.new_tensor([1.0, 0.0]).expand(b, 1, 2)
     centers = torch.cat([center, scenes.ellipsoids.center, scenes.frusta.center, center.new_zeros(b, 1, 3)], 1)
-    halves = torch.cat(
-        [scenes.boxes.half, scenes.ellipsoids.half, scenes.frusta.half, center.new_ones(b, 1, 3)], 1
-    )
+    halves = torch.cat([scenes.boxes.half, scenes.ellipsoids.half, scenes.frusta.half, center.new_ones(b, 1, 3)], 1)
     frusta = scenes.frusta.center.shape[1]
     headings = torch.cat([scenes.boxes.heading, scenes.ellipsoids.heading, upright.expand(b, frusta + 1, 2)], 1)
     porosity = torch.cat(
@@ -83,7 +81,8 @@ def locate(scenes: SceneBatch, origin: Tensor, direction: Tensor, hits: Hits) ->
     local = torch.stack([x, y, z], -1)
 
     ratio = local / half
-    face = torch.nn.functional.one_hot(ratio.abs().argmax(-1), 3).to(local.dtype) * ratio.sign()
+    axes = torch.arange(3, device=local.device)
+    face = (ratio.abs().argmax(-1, keepdim=True) == axes) * ratio.sign()
     hull = ratio / half
     bottom, tall, top = half.unbind(-1)
     taper = (top - bottom) / tall
@@ -155,7 +154,9 @@ def albedo(scenes: SceneBatch, hits: Hits, at: HitPoints, width_m: Tensor) -> Te
     return color * color * _gather(surfaces.tint, index) * (1 + grime * (patch[..., :1] - 0.6))
 
 
-def light_up(scenes: SceneBatch, at: HitPoints, direction: Tensor, hits: Hits, *, shadows: bool, is_reference: bool) -> tuple[Tensor, Tensor]:
+def light_up(
+    scenes: SceneBatch, at: HitPoints, direction: Tensor, hits: Hits, *, shadows: bool, is_reference: bool
+) -> tuple[Tensor, Tensor]:
     """Irradiance [b r 3] on hits, and the highlight [b r 3] the light leaves on glossy ones."""
     light = scenes.light
     is_lamp = light.position[:, None, 3:]
@@ -189,7 +190,7 @@ def sky_color(scenes: SceneBatch, direction: Tensor) -> Tensor:
     up = (-view[..., 1:2]).clamp(min=0)
     color = light.haze[:, None] + (light.zenith - light.haze)[:, None] * up**0.5
     spread = 0.32 / (up + 0.16)
-    where = view[..., [0, 2]] * spread
+    where = torch.stack([view[..., 0], view[..., 2]], -1) * spread
     count = scenes.atlas.count[KIND_INDEX["cloud"]]
     cloud = scenes.atlas.first[KIND_INDEX["cloud"]] + (light.cloud_variant * count).to(count.dtype)
     index = cloud[:, None].expand(view.shape[:2])

@@ -40,7 +40,7 @@ def noise(rng: np.random.Generator, size: int, slope: float = 1.6, stretch: floa
 
 
 def cells(rng: np.random.Generator, size: int, count: int) -> tuple[Grey, np.ndarray]:
-    """Tileable Voronoi cells of a jittered grid: distance to the border (0 on it) and the index of the nearest point."""
+    """Tileable Voronoi cells of a jittered grid: distance to the border (0 on it) and index of the nearest point."""
     side = max(2, round(count**0.5))
     jitter = rng.random((side, side, 2)).astype(np.float32)
     at = (np.arange(size, dtype=np.float32) + 0.5) / size * side
@@ -86,7 +86,7 @@ def soft_step(low: float, high: float, x: np.ndarray) -> np.ndarray:
 def courses(
     rng: np.random.Generator, size: int, rows: int, columns: int, joint: float, bond: float
 ) -> tuple[Grey, Grey, Grey]:
-    """A wall of blocks: joint mask (1 inside a block), a random value for each block, and relief (light top, dark foot)."""
+    """A wall of blocks: mask (1 inside a block), a random value for each block, relief (light top, dark foot)."""
     y = (np.arange(size) + 0.5) / size * rows
     row = np.floor(y).astype(int)
     x = ((np.arange(size) + 0.5) / size * columns)[None, :] + (row * bond)[:, None]
@@ -242,9 +242,10 @@ def rock(rng: np.random.Generator, size: int) -> Image:
 
 def snow(rng: np.random.Generator, size: int) -> Image:
     """Snow with soft drifts."""
-    return color(rng, (0.55, 0.62), (0.0, 0.08), (0.88, 1.0)) * (
-        0.85 + 0.12 * noise(rng, size, 1.8) + 0.04 * noise(rng, size, 0.2)
-    )[..., None]
+    return (
+        color(rng, (0.55, 0.62), (0.0, 0.08), (0.88, 1.0))
+        * (0.85 + 0.12 * noise(rng, size, 1.8) + 0.04 * noise(rng, size, 0.2))[..., None]
+    )
 
 
 def foliage(rng: np.random.Generator, size: int) -> Image:

@@ -14,8 +14,8 @@ from lyra_core.geometry.camera_paths import build_camera_path
 from lyra_core.geometry.requests import CHUNK_FRAMES, PRESETS
 from lyra_core.training.atlas import stream_seed
 from lyra_core.training.intersect_cpu import nearest_hits_cpu
-from lyra_core.training.primitives import ground_height, stack
-from lyra_core.training.scene_batch import Scene, park, pick_one
+from lyra_core.training.primitives import ground_height
+from lyra_core.training.scene_batch import Scene, park_all, pick_one
 from lyra_core.values import CameraPath
 
 MARGIN = 0.22
@@ -45,7 +45,13 @@ def _wander(s: Float[np.ndarray, " t"], reach_m: float, rng: np.random.Generator
 
 
 def _motion(
-    path_name: str, num_frames: int, K: Tensor, size: tuple[int, int], depth_m: float, reach_m: float, rng: np.random.Generator
+    path_name: str,
+    num_frames: int,
+    K: Tensor,
+    size: tuple[int, int],
+    depth_m: float,
+    reach_m: float,
+    rng: np.random.Generator,
 ) -> Float[np.ndarray, "t 4 4"]:
     """Camera to start along a preset, at a pace that shows something in the frames there are, or a wandering."""
     s = np.linspace(0, 1, num_frames) if num_frames > 1 else np.zeros(1)
@@ -73,7 +79,7 @@ REACH_M = {"room": 1.4, "street": 4.0, "terrain": 5.0, "tabletop": 0.2}
 
 
 def _rotations(yaw: np.ndarray, pitch: np.ndarray) -> np.ndarray:
-    """Rotations camera to frame: first tilt about x (positive looks down), then turn about y (positive to the right)."""
+    """Rotations camera to frame: tilt about x (positive looks down), then turn about y (to the right)."""
     zero, one = np.zeros_like(yaw), np.ones_like(yaw)
     cy, sy, cp, sp = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch)
     turn = np.stack([cy, zero, sy, zero, one, zero, -sy, zero, cy], -1).reshape(-1, 3, 3)
@@ -111,10 +117,8 @@ def view_shares(scene: Scene, cam_to_world: Float[np.ndarray, "4 4"], fov_rad: f
     pose = torch.from_numpy(cam_to_world).float()
     direction = (grid.reshape(-1, 3) @ pose[:3, :3].T)[None]
     origin = pose[:3, 3].expand_as(direction)
-    boxes, ellipsoids, frusta = (park(stack([part])) for part in (scene.boxes, scene.ellipsoids, scene.frusta))
-    hits = nearest_hits_cpu(
-        origin, direction, boxes, ellipsoids, frusta, pick_one(scene.ground), is_flat=scene.is_flat
-    )
+    boxes, ellipsoids, frusta = park_all(scene)
+    hits = nearest_hits_cpu(origin, direction, boxes, ellipsoids, frusta, pick_one(scene.ground), is_flat=scene.is_flat)
     t, point = hits.t[0], origin[0] + hits.t[0, :, None].clamp(max=1e4) * direction[0]
     seen = torch.isfinite(t)
     if not bool(seen.any()):
@@ -132,7 +136,9 @@ def _plane_labels(scene: Scene, shape: Tensor, point: Tensor) -> Tensor:
     if boxes:
         delta = point - scene.boxes.center[which]
         cos, sin = scene.boxes.heading[which].unbind(-1)
-        local = torch.stack([cos * delta[:, 0] + sin * delta[:, 2], delta[:, 1], cos * delta[:, 2] - sin * delta[:, 0]], -1)
+        local = torch.stack(
+            [cos * delta[:, 0] + sin * delta[:, 2], delta[:, 1], cos * delta[:, 2] - sin * delta[:, 0]], -1
+        )
         ratio = local / scene.boxes.half[which]
         axis = torch.where(shape < boxes, ratio.abs().argmax(-1), axis)
     return shape * 3 + axis
@@ -197,9 +203,7 @@ def sample_path(
     focal = 0.5 * width / math.tan(fov / 2)
     K = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float64)
     reach_m = min(REACH_M[scene.kind], 0.9 * depth_m)
-    cam_to_world = _shorten(
-        scene, start, _motion(path_name, num_frames, K, (height, width), depth_m, reach_m, rng)
-    )
+    cam_to_world = _shorten(scene, start, _motion(path_name, num_frames, K, (height, width), depth_m, reach_m, rng))
     rotation = torch.from_numpy(cam_to_world[:, :3, :3]).mT
     world_to_cam = torch.eye(4, dtype=torch.float64).repeat(num_frames, 1, 1)
     world_to_cam[:, :3, :3] = rotation

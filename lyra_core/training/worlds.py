@@ -21,10 +21,10 @@ from torch import Tensor
 
 from lyra_core.errors import FrameError
 from lyra_core.training.atlas import Atlas, default_atlas
+from lyra_core.training.ray_cast import nearest_hits
 from lyra_core.training.scene_batch import Scene, SceneBatch
 from lyra_core.training.scenes import sample_scene
 from lyra_core.training.shade import shade
-from lyra_core.training.trace import nearest_hits
 from lyra_core.training.views import sample_path
 from lyra_core.values import CameraPath, VideoClip
 
@@ -68,7 +68,7 @@ def pixel_rays(
     Returns:
         Origins and directions in the world frame, rays in the order t, h, w, sub-row, sub-column.
     """
-    b, t = cam_to_world.shape[:2]
+    b = cam_to_world.shape[0]
     device, dtype = cam_to_world.device, cam_to_world.dtype
     step = (torch.arange(supersample, device=device, dtype=dtype) + 0.5) / supersample
     v = (torch.arange(height, device=device, dtype=dtype)[:, None] + step)[:, None, :, None]

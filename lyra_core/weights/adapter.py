@@ -40,9 +40,7 @@ class Weights(Mapping[str, "torch.Tensor"]):
 
     __slots__ = ("ignored", "path", "stored")
 
-    def __init__(
-        self, path: Path, stored: Mapping[str, StoredTensor], ignored: tuple[str, ...]
-    ) -> None:
+    def __init__(self, path: Path, stored: Mapping[str, StoredTensor], ignored: tuple[str, ...]) -> None:
         self.path, self.stored, self.ignored = path, dict(stored), ignored
 
     def __getitem__(self, name: str) -> torch.Tensor:
@@ -105,14 +103,8 @@ def open_weights(path: Path, kind: str = "tensors") -> Weights:
     listed, others, skipped = _list(path)
     keys = map_keys([*(tensor.name for tensor in listed), *others], RULES[kind])
     if strangers := [key for key in others if key in keys.names]:
-        raise StateDictError(
-            f"{path} holds values that are no tensors:\n{section('unexpected', strangers)}"
-        )
-    stored = {
-        keys.names[t.name]: replace(t, name=keys.names[t.name])
-        for t in listed
-        if t.name in keys.names
-    }
+        raise StateDictError(f"{path} holds values that are no tensors:\n{section('unexpected', strangers)}")
+    stored = {keys.names[t.name]: replace(t, name=keys.names[t.name]) for t in listed if t.name in keys.names}
     if not stored:
         raise WeightsError(f"{path} holds no tensors of kind {kind!r}")
     return Weights(path, stored, (*keys.ignored, *skipped))
@@ -123,9 +115,7 @@ def _list(path: Path) -> tuple[list[StoredTensor], list[str], list[str]]:
     if path.is_dir():
         return _list_directory(path)
     if not path.is_file():
-        raise WeightsError(
-            f"{path} does not exist; `lyra weights fetch` or docs/weights.md says where to get it"
-        )
+        raise WeightsError(f"{path} does not exist; `lyra weights fetch` or docs/weights.md says where to get it")
     if path.suffix == ".safetensors":
         return list(list_safetensors(path)), [], []
     if path.name.endswith(".safetensors.index.json"):
@@ -165,9 +155,7 @@ def _unwrap(path: Path) -> tuple[list[StoredTensor], list[str], list[str]]:
     # State dicts are flat: a dictionary under the name "model" or the like is a wrapper, and what
     # lies beside it
     # (optimizer, counters) is none of ours.
-    while wrapper := next(
-        (n for n in WRAPPERS if any(_is_within(t.path, depth, n) for t in tensors)), None
-    ):
+    while wrapper := next((n for n in WRAPPERS if any(_is_within(t.path, depth, n) for t in tensors)), None):
         skipped += sorted({t.path[depth] for t in tensors} - {wrapper})
         tensors = [tensor for tensor in tensors if _is_within(tensor.path, depth, wrapper)]
         others = [other for other in others if _is_within(other, depth, wrapper)]
@@ -219,11 +207,7 @@ def load_into(
         strict=True,
         assign=True,
     )
-    empty = [
-        name
-        for name, tensor in (*module.named_parameters(), *module.named_buffers())
-        if tensor.is_meta
-    ]
+    empty = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]
     if empty:
         raise StateDictError(
             f"{origin} fills every key, yet parts of the module have no content (non-persistent "

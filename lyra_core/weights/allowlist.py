@@ -88,19 +88,12 @@ def integers(values: object) -> tuple[int, ...]:
     Raises:
         WeightsError: they are something else.
     """
-    if not isinstance(values, list | tuple) or not all(
-        type(value) is int and value >= 0 for value in values
-    ):
-        raise WeightsError(
-            f"a size, stride or offset should be a list of non-negative integers, found "
-            f"{values!r:.80}"
-        )
+    if not isinstance(values, list | tuple) or not all(type(value) is int and value >= 0 for value in values):
+        raise WeightsError(f"a size, stride or offset should be a list of non-negative integers, found {values!r:.80}")
     return tuple(values)
 
 
-def _rebuild(
-    storage: object, offset: object, shape: object, strides: object, dtype: str | None
-) -> Strided:
+def _rebuild(storage: object, offset: object, shape: object, strides: object, dtype: str | None) -> Strided:
     if not isinstance(storage, Storage) or type(offset) is not int or offset < 0:
         raise WeightsError("a tensor does not refer to a storage record")
     sizes, steps = integers(shape), integers(strides)
@@ -109,9 +102,7 @@ def _rebuild(
     return Strided(storage, dtype or storage.dtype, offset, sizes, steps)
 
 
-def _rebuild_tensor(
-    storage: object, offset: object, shape: object, strides: object, *rest: object
-) -> Strided:
+def _rebuild_tensor(storage: object, offset: object, shape: object, strides: object, *rest: object) -> Strided:
     # rest: requires_grad, hooks, and the conjugate and negative bits of lazily evaluated tensors
     if len(rest) > 2 and rest[2]:
         raise WeightsError("a tensor was saved before it was evaluated; save it again resolved")
@@ -219,16 +210,10 @@ class RestrictedUnpickler(pickle.Unpickler):
         if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != "storage":
             raise WeightsError("a persistent id does not name a storage")
         dtype, key, numel = reference[1], reference[2], reference[4]
-        if (
-            dtype not in STORAGES.values()
-            or not isinstance(key, str)
-            or type(numel) is not int
-            or numel < 0
-        ):
+        if dtype not in STORAGES.values() or not isinstance(key, str) or type(numel) is not int or numel < 0:
             raise WeightsError("a persistent id names no known storage class, key or size")
         if len(reference) > 5 and reference[5] is not None:
             raise WeightsError(
-                "views of storages (torch < 0.4) are not supported; save the file again with a "
-                "newer torch"
+                "views of storages (torch < 0.4) are not supported; save the file again with a newer torch"
             )
         return Storage(key, dtype, numel)

@@ -78,9 +78,7 @@ def convert(
     """
     src, dst = Path(src), Path(dst)
     if dst.exists():
-        raise WeightsError(
-            f"{dst} exists already; remove it, or check it with `lyra weights verify {dst}`"
-        )
+        raise WeightsError(f"{dst} exists already; remove it, or check it with `lyra weights verify {dst}`")
     weights = open_weights(src, kind)
     if expected is not None:
         require_match(weights.shapes, expected, str(src))
@@ -95,9 +93,7 @@ def convert(
     names = _shard_names(len(shards))
     for name, shard in zip(names, shards, strict=True):
         work.write(name, shard)
-    manifest = _manifest(
-        weights, dict(zip(names, shards, strict=True)), work, kind, labels or Labels(name=dst.name)
-    )
+    manifest = _manifest(weights, dict(zip(names, shards, strict=True)), work, kind, labels or Labels(name=dst.name))
     if len(names) > 1:
         _write_index(partial, manifest)
     write_manifest(manifest, partial)
@@ -151,9 +147,7 @@ def convert_set(
 class _Work:
     """The half-finished directory of a conversion, and what is already in it."""
 
-    def __init__(
-        self, directory: Path, plan: str, total_bytes: int, progress: Progress | None
-    ) -> None:
+    def __init__(self, directory: Path, plan: str, total_bytes: int, progress: Progress | None) -> None:
         self.directory, self.progress, self.total_bytes, self.done_bytes = (
             directory,
             progress,
@@ -176,11 +170,7 @@ class _Work:
 
     def write(self, name: str, shard: list[StoredTensor]) -> None:
         path, size = self.directory / name, sum(tensor.nbytes for tensor in shard)
-        if (
-            name in self.finished
-            and path.is_file()
-            and path.stat().st_size == self.finished[name]["size_bytes"]
-        ):
+        if name in self.finished and path.is_file() and path.stat().st_size == self.finished[name]["size_bytes"]:
             self._advance(size)
             return
         for tensor in shard:

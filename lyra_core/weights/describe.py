@@ -57,14 +57,10 @@ def describe(name: str) -> Description:
     """
     module = build_on_meta(name)
     tensors = tuple(
-        TensorSpec(
-            name=key, shape=tuple(tensor.shape), dtype=str(tensor.dtype).removeprefix("torch.")
-        )
+        TensorSpec(name=key, shape=tuple(tensor.shape), dtype=str(tensor.dtype).removeprefix("torch."))
         for key, tensor in module.state_dict().items()
     )
-    return Description(
-        name=name, tensors=tensors, parameters=sum(math.prod(tensor.shape) for tensor in tensors)
-    )
+    return Description(name=name, tensors=tensors, parameters=sum(math.prod(tensor.shape) for tensor in tensors))
 
 
 def summary(name: str) -> list[str]:
@@ -129,11 +125,7 @@ def _depth_anything(name: str) -> Callable[[], nn.Module]:
         from lyra_core.gaussians.depth_anything.model import DepthAnything3, NestedDepthAnything3
 
         config = PRESETS[name]
-        return (
-            NestedDepthAnything3(config)
-            if isinstance(config, NestedConfig)
-            else DepthAnything3(config)
-        )
+        return NestedDepthAnything3(config) if isinstance(config, NestedConfig) else DepthAnything3(config)
 
     return build
 

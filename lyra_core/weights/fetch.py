@@ -77,9 +77,7 @@ def fetch(
     try:
         api = huggingface_hub.HfApi(endpoint=endpoint, token=token)
         commit = str(api.model_info(item.repo_id, revision=item.revision).sha)
-        api.snapshot_download(
-            item.repo_id, revision=commit, allow_patterns=list(item.files), local_dir=dst
-        )
+        api.snapshot_download(item.repo_id, revision=commit, allow_patterns=list(item.files), local_dir=dst)
     except failures as error:
         cause = str(error).strip().splitlines()
         raise WeightsError(
@@ -121,9 +119,7 @@ def _records(directory: Path) -> dict[str, dict[str, str]]:
     if not path.is_file():
         return {}
     try:
-        return {
-            str(name): dict(record) for name, record in json.loads(path.read_text("utf-8")).items()
-        }
+        return {str(name): dict(record) for name, record in json.loads(path.read_text("utf-8")).items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise WeightsError(f"{path} is malformed: {error}; remove it and fetch again") from error
 
@@ -133,21 +129,15 @@ def _require_own_directory(item: WeightSet, dst: Path) -> None:
     foreign = {record["repo_id"] for record in _records(dst).values()} - {item.repo_id}
     if foreign:
         raise WeightsError(
-            f"{dst} holds files of {', '.join(sorted(foreign))}; fetch {item.name} into another "
-            "directory"
+            f"{dst} holds files of {', '.join(sorted(foreign))}; fetch {item.name} into another directory"
         )
 
 
 def _entry(item: WeightSet, dst: Path) -> Path:
     entry = dst / item.entry
-    complete = (
-        (entry / ".metadata").is_file()
-        if item.format == "distributed checkpoint"
-        else entry.exists()
-    )
+    complete = (entry / ".metadata").is_file() if item.format == "distributed checkpoint" else entry.exists()
     if not complete:
         raise WeightsError(
-            f"{item.repo_id} was fetched, but {entry} is not there or not complete.\n"
-            + by_hand(item, dst)
+            f"{item.repo_id} was fetched, but {entry} is not there or not complete.\n" + by_hand(item, dst)
         )
     return entry

@@ -86,11 +86,7 @@ def map_keys(keys: Iterable[str], rules: KeyRules) -> KeyMap:
     for prefix in rules.selects:
         if any(name.startswith(prefix) for name in names.values()):
             ignored += [key for key, name in names.items() if not name.startswith(prefix)]
-            names = {
-                key: name.removeprefix(prefix)
-                for key, name in names.items()
-                if name.startswith(prefix)
-            }
+            names = {key: name.removeprefix(prefix) for key, name in names.items() if name.startswith(prefix)}
     names = _strip(names, rules)
     for key, name in list(names.items()):
         if any(fnmatchcase(name, pattern) for pattern in rules.ignores):
@@ -110,9 +106,7 @@ def _strip(names: dict[str, str], rules: KeyRules) -> dict[str, str]:
     return names
 
 
-def require_match(
-    found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], origin: str
-) -> None:
+def require_match(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], origin: str) -> None:
     """Compares the keys and shapes of a file with those of a module.
 
     Raises:
@@ -162,17 +156,13 @@ def group_keys(keys: Iterable[str], notes: Mapping[str, str] | None = None) -> l
     for key in keys:
         number = re.search(r"(?<=\.)\d+(?=\.)", key)
         pattern = key if number is None else f"{key[: number.start()]}{{}}{key[number.end() :]}"
-        groups[pattern, (notes or {}).get(key, "")].append(
-            (int(number.group()) if number else 0, key)
-        )
+        groups[pattern, (notes or {}).get(key, "")].append((int(number.group()) if number else 0, key))
     lines = []
     for (pattern, note), members in groups.items():
         if len(members) == 1:
             line = members[0][1]
         else:
-            line = pattern.replace(
-                "{}", "{" + _ranges(sorted(number for number, _ in members)) + "}"
-            )
+            line = pattern.replace("{}", "{" + _ranges(sorted(number for number, _ in members)) + "}")
         lines.append(f"{line} {note}".rstrip())
     return lines
 

@@ -83,9 +83,7 @@ class Lora:
     ignored: tuple[str, ...] = ()
 
 
-def read_lora(
-    tensors: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], name: str = "LoRA"
-) -> Lora:
+def read_lora(tensors: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], name: str = "LoRA") -> Lora:
     """Interprets the keys of a LoRA file for a model.
 
     Args:
@@ -126,15 +124,11 @@ def read_lora(
         elif part.down is not None or part.bias is not None:
             found[layer] = _layer(part)
     if wrong:
-        raise StateDictError(
-            f"{name} does not fit this model:\n{section('of wrong shape', wrong, wrong)}"
-        )
+        raise StateDictError(f"{name} does not fit this model:\n{section('of wrong shape', wrong, wrong)}")
     return Lora(name=name, layers=found, ignored=tuple(ignored))
 
 
-def _collect(
-    tensors: Mapping[str, Tensor], layers: set[str]
-) -> tuple[dict[str, _Parts], list[str], list[str]]:
+def _collect(tensors: Mapping[str, Tensor], layers: set[str]) -> tuple[dict[str, _Parts], list[str], list[str]]:
     """The parts of each layer, keys of no known style, and keys without effect."""
     dotted = {layer.replace(".", "_"): layer for layer in layers}
     parts: dict[str, _Parts] = {}
@@ -181,18 +175,12 @@ def _shape_trouble(part: _Parts, shapes: Mapping[str, Sequence[int]], layer: str
     outputs, *inputs = shapes[f"{layer}.weight"]
     if part.down is not None and part.up is not None:
         down, up = part.down.flatten(1), part.up.flatten(1)
-        if (
-            down.shape[1] != math.prod(inputs)
-            or up.shape[0] != outputs
-            or up.shape[1] != down.shape[0]
-        ):
+        if down.shape[1] != math.prod(inputs) or up.shape[0] != outputs or up.shape[1] != down.shape[0]:
             found = f"A {list(part.down.shape)} and B {list(part.up.shape)}"
             return f"{found} for a weight {[outputs, *inputs]}"
     bias = shapes.get(f"{layer}.bias")
     if part.bias is not None and (bias is None or tuple(part.bias.shape) != tuple(bias)):
-        return (
-            f"bias change {list(part.bias.shape)} for a bias {None if bias is None else list(bias)}"
-        )
+        return f"bias change {list(part.bias.shape)} for a bias {None if bias is None else list(bias)}"
     return ""
 
 
@@ -226,9 +214,7 @@ def merge_loras(module: nn.Module, loras: Iterable[tuple[Lora, float]]) -> int:
             raise StateDictError(f"{lora.name} does not fit this model:\n{missing}")
     changed = list(dict.fromkeys(layer for lora, _ in loras for layer in lora.layers))
     for layer in changed:
-        changes = [
-            (lora.layers[layer], strength) for lora, strength in loras if layer in lora.layers
-        ]
+        changes = [(lora.layers[layer], strength) for lora, strength in loras if layer in lora.layers]
         target = module.get_submodule(layer)
         weight, bias = parameters[f"{layer}.weight"], parameters.get(f"{layer}.bias")
         target.weight = _changed(weight, [(_product(c, weight), s) for c, s in changes])

@@ -96,7 +96,7 @@ def write_manifest(manifest: Manifest, directory: Path) -> Path:
     return path
 
 
-def read_manifest(directory: Path) -> Manifest:
+def read_manifest(directory: str | Path) -> Manifest:
     """Reads and checks the manifest of a directory.
 
     Raises:
@@ -104,10 +104,7 @@ def read_manifest(directory: Path) -> Manifest:
     """
     path = Path(directory) / MANIFEST_NAME
     if not path.is_file():
-        raise WeightsError(
-            f"{directory} has no {MANIFEST_NAME}: convert the weights with `lyra weights convert` "
-            "first"
-        )
+        raise WeightsError(f"{directory} has no {MANIFEST_NAME}: convert the weights with `lyra weights convert` first")
     try:
         content = json.loads(path.read_text("utf-8"))
         if content.pop("format") != FORMAT or content.pop("version") != VERSION:
@@ -124,14 +121,11 @@ def read_manifest(directory: Path) -> Manifest:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path} is malformed: {error}") from error
     if manifest.digest != digest:
-        raise WeightsError(
-            f"{path} was changed: its digest is {digest[:12]}, its content gives "
-            f"{manifest.digest[:12]}"
-        )
+        raise WeightsError(f"{path} was changed: its digest is {digest[:12]}, its content gives {manifest.digest[:12]}")
     return manifest
 
 
-def manifest_digest(directory: Path) -> str:
+def manifest_digest(directory: str | Path) -> str:
     """The digest of a set, from its manifest, without reading the weights.
 
     Raises:

@@ -21,10 +21,7 @@ from lyra_core.weights.stored import BITS, Piece, StoredTensor, require_sound
 TIMEOUT_S = 1800
 ROOT = Path(__file__).resolve().parents[2]
 # Appended, not inserted: nothing beside this package may stand before the standard library.
-BOOTSTRAP = (
-    "import sys; sys.path.append(sys.argv[1]); "
-    "from lyra_core.weights.unpickle import main; sys.exit(main())"
-)
+BOOTSTRAP = "import sys; sys.path.append(sys.argv[1]); from lyra_core.weights.unpickle import main; sys.exit(main())"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +56,7 @@ def list_pickled(path: Path) -> PickledFile:
     """
     distributed = path.is_dir()
     if not (path / ".metadata").is_file() if distributed else not path.is_file():
-        raise WeightsError(
-            f"{path} is neither a file of torch.save nor a directory with a .metadata file"
-        )
+        raise WeightsError(f"{path} is neither a file of torch.save nor a directory with a .metadata file")
     answer = _ask({"path": str(path.resolve()), "distributed": distributed}, path)
     if forbidden := answer.get("forbidden"):
         raise UnsafePickleError(
@@ -95,15 +90,11 @@ def _ask(job: dict[str, object], path: Path) -> dict[str, object]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise WeightsError(
-            f"{path} could not be read within {TIMEOUT_S} s; it is not a file of weights"
-        ) from None
+        raise WeightsError(f"{path} could not be read within {TIMEOUT_S} s; it is not a file of weights") from None
     lines = done.stderr.strip().splitlines()
     if done.returncode != 0:
         cause = lines[-1] if lines else f"exit status {done.returncode}"
-        raise WeightsError(
-            f"{path} cannot be read: the reader process ended without an answer ({cause})"
-        )
+        raise WeightsError(f"{path} cannot be read: the reader process ended without an answer ({cause})")
     answer = json.loads(done.stdout)
     return answer if isinstance(answer, dict) else {}
 
@@ -111,12 +102,7 @@ def _ask(job: dict[str, object], path: Path) -> dict[str, object]:
 def _tensor(entry: dict[str, object], base: Path, path: Path) -> PickledTensor:
     """Checks one line of the index: the process that wrote it has read hostile input."""
     keys, dtype, shape, pieces = (entry.get(name) for name in ("path", "dtype", "shape", "pieces"))
-    if (
-        not isinstance(keys, list)
-        or not isinstance(pieces, list)
-        or not pieces
-        or dtype not in BITS
-    ):
+    if not isinstance(keys, list) or not isinstance(pieces, list) or not pieces or dtype not in BITS:
         raise WeightsError(f"{path}: the index of {keys} is malformed")
     name = ".".join(str(key) for key in keys)
     stored = StoredTensor(
@@ -139,9 +125,7 @@ def _piece(piece: dict[str, object], base: Path, name: str) -> Piece:
     file, crc = str(piece.get("file")), piece.get("crc")
     if Path(file).name != file:
         raise WeightsError(f"the index of {name} points outside its directory: {file!r}")
-    start, length, offset = _numbers(
-        [piece.get(key) for key in ("start", "length", "offset")], name
-    )
+    start, length, offset = _numbers([piece.get(key) for key in ("start", "length", "offset")], name)
     return Piece(
         file=base / file,
         start=start,

@@ -96,9 +96,7 @@ _RESEARCH = "nvidia-internal-research"
 _ONE_FILE = ("config.json", "model.safetensors")
 
 
-def _lyra(
-    name: str, title: str, kind: str, path: str, file_format: str, by_hand: str = ""
-) -> WeightSet:
+def _lyra(name: str, title: str, kind: str, path: str, file_format: str, by_hand: str = "") -> WeightSet:
     entry = f"checkpoints/{path}"
     return WeightSet(
         name=name,
@@ -134,8 +132,7 @@ WEIGHT_SETS: dict[str, WeightSet] = {
             "lyra2-dit",
             "model/model",
             "distributed checkpoint",
-            "the directory holds a file named .metadata, which some tools hide or leave out: it "
-            "must come along",
+            "the directory holds a file named .metadata, which some tools hide or leave out: it must come along",
         ),
         _lyra(
             "lyra2-vae",
@@ -144,9 +141,7 @@ WEIGHT_SETS: dict[str, WeightSet] = {
             "vae/vae.pth",
             "torch.save",
         ),
-        _lyra(
-            "lyra2-text", "UMT5-XXL text encoder", "umt5", "text_encoder/encoder.pth", "torch.save"
-        ),
+        _lyra("lyra2-text", "UMT5-XXL text encoder", "umt5", "text_encoder/encoder.pth", "torch.save"),
         _lyra(
             "lyra2-negative-prompt",
             "the embedded negative prompt",
@@ -289,16 +284,10 @@ def require_accepted(licences: Iterable[str], accepted: Collection[str]) -> None
         LicenceError: a restricted licence was not accepted, or a name is unknown.
     """
     if unknown := sorted(({*licences} | {*accepted}) - {*LICENCES}):
-        raise LicenceError(
-            f"licences {', '.join(unknown)} are unknown; known are {', '.join(LICENCES)}"
-        )
+        raise LicenceError(f"licences {', '.join(unknown)} are unknown; known are {', '.join(LICENCES)}")
     open_terms = [LICENCES[name] for name in dict.fromkeys(licences) if LICENCES[name].restricted]
     missing = [licence for licence in open_terms if licence.name not in accepted]
     if missing:
-        terms = "; ".join(
-            f"{licence.title} ({licence.forbids}; {licence.url})" for licence in missing
-        )
+        terms = "; ".join(f"{licence.title} ({licence.forbids}; {licence.url})" for licence in missing)
         flags = " ".join(f"--accept-licence {licence.name}" for licence in missing)
-        raise LicenceError(
-            f"these weights are restricted: {terms}. If you accept the terms, add {flags}"
-        )
+        raise LicenceError(f"these weights are restricted: {terms}. If you accept the terms, add {flags}")

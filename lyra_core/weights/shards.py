@@ -38,9 +38,7 @@ def list_safetensors(path: Path) -> tuple[StoredTensor, ...]:
             head = file.read(8)
             length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
             if not 2 <= length <= min(HEADER_LIMIT_BYTES, size - 8):
-                raise WeightsError(
-                    f"{path} is no safetensors file, or it is truncated ({size} bytes)"
-                )
+                raise WeightsError(f"{path} is no safetensors file, or it is truncated ({size} bytes)")
             header = json.loads(file.read(length))
         if not isinstance(header, dict):
             raise ValueError("it is no object")
@@ -54,16 +52,11 @@ def list_safetensors(path: Path) -> tuple[StoredTensor, ...]:
     for tensor in sorted(found, key=lambda tensor: (tensor.pieces[0].start, tensor.nbytes)):
         piece = tensor.pieces[0]
         if piece.start != end or piece.length != tensor.nbytes:
-            raise WeightsError(
-                f"{path}: the byte range of {tensor.name} leaves a hole, overlaps or has a wrong "
-                "length"
-            )
+            raise WeightsError(f"{path}: the byte range of {tensor.name} leaves a hole, overlaps or has a wrong length")
         end += piece.length
     if end != size:
         found_as = "truncated" if size < end else "followed by foreign bytes"
-        raise WeightsError(
-            f"{path} is {found_as}: its header needs {end} bytes, the file has {size}"
-        )
+        raise WeightsError(f"{path} is {found_as}: its header needs {end} bytes, the file has {size}")
     return tuple(found)
 
 
@@ -101,22 +94,12 @@ def list_sharded(index: Path) -> tuple[StoredTensor, ...]:
     if any(Path(file).name != file for file in files):
         raise WeightsError(f"{index} names files outside its directory")
     if absent := [file for file in files if not (index.parent / file).is_file()]:
-        raise WeightsError(
-            f"{index.parent} lacks {len(absent)} of {len(files)} shards: {', '.join(absent[:8])}"
-        )
-    found = {
-        tensor.name: tensor for file in files for tensor in list_safetensors(index.parent / file)
-    }
-    strays = [
-        name
-        for name, file in homes.items()
-        if name not in found or found[name].pieces[0].file.name != file
-    ]
+        raise WeightsError(f"{index.parent} lacks {len(absent)} of {len(files)} shards: {', '.join(absent[:8])}")
+    found = {tensor.name: tensor for file in files for tensor in list_safetensors(index.parent / file)}
+    strays = [name for name, file in homes.items() if name not in found or found[name].pieces[0].file.name != file]
     if strays or len(found) != len(homes):
         wrong = strays or sorted(set(found) - set(homes))
-        raise WeightsError(
-            f"{index} and its shards disagree on {len(wrong)} tensors, e.g. {', '.join(wrong[:4])}"
-        )
+        raise WeightsError(f"{index} and its shards disagree on {len(wrong)} tensors, e.g. {', '.join(wrong[:4])}")
     return tuple(found[name] for name in homes)
 
 
@@ -179,9 +162,7 @@ def plan_shards(tensors: Iterable[StoredTensor], limit_bytes: int) -> list[list[
             room = limit_bytes
         shards[-1].append(tensor)
         room -= tensor.nbytes
-    return [
-        sorted(shard, key=lambda tensor: -item_bytes(tensor.dtype)) for shard in shards if shard
-    ]
+    return [sorted(shard, key=lambda tensor: -item_bytes(tensor.dtype)) for shard in shards if shard]
 
 
 def count_parameters(tensors: Iterable[StoredTensor]) -> int:

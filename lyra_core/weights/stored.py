@@ -114,37 +114,23 @@ def require_sound(tensor: StoredTensor) -> None:
     for piece in tensor.pieces:
         ranks = {len(piece.sizes), len(piece.strides), len(piece.at), len(tensor.shape)}
         numbers = (piece.start, piece.length, piece.offset, *piece.sizes, *piece.strides, *piece.at)
-        inside = all(
-            a + s <= n for a, s, n in zip(piece.at, piece.sizes, tensor.shape, strict=False)
-        )
+        inside = all(a + s <= n for a, s, n in zip(piece.at, piece.sizes, tensor.shape, strict=False))
         if len(ranks) != 1 or min(numbers) < 0 or not inside:
-            raise WeightsError(
-                f"{piece.file.name}: a block of {tensor.name} does not fit into shape "
-                f"{tensor.shape}"
-            )
+            raise WeightsError(f"{piece.file.name}: a block of {tensor.name} does not fit into shape {tensor.shape}")
         count = math.prod(piece.sizes)
-        last = piece.offset + sum(
-            step * (size - 1) for step, size in zip(piece.strides, piece.sizes, strict=True)
-        )
+        last = piece.offset + sum(step * (size - 1) for step, size in zip(piece.strides, piece.sizes, strict=True))
         if count and (last + 1) * width > piece.length:
-            raise WeightsError(
-                f"{piece.file.name}: {tensor.name} reaches beyond its record; the file is damaged"
-            )
+            raise WeightsError(f"{piece.file.name}: {tensor.name} reaches beyond its record; the file is damaged")
         if piece.start + piece.length > piece.file.stat().st_size:
-            raise WeightsError(
-                f"{piece.file.name} is truncated: {tensor.name} ends beyond the file"
-            )
+            raise WeightsError(f"{piece.file.name} is truncated: {tensor.name} ends beyond the file")
         box = tuple((a, a + s) for a, s in zip(piece.at, piece.sizes, strict=True))
         if count and any(_overlap(box, other) for other in boxes):
-            raise WeightsError(
-                f"{piece.file.name}: two blocks of {tensor.name} overlap; the file is damaged"
-            )
+            raise WeightsError(f"{piece.file.name}: two blocks of {tensor.name} overlap; the file is damaged")
         boxes.append(box)
         covered += count
     if covered != math.prod(tensor.shape):
         raise WeightsError(
-            f"{tensor.name} of shape {tensor.shape} has {math.prod(tensor.shape)} elements, its "
-            f"files hold {covered}"
+            f"{tensor.name} of shape {tensor.shape} has {math.prod(tensor.shape)} elements, its files hold {covered}"
         )
 
 
@@ -190,9 +176,7 @@ def _block(piece: Piece, dtype: str) -> np.ndarray:
         shape=(piece.length // bits.itemsize * bits.itemsize,),
     )
     elements = np.asarray(mapped).view(bits)[piece.offset :]
-    return np.lib.stride_tricks.as_strided(
-        elements, piece.sizes, [step * bits.itemsize for step in piece.strides]
-    )
+    return np.lib.stride_tricks.as_strided(elements, piece.sizes, [step * bits.itemsize for step in piece.strides])
 
 
 def read_bits(tensor: StoredTensor) -> np.ndarray:

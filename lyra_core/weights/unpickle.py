@@ -106,39 +106,27 @@ class Listing:
     tensors: list[dict[str, object]] = field(default_factory=list)
     others: list[dict[str, object]] = field(default_factory=list)
 
-    def add(
-        self, path: list[str], value: object, records: dict[str, Record], depth: int = 0
-    ) -> None:
+    def add(self, path: list[str], value: object, records: dict[str, Record], depth: int = 0) -> None:
         """Lists a value and everything below it."""
         if isinstance(value, Strided):
             piece = piece_of(value, records)
-            self.tensors.append(
-                {"path": path, "dtype": value.dtype, "shape": value.shape, "pieces": [piece]}
-            )
+            self.tensors.append({"path": path, "dtype": value.dtype, "shape": value.shape, "pieces": [piece]})
         elif isinstance(value, dict) and depth < NESTING_LIMIT:
             for key, child in value.items():
                 self.add([*path, str(key)], child, records, depth + 1)
-        elif (
-            isinstance(value, list | tuple)
-            and not isinstance(value, Storage | Dtype)
-            and depth < NESTING_LIMIT
-        ):
+        elif isinstance(value, list | tuple) and not isinstance(value, Storage | Dtype) and depth < NESTING_LIMIT:
             for position, child in enumerate(value):
                 self.add([*path, str(position)], child, records, depth + 1)
         else:
             self.others.append({"path": path, "type": type(value).__name__})
 
 
-def piece_of(
-    tensor: Strided, records: dict[str, Record], at: tuple[int, ...] | None = None
-) -> dict[str, object]:
+def piece_of(tensor: Strided, records: dict[str, Record], at: tuple[int, ...] | None = None) -> dict[str, object]:
     """A tensor, or a chunk of one that begins at index `at`, as a stretch of a file, in plain
     numbers."""
     record = records.get(tensor.storage.key)
     if record is None:
-        raise WeightsError(
-            f"storage record {tensor.storage.key!r} is missing: the file is truncated"
-        )
+        raise WeightsError(f"storage record {tensor.storage.key!r} is missing: the file is truncated")
     return {
         "file": record.file,
         "start": record.start,
@@ -151,27 +139,19 @@ def piece_of(
     }
 
 
-def load_zip(
-    file: IO[bytes], name: str, start: int, length: int
-) -> tuple[object, dict[str, Record]]:
+def load_zip(file: IO[bytes], name: str, start: int, length: int) -> tuple[object, dict[str, Record]]:
     """The object and the storage records of one torch zip container."""
     records: dict[str, Record] = {}
     with zipfile.ZipFile(io.BufferedReader(Window(file, start, length))) as container:
         pickles = [info for info in container.infolist() if info.filename.endswith("/data.pkl")]
         if len(pickles) != 1:
-            raise WeightsError(
-                "a file of torch.save holds exactly one data.pkl: is this another kind of zip?"
-            )
+            raise WeightsError("a file of torch.save holds exactly one data.pkl: is this another kind of zip?")
         if pickles[0].file_size > PICKLE_LIMIT_BYTES:
-            raise WeightsError(
-                f"its data.pkl has {pickles[0].file_size} bytes, more than any state dict needs"
-            )
+            raise WeightsError(f"its data.pkl has {pickles[0].file_size} bytes, more than any state dict needs")
         root = pickles[0].filename.removesuffix("data.pkl")
         members = {info.filename: info for info in container.infolist()}
         if f"{root}byteorder" in members and container.read(f"{root}byteorder") != b"little":
-            raise WeightsError(
-                "big-endian files are not supported; save the file again on a little-endian machine"
-            )
+            raise WeightsError("big-endian files are not supported; save the file again on a little-endian machine")
         for filename, info in members.items():
             if not filename.startswith(f"{root}data/"):
                 continue
@@ -180,16 +160,12 @@ def load_zip(
             file.seek(start + info.header_offset)
             header = file.read(30)
             if len(header) < 30 or header[:4] != b"PK\x03\x04":
-                raise WeightsError(
-                    f"record {filename} has no local header: the file is truncated or tampered with"
-                )
+                raise WeightsError(f"record {filename} has no local header: the file is truncated or tampered with")
             name_length, extra_length = struct.unpack("<HH", header[26:30])
             begin = start + info.header_offset + 30 + name_length + extra_length
             if begin + info.file_size > start + length:
                 raise WeightsError(f"record {filename} ends beyond the file: it is truncated")
-            records[filename.removeprefix(f"{root}data/")] = Record(
-                name, begin, info.file_size, info.CRC
-            )
+            records[filename.removeprefix(f"{root}data/")] = Record(name, begin, info.file_size, info.CRC)
         value = RestrictedUnpickler(io.BytesIO(container.read(pickles[0].filename))).load()
     return value, records
 
@@ -203,9 +179,7 @@ def load_legacy(file: IO[bytes], name: str, length: int) -> tuple[object, dict[s
     RestrictedUnpickler(file).load()
     system = RestrictedUnpickler(file).load()
     if not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise WeightsError(
-            "big-endian files are not supported; save the file again on a little-endian machine"
-        )
+        raise WeightsError("big-endian files are not supported; save the file again on a little-endian machine")
     storages: dict[str, Storage] = {}
 
     class Remembering(RestrictedUnpickler):
@@ -258,9 +232,7 @@ def _chunk_records(metadata: Inert) -> dict[tuple[str, tuple[int, ...]], Inert]:
         if not isinstance(index, Index) or not isinstance(info, Inert):
             raise WeightsError(".metadata has an entry that is not an index and a storage info")
         if getattr(info, "transform_descriptors", None):
-            raise WeightsError(
-                "it was written through transforms (compression), which are not supported"
-            )
+            raise WeightsError("it was written through transforms (compression), which are not supported")
         found[str(getattr(index, "fqn", "")), integers(getattr(index, "offset", None) or ())] = info
     return found
 
@@ -291,27 +263,18 @@ def list_distributed_checkpoint(directory: str) -> Listing:
                     raise WeightsError(f"no stored chunk of {name} begins at {at}")
                 tensor, records = _load_chunk(directory, info, opened)
                 if tensor.shape != sizes:
-                    raise WeightsError(
-                        f"a chunk of {name} should have shape {sizes}, its file holds "
-                        f"{tensor.shape}"
-                    )
+                    raise WeightsError(f"a chunk of {name} should have shape {sizes}, its file holds {tensor.shape}")
                 pieces.append(piece_of(tensor, records, at))
                 dtype = dtype or tensor.dtype
-            listing.tensors.append(
-                {"path": [str(name)], "dtype": dtype, "shape": shape, "pieces": pieces}
-            )
+            listing.tensors.append({"path": [str(name)], "dtype": dtype, "shape": shape, "pieces": pieces})
     finally:
         for handle in opened.values():
             handle.close()
     return listing
 
 
-def _load_chunk(
-    directory: str, info: Inert, opened: dict[str, IO[bytes]]
-) -> tuple[Strided, dict[str, Record]]:
-    name, start, length = (
-        getattr(info, field, None) for field in ("relative_path", "offset", "length")
-    )
+def _load_chunk(directory: str, info: Inert, opened: dict[str, IO[bytes]]) -> tuple[Strided, dict[str, Record]]:
+    name, start, length = (getattr(info, field, None) for field in ("relative_path", "offset", "length"))
     if not isinstance(name, str) or "/" in name or name in ("", ".", ".."):
         raise WeightsError(f"a chunk points outside its directory: {name!r:.80}")
     if type(start) is not int or type(length) is not int or start < 0 or length < 0:
@@ -319,9 +282,7 @@ def _load_chunk(
     if name not in opened:
         opened[name] = open(os.path.join(directory, name), "rb")  # noqa: PTH118, PTH123, SIM115
     if start + length > os.fstat(opened[name].fileno()).st_size:
-        raise WeightsError(
-            f"{name} is truncated: a chunk of {length} bytes should begin at byte {start}"
-        )
+        raise WeightsError(f"{name} is truncated: a chunk of {length} bytes should begin at byte {start}")
     value, records = load_zip(opened[name], name, start, length)
     if not isinstance(value, Strided):
         raise WeightsError(f"a chunk in {name} is not a tensor")
@@ -331,11 +292,7 @@ def _load_chunk(
 def _refuse(event: str, arguments: tuple[object, ...]) -> None:
     """Audit hook: even code that escaped the unpickler could start, send, write or delete
     nothing."""
-    writes = (
-        event == "open"
-        and isinstance(arguments[2], int)
-        and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-    )
+    writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
     if writes or event.startswith(REFUSED_EVENTS):
         raise PermissionError(f"{event} is refused while pickles are read")
 

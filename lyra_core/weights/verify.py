@@ -38,22 +38,15 @@ def verify(directory: Path, *, progress: Callable[[int, int], None] | None = Non
     manifest = read_manifest(directory)
     for name, record in manifest.files.items():
         if Path(name).name != name or not (directory / name).is_file():
-            raise WeightsError(
-                f"{directory}: file {name} of the manifest is missing; convert the weights again"
-            )
+            raise WeightsError(f"{directory}: file {name} of the manifest is missing; convert the weights again")
         size = (directory / name).stat().st_size
         if size != record.size_bytes:
             raise WeightsError(
-                f"{directory / name} is damaged: it should have {record.size_bytes} bytes, it has "
-                f"{size}"
+                f"{directory / name} is damaged: it should have {record.size_bytes} bytes, it has {size}"
             )
-    strays = sorted(
-        path.name for path in directory.glob("*.safetensors") if path.name not in manifest.files
-    )
+    strays = sorted(path.name for path in directory.glob("*.safetensors") if path.name not in manifest.files)
     if strays:
-        raise WeightsError(
-            f"{directory} holds files its manifest does not know: {', '.join(strays)}; remove them"
-        )
+        raise WeightsError(f"{directory} holds files its manifest does not know: {', '.join(strays)}; remove them")
     total, done = sum(record.size_bytes for record in manifest.files.values()), 0
     for name, record in manifest.files.items():
         _require_structure(directory / name, manifest)
@@ -76,13 +69,10 @@ def verify(directory: Path, *, progress: Callable[[int, int], None] | None = Non
 def _require_structure(path: Path, manifest: Manifest) -> None:
     found = {tensor.name: (tensor.dtype, tensor.shape) for tensor in list_safetensors(path)}
     wanted = {
-        name: (tensor.dtype, tensor.shape)
-        for name, tensor in manifest.tensors.items()
-        if tensor.file == path.name
+        name: (tensor.dtype, tensor.shape) for name, tensor in manifest.tensors.items() if tensor.file == path.name
     }
     different = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
     if different:
         raise WeightsError(
-            f"{path} and its manifest disagree on {len(different)} tensors, "
-            f"e.g. {', '.join(different[:4])}"
+            f"{path} and its manifest disagree on {len(different)} tensors, e.g. {', '.join(different[:4])}"
         )

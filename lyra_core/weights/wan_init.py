@@ -81,17 +81,11 @@ def initialise_from_wan(
     dtype = base["patch_embedding.weight"].dtype
     for name in sorted(added - {*base}):
         base[name] = _fresh(name, wanted[name], generator)
-    require_match(
-        {name: tuple(tensor.shape) for name, tensor in base.items()}, wanted, "the initial state"
-    )
+    require_match({name: tuple(tensor.shape) for name, tensor in base.items()}, wanted, "the initial state")
     if bad := [name for name, tensor in base.items() if not torch.isfinite(tensor).all()]:
-        raise StateDictError(
-            f"the Wan 2.1 checkpoint holds NaN or infinity:\n{section('not finite', bad)}"
-        )
+        raise StateDictError(f"the Wan 2.1 checkpoint holds NaN or infinity:\n{section('not finite', bad)}")
     return {
-        name: tensor
-        if not tensor.is_floating_point() or name.startswith("accum_")
-        else tensor.to(dtype)
+        name: tensor if not tensor.is_floating_point() or name.startswith("accum_") else tensor.to(dtype)
         for name, tensor in base.items()
     }
 

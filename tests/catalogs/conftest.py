@@ -103,8 +103,8 @@ def local(tmp_path) -> Store:
 
 @pytest.fixture
 def s3(s3_server) -> Store:
-    """An empty bucket of a real server."""
-    return open_store(s3_server.new_bucket(), **s3_server.options)
+    """An empty place on a real server."""
+    return open_store(s3_server.new_root(), **s3_server.options)
 
 
 @pytest.fixture

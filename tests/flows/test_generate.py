@@ -72,7 +72,7 @@ def test_inline_and_ray_make_the_same_catalog(lyra, photographs, tmp_path):
         out = tmp_path / executor
         finished = lyra("run", photographs, "--out", out, "--ray", executor, "--json", *PARALLAX)
         assert finished.code == 0, finished.err
-        sql = "SELECT world_id, unnest(artifacts) AS a FROM worlds ORDER BY world_id, a.role"
+        sql = "SELECT * FROM (SELECT world_id, unnest(artifacts) AS a FROM worlds) ORDER BY world_id, a.role"
         rows[executor] = [
             (row["world_id"], row["a"]["role"], row["a"]["sha256"])
             for row in query(open_store(str(out)), sql).to_pylist()

@@ -60,6 +60,8 @@ def test_a_missing_photograph_is_a_seed_error(tmp_path):
 
 
 def test_the_front_door_needs_neither_ray_nor_prefect():
-    code = "import sys, lyra_core.model, lyra_core.parallax.model; print('ray' in sys.modules or 'prefect' in sys.modules)"
+    code = (
+        "import sys, lyra_core.model, lyra_core.parallax.model; print('ray' in sys.modules or 'prefect' in sys.modules)"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"

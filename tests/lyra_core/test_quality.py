@@ -112,7 +112,7 @@ def test_floaters_are_not_guessed_without_depth(world):
     assert math.isnan(measure(replace(clip, depth_m=None, sky=None), gaussians, max_views=1).floater_frac)
 
 
-def test_gates(good):
+def test_gates(good, world):
     assert accept(good, {"psnr_db": Gate(min=20.0), "hole_frac": Gate(max=0.05)}) == (True, [])
     accepted, reasons = accept(good, {"psnr_db": Gate(min=98.9), "num_nonfinite": Gate(max=-1.0)})
     assert not accepted
@@ -123,7 +123,7 @@ def test_gates(good):
     with pytest.raises(RecipeError, match="no such quality measurement: lpips"):
         accept(good, {"lpips": Gate(max=0.5)})
     with pytest.raises(RecipeError, match="max_views=0"):
-        measure(None, None, max_views=0)
+        measure(*world, max_views=0)
 
 
 def test_psnr_and_ssim_have_their_known_values():
@@ -159,4 +159,6 @@ def test_lab_has_its_known_values():
 def test_sharpness_grows_with_detail():
     g = torch.Generator().manual_seed(0)
     noisy = torch.rand(32, 32, 3, generator=g)
-    assert sharpness(noisy) > 10 * sharpness(torch.nn.functional.avg_pool2d(noisy.permute(2, 0, 1), 5, 1, 2).permute(1, 2, 0))
+    assert sharpness(noisy) > 10 * sharpness(
+        torch.nn.functional.avg_pool2d(noisy.permute(2, 0, 1), 5, 1, 2).permute(1, 2, 0)
+    )

@@ -54,7 +54,7 @@ def test_a_changed_file_is_read_again(tmp_path):
 
 
 def test_objects_are_known_by_their_etag(tmp_path, s3_server, monkeypatch):
-    url = s3_server.new_bucket()
+    url = s3_server.new_root()
     open_store(url, **s3_server.options).put_bytes("seed.jpg", b"one")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret)

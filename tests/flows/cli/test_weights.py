@@ -1,17 +1,29 @@
 """lyra weights, as typed: one JSON document or a few lines, and exit codes."""
 
 import json
+from dataclasses import dataclass
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from flows.cli.weights import app
+from flows.cli import app
+
+
+@dataclass(frozen=True)
+class Done:
+    exit_code: int
+    stdout: str
+    stderr: str
 
 
 @pytest.fixture
-def run():
-    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+def run(capsys):
+    def type_command(*arguments):
+        with pytest.raises(SystemExit) as left:
+            app(["weights", *(str(argument) for argument in arguments)])
+        return Done(left.value.code, *capsys.readouterr())
+
+    return type_command
 
 
 @pytest.fixture
@@ -38,7 +50,7 @@ def test_damage_is_exit_code_one_and_one_message(run, tmp_path, source):
     file.write_bytes(file.read_bytes()[:-1])
     done = run("verify", tmp_path / "set")
     assert done.exit_code == 1
-    assert done.stderr.startswith("Error: ")
+    assert done.stderr.startswith("error: ")
     assert "model.safetensors is damaged" in done.stderr
     assert done.stdout == ""
     done = run("verify", tmp_path / "set", "--json")

@@ -16,9 +16,7 @@ K = torch.tensor([[70.0, 0.0, 41.0], [0.0, 75.0, 30.5], [0.0, 0.0, 1.0]], dtype=
 def random_scene(seed: int, *, degree: int = 0, n: int = 250) -> Gaussians:
     """Anisotropic rotated Gaussians, some behind the camera, some far outside the picture, some huge."""
     g = torch.Generator().manual_seed(seed)
-    means = torch.randn(n, 3, generator=g) * torch.tensor([3.0, 2.0, 3.0]) + torch.tensor(
-        [0.0, 0.0, 3.0]
-    )
+    means = torch.randn(n, 3, generator=g) * torch.tensor([3.0, 2.0, 3.0]) + torch.tensor([0.0, 0.0, 3.0])
     return Gaussians(
         means=means,
         quats=torch.randn(n, 4, generator=g),
@@ -42,9 +40,9 @@ def one_gaussian(**changes: torch.Tensor) -> Gaussians:
 def rigid(yaw: float, pitch: float, translation: tuple[float, float, float]) -> torch.Tensor:
     cy, sy, cp, sp = math.cos(yaw), math.sin(yaw), math.cos(pitch), math.sin(pitch)
     w2c = torch.eye(4, dtype=torch.float64)
-    w2c[:3, :3] = torch.tensor(
-        [[1, 0, 0], [0, cp, -sp], [0, sp, cp]], dtype=torch.float64
-    ) @ torch.tensor([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]], dtype=torch.float64)
+    w2c[:3, :3] = torch.tensor([[1, 0, 0], [0, cp, -sp], [0, sp, cp]], dtype=torch.float64) @ torch.tensor(
+        [[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]], dtype=torch.float64
+    )
     w2c[:3, 3] = torch.tensor(translation)
     return w2c
 
@@ -95,14 +93,10 @@ def test_nearer_hides_farther_and_opacity_is_capped():
 
 def test_behind_the_camera_or_outside_draws_only_the_background():
     for mean in ([0.0, 0.0, -2.0], [0.0, 0.0, 0.005], [9.0, 0.0, 2.0]):
-        raster = rasterize(
-            one_gaussian(means=torch.tensor([mean])), CAMERAS[0], K, HEIGHT, WIDTH, (0.1, 0.2, 0.3)
-        )
+        raster = rasterize(one_gaussian(means=torch.tensor([mean])), CAMERAS[0], K, HEIGHT, WIDTH, (0.1, 0.2, 0.3))
         assert float(raster.alpha.max()) == 0.0
         assert float(raster.depth_m.max()) == 0.0
-        torch.testing.assert_close(
-            raster.color, torch.tensor([0.1, 0.2, 0.3]).expand(HEIGHT, WIDTH, 3)
-        )
+        torch.testing.assert_close(raster.color, torch.tensor([0.1, 0.2, 0.3]).expand(HEIGHT, WIDTH, 3))
 
 
 def test_equal_bytes_for_any_number_of_threads():
@@ -151,9 +145,7 @@ def test_sh_basis_has_the_known_values(direction, known):
 
 def test_sh_basis_is_orthonormal():
     g = torch.Generator().manual_seed(0)
-    directions = torch.nn.functional.normalize(
-        torch.randn(200_000, 3, generator=g, dtype=torch.float64), dim=1
-    )
+    directions = torch.nn.functional.normalize(torch.randn(200_000, 3, generator=g, dtype=torch.float64), dim=1)
     basis = sh_basis(directions, 3)
     gram = 4 * math.pi * basis.T @ basis / len(directions)
     assert float((gram - torch.eye(16)).abs().max()) < 0.03

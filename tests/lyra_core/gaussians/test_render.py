@@ -16,8 +16,7 @@ HAS_GSPLAT = importlib.util.find_spec("gsplat") is not None
 def scene(n: int = 300, degree: int = 1, seed: int = 0) -> Gaussians:
     g = torch.Generator().manual_seed(seed)
     return Gaussians(
-        means=torch.randn(n, 3, generator=g) * torch.tensor([1.5, 1.0, 1.0])
-        + torch.tensor([0.0, 0.0, 4.0]),
+        means=torch.randn(n, 3, generator=g) * torch.tensor([1.5, 1.0, 1.0]) + torch.tensor([0.0, 0.0, 4.0]),
         quats=torch.randn(n, 4, generator=g),
         scales=torch.exp(torch.randn(n, 3, generator=g) * 0.5 - 2.0),
         opacities=torch.rand(n, generator=g),
@@ -29,9 +28,7 @@ def path(frames: int = 3, height: int = 40, width: int = 56) -> CameraPath:
     w2c = torch.eye(4, dtype=torch.float64).repeat(frames, 1, 1)
     w2c[:, 0, 3] = torch.linspace(0.0, -0.4, frames)
     K = torch.tensor([[50.0, 0, width / 2], [0, 50.0, height / 2], [0, 0, 1]], dtype=torch.float64)
-    return CameraPath(
-        world_to_cam=w2c, intrinsics=K.repeat(frames, 1, 1), image_height=height, image_width=width
-    )
+    return CameraPath(world_to_cam=w2c, intrinsics=K.repeat(frames, 1, 1), image_height=height, image_width=width)
 
 
 def test_the_cpu_engines_agree_on_every_frame():
@@ -44,9 +41,7 @@ def test_the_cpu_engines_agree_on_every_frame():
 
 
 def test_auto_is_numba_on_a_cpu():
-    assert torch.equal(
-        render(scene(), path(1)).color, render(scene(), path(1), engine="numba").color
-    )
+    assert torch.equal(render(scene(), path(1)).color, render(scene(), path(1), engine="numba").color)
 
 
 def test_refuses_what_cannot_be_drawn():
@@ -68,9 +63,7 @@ def test_gsplat_without_gsplat_names_the_extra():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(
-    not (HAS_GSPLAT and torch.cuda.is_available()), reason="needs gsplat and a CUDA device"
-)
+@pytest.mark.skipif(not (HAS_GSPLAT and torch.cuda.is_available()), reason="needs gsplat and a CUDA device")
 @pytest.mark.parametrize("degree", [0, 3])
 def test_gsplat_agrees_with_the_cpu(degree):
     world = scene(3000, degree)

@@ -128,9 +128,7 @@ def changed(state, change):
         ("wrong shape", ["1 of wrong shape", "blocks.1.ffn.0.weight should be [10 6], is [10 7]"]),
     ],
 )
-def test_what_does_not_fit_is_listed_and_nothing_is_loaded(
-    tmp_path, toy_state, meta_toy, change, messages
-):
+def test_what_does_not_fit_is_listed_and_nothing_is_loaded(tmp_path, toy_state, meta_toy, change, messages):
     torch.save(changed(toy_state, change), tmp_path / "w.pth")
     with pytest.raises(StateDictError) as caught:
         load_into(meta_toy, open_weights(tmp_path / "w.pth"))
@@ -267,9 +265,7 @@ def test_missing_and_ambiguous_places_say_what_is_wanted(tmp_path):
 
 
 shapes = st.lists(st.integers(0, 4), max_size=3).map(tuple)
-dtypes = st.sampled_from(
-    [torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool]
-)
+dtypes = st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool])
 
 
 @settings(max_examples=25, deadline=None)
@@ -285,10 +281,7 @@ def test_our_safetensors_are_everyones_safetensors(tmp_path_factory, specs):
     """Ours and the library's reader and writer agree, in both directions."""
     folder = tmp_path_factory.mktemp("st")
     generator = torch.Generator().manual_seed(len(specs))
-    state = {
-        name: torch.randint(0, 2, shape, generator=generator).to(dtype)
-        for name, (shape, dtype) in specs.items()
-    }
+    state = {name: torch.randint(0, 2, shape, generator=generator).to(dtype) for name, (shape, dtype) in specs.items()}
     save_file(state, folder / "theirs.safetensors")
     (shard,) = plan_shards(list_safetensors(folder / "theirs.safetensors"), 10**9)
     write_safetensors(folder / "ours.safetensors", shard)
@@ -297,10 +290,7 @@ def test_our_safetensors_are_everyones_safetensors(tmp_path_factory, specs):
         dict(open_weights(folder / "ours.safetensors", "wan-vae")),
     ):
         assert set(found) == set(state)
-        assert all(
-            torch.equal(found[name], state[name]) and found[name].dtype == state[name].dtype
-            for name in state
-        )
+        assert all(torch.equal(found[name], state[name]) and found[name].dtype == state[name].dtype for name in state)
 
 
 def test_keys_are_grouped_by_block():

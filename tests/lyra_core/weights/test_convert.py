@@ -126,9 +126,7 @@ def test_a_stopped_conversion_goes_on_where_it_was(tmp_path, source, toy_state, 
         progress=lambda done, all_: seen.append((done, all_)),
     )
     total = manifest.total_bytes
-    assert len(calls) == 1 + len(
-        manifest.files
-    )  # the first two shards were kept, the third begun anew
+    assert len(calls) == 1 + len(manifest.files)  # the first two shards were kept, the third begun anew
     assert seen[-1] == (total, total)
     assert verify(dst).manifest.digest == convert(source, tmp_path / "fresh", "tensors").digest
     assert not list(tmp_path.glob("*.partial"))
@@ -136,9 +134,7 @@ def test_a_stopped_conversion_goes_on_where_it_was(tmp_path, source, toy_state, 
 
 def test_a_changed_source_starts_afresh(tmp_path, source, toy_state, monkeypatch):
     write = convert_module.write_safetensors
-    monkeypatch.setattr(
-        convert_module, "write_safetensors", lambda *a, **k: (write(*a, **k), 1 / 0)[0]
-    )
+    monkeypatch.setattr(convert_module, "write_safetensors", lambda *a, **k: (write(*a, **k), 1 / 0)[0])
     with pytest.raises(ZeroDivisionError):
         convert(source, tmp_path / "dst", "tensors", shard_bytes=300)
     monkeypatch.undo()
@@ -214,9 +210,7 @@ def test_truncated_missing_and_foreign_files_are_named(converted):
     first, second, *_ = sorted(converted.glob("*.safetensors"))
     data = first.read_bytes()
     first.write_bytes(data[:-1])
-    with pytest.raises(
-        WeightsError, match=rf"{first.name} is damaged: it should have {len(data)} bytes"
-    ):
+    with pytest.raises(WeightsError, match=rf"{first.name} is damaged: it should have {len(data)} bytes"):
         verify(converted)
     first.write_bytes(data)
     verify(converted)

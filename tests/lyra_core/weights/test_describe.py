@@ -102,9 +102,7 @@ def test_image_encoder(name):
     assert len(published) - len(used) == 2 + 3 + len(block)
 
 
-@pytest.mark.parametrize(
-    "name", ["da3-small", "da3-base", "da3-large", "da3metric-large", "da3nested-giant-large"]
-)
+@pytest.mark.parametrize("name", ["da3-small", "da3-base", "da3-large", "da3metric-large", "da3nested-giant-large"])
 def test_depth_anything(keys_dir, name):
     assert describe(name).shapes == listed(keys_dir / f"{name}.txt")
 

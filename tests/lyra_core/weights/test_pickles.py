@@ -53,9 +53,7 @@ def test_float8_is_read_bit_exact(tmp_path):
     assert torch.equal(found.view(torch.uint8), value.view(torch.uint8))
 
 
-def test_distributed_checkpoint_is_read_bit_exact(
-    tmp_path, toy_state, save_distributed, require_same
-):
+def test_distributed_checkpoint_is_read_bit_exact(tmp_path, toy_state, save_distributed, require_same):
     directory = save_distributed(toy_state, tmp_path / "dcp")
     found = read_all(directory)
     require_same(found, {f"net.{name}": tensor for name, tensor in toy_state.items()})
@@ -78,9 +76,7 @@ def test_sharded_tensors_of_a_distributed_checkpoint_are_joined(tmp_path, monkey
         (tmp_path / str(rank) / "__0_0.distcp").rename(joined / info.relative_path)
         offset = torch.Size([begin, 0])
         storage[MetadataIndex("w", offset, rank)] = info
-        chunks.append(
-            ChunkStorageMetadata(offsets=offset, sizes=part.state_dict_metadata["w"].size)
-        )
+        chunks.append(ChunkStorageMetadata(offsets=offset, sizes=part.state_dict_metadata["w"].size))
     entry = TensorStorageMetadata(properties=TensorProperties(), size=whole.shape, chunks=chunks)
     metadata = Metadata(state_dict_metadata={"w": entry}, storage_data=storage)
     (joined / ".metadata").write_bytes(pickle.dumps(metadata))
@@ -157,9 +153,7 @@ def test_malicious_chunk_is_refused(tmp_path, attack, toy_state, save_distribute
     require_harmless(directory, marker, name)
 
 
-@pytest.mark.parametrize(
-    "opcode", [b"ctorch.serialization\nload\n(S'x'\ntR.", b"cbuiltins\ngetattr\n."]
-)
+@pytest.mark.parametrize("opcode", [b"ctorch.serialization\nload\n(S'x'\ntR.", b"cbuiltins\ngetattr\n."])
 def test_other_names_of_torch_and_builtins_are_refused(tmp_path, opcode):
     (tmp_path / "evil.pt").write_bytes(b"\x80\x02" + opcode)
     with pytest.raises(UnsafePickleError):
@@ -176,9 +170,7 @@ def test_no_stand_in_is_the_real_thing():
     assert foreign == {("collections", "OrderedDict"): OrderedDict}
 
 
-@pytest.mark.parametrize(
-    "call", ["os.system('true')", "open('/tmp/x', 'w')", "socket.socket()", "os.fork()"]
-)
+@pytest.mark.parametrize("call", ["os.system('true')", "open('/tmp/x', 'w')", "socket.socket()", "os.fork()"])
 def test_the_process_itself_can_do_no_harm(call):
     """Even code that had escaped the unpickler could not start, write or send anything."""
     code = BOOTSTRAP.rpartition(";")[0].replace("import main", "import _confine") + (
@@ -223,9 +215,7 @@ def test_truncated_torch_file_is_refused(tmp_path, toy_state, zipped, share):
 
 @pytest.mark.parametrize("name", [".metadata", "__0_0.distcp"])
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.97])
-def test_truncated_distributed_checkpoint_is_refused(
-    tmp_path, toy_state, save_distributed, name, share
-):
+def test_truncated_distributed_checkpoint_is_refused(tmp_path, toy_state, save_distributed, name, share):
     directory = save_distributed(toy_state, tmp_path / "dcp")
     truncated_at(directory / name, share)
     with pytest.raises(WeightsError):
@@ -272,9 +262,7 @@ def test_a_tensor_reaching_beyond_its_record_is_refused(tmp_path):
             # the tensor's shape (4,): BININT1 4, TUPLE1
             target.writestr(
                 info.filename,
-                data.replace(b"K\x04\x85", b"K\xff\x85")
-                if info.filename.endswith("data.pkl")
-                else data,
+                data.replace(b"K\x04\x85", b"K\xff\x85") if info.filename.endswith("data.pkl") else data,
             )
     with pytest.raises(WeightsError, match="beyond its record"):
         list_pickled(tmp_path / "evil.pth")
@@ -290,9 +278,7 @@ def test_what_is_no_weight_file_is_refused(tmp_path, content):
 def test_a_memory_bomb_is_stopped(tmp_path):
     """Doubling tuples 60 times over would take all memory; the index stays small or the process
     ends."""
-    body = b"\x80\x02)" + b"".join(
-        b"q%cK\x01" % bytes([i]) + b"0" + b"h%c" % bytes([i]) + b"\x86" for i in range(40)
-    )
+    body = b"\x80\x02)" + b"".join(b"q%cK\x01" % bytes([i]) + b"0" + b"h%c" % bytes([i]) + b"\x86" for i in range(40))
     (tmp_path / "bomb.pt").write_bytes(body + b".")
     with pytest.raises(WeightsError):
         list_pickled(tmp_path / "bomb.pt")

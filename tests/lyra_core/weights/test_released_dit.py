@@ -43,9 +43,7 @@ def test_released_checkpoint_to_network(tmp_path, checkpoint, dit, meta_dit, req
 
 def test_a_checkpoint_of_another_size_is_refused(checkpoint, meta_dit):
     wide = dict(shapes_of(meta_dit), **{"head.head.weight": (64, 33)})
-    with pytest.raises(
-        StateDictError, match=r"head\.head\.weight should be \[64 33\], is \[64 32\]"
-    ):
+    with pytest.raises(StateDictError, match=r"head\.head\.weight should be \[64 33\], is \[64 32\]"):
         convert(checkpoint, checkpoint.parent / "set", "lyra2-dit", expected=wide)
 
 
@@ -72,6 +70,4 @@ def test_every_layer_that_published_lora_files_may_change_is_found(dit, musubi):
     assert merge_loras(dit, [(read_lora(tensors, shapes), 1.0)]) == len(TARGETS)
     for name, tensor in dit.state_dict().items():
         changed = name.removesuffix(".weight") in TARGETS
-        assert torch.equal(
-            tensor, (before[name].float() + 1).bfloat16() if changed else before[name]
-        )
+        assert torch.equal(tensor, (before[name].float() + 1).bfloat16() if changed else before[name])

@@ -14,10 +14,7 @@ POOLINGS = [segment.pooling for segment in TINY.history_layout.segments]
 
 @pytest.fixture
 def shapes():
-    return {
-        name: tuple(tensor.shape)
-        for name, tensor in build_dit(TINY, device="meta").state_dict().items()
-    }
+    return {name: tuple(tensor.shape) for name, tensor in build_dit(TINY, device="meta").state_dict().items()}
 
 
 @pytest.fixture
@@ -59,9 +56,7 @@ def test_initial_state_fits_and_agrees_with_the_network(wan, shapes):
     model = build_dit(TINY)
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=True)
     assert {tensor.dtype for tensor in state.values()} == {torch.bfloat16}
-    assert all(
-        torch.equal(state[name], wan[name]) for name in wan if name != "patch_embedding.weight"
-    )
+    assert all(torch.equal(state[name], wan[name]) for name in wan if name != "patch_embedding.weight")
     # reference path: the network's own expansion
     reference = DiT(TINY)
     reference.load_state_dict(model.state_dict())
@@ -82,8 +77,7 @@ def test_additions_have_no_effect_but_can_learn(wan, shapes):
 
 def test_the_generator_decides(wan, shapes):
     one, two, three = (
-        initialise_from_wan(wan, shapes, POOLINGS, torch.Generator().manual_seed(seed))
-        for seed in (1, 1, 2)
+        initialise_from_wan(wan, shapes, POOLINGS, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
     )
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert any(not torch.equal(one[name], three[name]) for name in one)

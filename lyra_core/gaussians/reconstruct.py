@@ -1,0 +1,322 @@
+"""From a video with cameras to one bounded set of 3D Gaussians, however long the video.
+
+frames, requested cameras
+    | keyframes: where the picture changed          keyframes.py
+    v
+chunks that fit memory, overlapping                 keyframes.py
+    | lift: depth, confidence, sky (+ Gaussians)    lifters.py, chunked_lift.py   -> stored, resumable
+    v
+chunk scales from overlaps, cameras from a gate     fuse.py
+    | frame by frame: drop duplicates, add the new  duplicates.py, pixel_footprint.py
+    v
+fused set, never above its limit                    coarsen.py
+    | floaters, needles, lone and faint ones go     prune.py
+    v
+output tier, colours fitted to frames               tiers.py, backproject.py
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from lyra_core.depth import DepthEstimator
+from lyra_core.errors import CameraPathError, DepthError, FrameError, RecipeError
+from lyra_core.gaussians.backproject import fit_colors
+from lyra_core.gaussians.camera_gate import choose_cameras
+from lyra_core.gaussians.chunked_fuse import ChunkedFusionConfig, evenly, fuse_chunks
+from lyra_core.gaussians.chunked_lift import LiftedVideo, Progress, lift_chunks
+from lyra_core.gaussians.clip_source import ClipSource, MemoryClip
+from lyra_core.gaussians.depth_anything.budget import Budget, run_within
+from lyra_core.gaussians.duplicates import DuplicateConfig
+from lyra_core.gaussians.keyframes import KeyframeConfig, choose_keyframes, typical_depth_m
+from lyra_core.gaussians.lifters import ClipDepth, EstimatedDepth, Lifter
+from lyra_core.gaussians.pixel_footprint import FootprintConfig
+from lyra_core.gaussians.prune import PruneConfig, prune
+from lyra_core.gaussians.tiers import reduce_to, tier_size
+from lyra_core.geometry.alignment import classify_motion
+from lyra_core.values import CameraPath, Gaussians, VideoClip
+
+PROBE_FRAMES = 4  # frames whose depth, where the clip has it, tells how large the scene is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconstructionConfig:
+    """Everything that changes the result.
+
+    Attributes:
+        tier: size of the output: "100k", "500k", "2m" or a number.
+        chunk_frames: most keyframes lifted together; halved while memory does not suffice.
+        keyframes: which frames are lifted.
+        duplicates: when two Gaussians are one.
+        footprint: shape of splats made from pixels.
+        prune: what is removed.
+        sky: "shell" puts sky pixels on a far sphere, "drop" leaves them out.
+        sky_ratio: radius of that sphere in far depths of the scene.
+        cameras: "requested", "recovered", or "auto": requested unless the frames depart from them beyond the gate.
+        gate: rotation (degrees, median) and translation (percent of the path's length, median) of that departure.
+        deviation: beyond these the report marks the video as not following its cameras.
+        working_ratio: limit of the set while frames are added, in output sizes.
+        judge_views: small depth maps against which floaters are found.
+        sample_views: frames for contributions and colours.
+        color_passes: sweeps of colour fitting.
+    """
+
+    tier: str | int = "500k"
+    chunk_frames: int = 64
+    keyframes: KeyframeConfig = field(default_factory=KeyframeConfig)
+    duplicates: DuplicateConfig = field(default_factory=DuplicateConfig)
+    footprint: FootprintConfig = field(default_factory=FootprintConfig)
+    prune: PruneConfig = field(default_factory=PruneConfig)
+    sky: Literal["shell", "drop"] = "shell"
+    sky_ratio: float = 3.0
+    cameras: Literal["auto", "requested", "recovered"] = "auto"
+    gate: tuple[float, float] = (2.0, 3.0)
+    deviation: tuple[float, float] = (8.0, 15.0)
+    working_ratio: float = 2.0
+    judge_views: int = 32
+    sample_views: int = 24
+    color_passes: int = 3
+
+    def __post_init__(self) -> None:
+        tier_size(self.tier)
+        if self.sky not in ("shell", "drop") or self.cameras not in ("auto", "requested", "recovered"):
+            raise RecipeError(
+                f'sky is "shell" or "drop" and cameras "auto", "requested" or "recovered", found {self.sky!r} and '
+                f"{self.cameras!r}"
+            )
+        if self.chunk_frames < 2 or self.working_ratio < 1 or self.sky_ratio <= 1:
+            raise RecipeError(
+                "reconstruction needs chunk_frames >= 2, working_ratio >= 1 and sky_ratio > 1, found "
+                f"{self.chunk_frames}, {self.working_ratio} and {self.sky_ratio}"
+            )
+        if min(self.judge_views, self.sample_views) < 1 or self.color_passes < 0:
+            raise RecipeError(
+                "reconstruction needs judge_views and sample_views of at least 1 and color_passes of at least 0, found "
+                f"{self.judge_views}, {self.sample_views} and {self.color_passes}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconstructionReport:
+    """How a reconstruction went, for the catalog and for people.
+
+    Attributes:
+        num_frames: of the video.
+        num_keyframes: of them lifted.
+        num_chunks: lifted together.
+        resumed_chunks: found on disk.
+        chunk_frames: most keyframes of a chunk, after memory had its say.
+        lifter: its name.
+        cameras: which cameras the Gaussians stand on.
+        residual_deg: requested against recovered cameras, median; None if none were recovered.
+        residual_percent: of the path's length, likewise.
+        is_deviating: the video does not follow its cameras.
+        chunk_scales: factors that joined the chunks.
+        offered: pixels or Gaussians looked at.
+        duplicates: of them already there.
+        replaced: Gaussians that a finer or surer view replaced.
+        non_finite: dropped for numbers that are none.
+        coarsenings: how often the set outgrew its limit.
+        faint, needles, floaters, lone: pruned.
+        num_gaussians: of the output.
+        coverage: share of the sample views' pixels that are drawn, 0 to 1.
+        seconds: wall time.
+    """
+
+    num_frames: int
+    num_keyframes: int
+    num_chunks: int
+    resumed_chunks: int
+    chunk_frames: int
+    lifter: str
+    cameras: str
+    residual_deg: float | None
+    residual_percent: float | None
+    is_deviating: bool
+    chunk_scales: tuple[float, ...]
+    offered: int
+    duplicates: int
+    replaced: int
+    non_finite: int
+    coarsenings: int
+    faint: int
+    needles: int
+    floaters: int
+    lone: int
+    num_gaussians: int
+    coverage: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconstruction:
+    """Gaussians in the frame of the requested cameras, and how they came about."""
+
+    gaussians: Gaussians
+    report: ReconstructionReport
+
+
+def reconstruct(
+    clip: VideoClip | ClipSource,
+    *,
+    lifter: Lifter,
+    config: ReconstructionConfig = ReconstructionConfig(),
+    chunk_dir: str | Path | None = None,
+    on_progress: Progress | None = None,
+) -> Reconstruction:
+    """Lift a video to 3D Gaussians.
+
+    Args:
+        clip: frames with requested cameras; a ClipSource that is not in memory keeps memory independent of length.
+        lifter: makes geometry of chunks.
+        config: what is wanted.
+        chunk_dir: stored chunks. A killed reconstruction called again with the same folder goes on where it was and
+            gives equal bytes. None uses a temporary folder.
+        on_progress: called with (stage, done, total); stages are "lift", "fuse" and "colour".
+
+    Raises:
+        FrameError: fewer than two frames.
+        CameraPathError: cameras that do not move, where the lifter takes its scale from them.
+        DepthError: depth that is not finite.
+        ReconstructionError: no pixel of known depth, nothing but sky, or no Gaussian left.
+        OutOfMemoryError: two frames at a time do not fit.
+        StoreError: chunk_dir cannot be written or holds a damaged chunk.
+    """
+    started = time.perf_counter()
+    source: ClipSource = MemoryClip(clip) if isinstance(clip, VideoClip) else clip
+    _require_liftable(source.cameras, lifter)
+    keyframes = choose_keyframes(source.cameras, _scene_depth_m(source), config.keyframes)
+    with tempfile.TemporaryDirectory(prefix="lyra-chunks-") as temporary:
+        folder = Path(temporary) if chunk_dir is None else Path(chunk_dir)
+
+        def run(budget: Budget) -> tuple[LiftedVideo, Budget]:
+            return lift_chunks(source, keyframes, lifter, budget, folder, on_progress), budget
+
+        lifted, budget = run_within(Budget(views=min(config.chunk_frames, len(keyframes))), run)
+        stand = choose_cameras(source.cameras[keyframes], lifted.recovered, config.cameras, config.gate)
+        fusion = fuse_chunks(source, lifted, stand.cameras, _fusion_config(config), on_progress)
+    points, removed = prune(fusion.points, fusion.judges, config.prune)
+    sampled = evenly(len(keyframes), config.sample_views)
+    views = stand.cameras[sampled]
+    points = reduce_to(points, tier_size(config.tier), views)
+    gaussians, coverage = _fit_colors(points.gaussians, source, keyframes[sampled], views, config, on_progress)
+    counts = fusion.counts
+    report = ReconstructionReport(
+        num_frames=len(source.cameras),
+        num_keyframes=len(keyframes),
+        num_chunks=len(lifted.chunks),
+        resumed_chunks=lifted.resumed,
+        chunk_frames=budget.views,
+        lifter=lifter.name,
+        cameras=stand.choice,
+        residual_deg=stand.residual_deg,
+        residual_percent=stand.residual_percent,
+        is_deviating=stand.is_beyond(config.deviation),
+        chunk_scales=tuple(fusion.scales),
+        offered=counts.offered,
+        duplicates=counts.duplicates,
+        replaced=counts.replaced,
+        non_finite=counts.non_finite,
+        coarsenings=counts.coarsenings,
+        faint=removed.faint,
+        needles=removed.needles,
+        floaters=removed.floaters,
+        lone=removed.lone,
+        num_gaussians=len(gaussians),
+        coverage=coverage,
+        seconds=time.perf_counter() - started,
+    )
+    return Reconstruction(gaussians=gaussians, report=report)
+
+
+def lift_clip(
+    clip: VideoClip,
+    *,
+    estimator: DepthEstimator | None = None,
+    tier: str | int = "500k",
+    chunk_dir: str | Path | None = None,
+) -> Gaussians:
+    """Gaussians of a clip with sane defaults, for world models that have frames, cameras and perhaps depth.
+
+    Args:
+        clip: its own depth is used where it has any.
+        estimator: used for clips without depth.
+        tier: size of the output.
+        chunk_dir: stored chunks, see reconstruct.
+
+    Raises:
+        DepthError: neither depth nor estimator; else as reconstruct.
+    """
+    if clip.depth_m is None and estimator is None:
+        raise DepthError("lifting a clip needs its depth_m or an estimator, found neither; pass estimator=")
+    lifter: Lifter = ClipDepth()
+    if clip.depth_m is None and estimator is not None:
+        lifter = EstimatedDepth(estimator, name=type(estimator).__name__)
+    config = ReconstructionConfig(tier=tier)
+    return reconstruct(clip, lifter=lifter, config=config, chunk_dir=chunk_dir).gaussians
+
+
+def _require_liftable(cameras: CameraPath, lifter: Lifter) -> None:
+    if len(cameras) < 2:
+        raise FrameError(
+            f"a reconstruction needs at least two frames, found {len(cameras)}; lift a single image with "
+            "lyra_core.gaussians.pixel_footprint.lift_pixels"
+        )
+    if lifter.needs_baseline and classify_motion(cameras.centers_m) == "static":
+        raise CameraPathError(
+            f"the lifter {lifter.name} takes its scale from cameras that move, and all {len(cameras)} stand in one "
+            "place; move them, or lift with metric depth (the clip's own, or a nested network)"
+        )
+
+
+def _scene_depth_m(source: ClipSource) -> float:
+    probe = source.window(evenly(len(source.cameras), PROBE_FRAMES))
+    depth = probe.depth_m
+    if depth is not None and probe.sky is not None:
+        depth = torch.where(probe.sky, 0.0, depth)
+    return typical_depth_m(depth, source.cameras)
+
+
+def _fusion_config(config: ReconstructionConfig) -> ChunkedFusionConfig:
+    return ChunkedFusionConfig(
+        max_gaussians=int(config.working_ratio * tier_size(config.tier)),
+        duplicates=config.duplicates,
+        footprint=config.footprint,
+        sky=config.sky,
+        sky_ratio=config.sky_ratio,
+        judge_views=config.judge_views,
+    )
+
+
+def _fit_colors(
+    gaussians: Gaussians,
+    source: ClipSource,
+    frames: Int[Tensor, " m"],
+    cameras: CameraPath,
+    config: ReconstructionConfig,
+    on_progress: Progress | None,
+) -> tuple[Gaussians, float]:
+    """Gaussians with fitted colours, and the share of the sample views that they cover."""
+    coverage = 0.0
+    for sweep in range(max(1, config.color_passes)):
+        fit = fit_colors(gaussians, _pictures(source, frames), cameras)
+        coverage = fit.coverage
+        if config.color_passes:
+            gaussians = fit.gaussians
+        if on_progress is not None:
+            on_progress("colour", sweep + 1, max(1, config.color_passes))
+    return gaussians, coverage
+
+
+def _pictures(source: ClipSource, frames: Int[Tensor, " m"]) -> Iterator[Tensor]:
+    for frame in frames:
+        yield source.window(frame[None]).frames[0].float() / 255.0

@@ -1,0 +1,88 @@
+"""`python -m lyra_core.training vae`: one time-boxed training run, with its measures and pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+from lyra_core.training.loop import LoopConfig
+from lyra_core.training.vae import VaeTrainingConfig, train_vae
+from lyra_core.video.mini_vae import MINI_VAE, TINY_MINI_VAE
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m lyra_core.training", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    vae = commands.add_parser("vae", help="train the small video autoencoder")
+    vae.add_argument("--minutes", type=float, required=True, help="training time, start-up not counted")
+    vae.add_argument("--out", type=Path, required=True, help="folder for weights, metrics and pictures")
+    vae.add_argument("--photographs", type=Path, default=Path("examples/seeds"), help="folder of photographs")
+    vae.add_argument("--resume", type=Path, help="full checkpoint to continue (full.pt)")
+    vae.add_argument("--pause-after", type=float, help="minutes after which this call stops, to be resumed")
+    vae.add_argument("--device", default="cuda")
+    vae.add_argument("--seed", type=int, default=0)
+    vae.add_argument("--batch", type=int, default=96, help="clips of 9 frames a step")
+    vae.add_argument("--scenes", type=int, default=768, help="procedural scenes to learn from")
+    vae.add_argument("--no-compile", action="store_true", help="run renderer and model uncompiled")
+    vae.add_argument("--toy", action="store_true", help="small frames and model, to try the command on a CPU")
+    return parser
+
+
+def _config(options: argparse.Namespace) -> VaeTrainingConfig:
+    loop = LoopConfig(
+        max_seconds=60 * options.minutes,
+        pause_after_s=None if options.pause_after is None else 60 * options.pause_after,
+        bf16=not options.toy,
+        evaluate_every_s=0 if options.toy else 60,
+        checkpoint_every_s=0 if options.toy else 120,
+        warmup_steps=20 if options.toy else 100,
+    )
+    if options.toy:
+        return VaeTrainingConfig(
+            loop=loop,
+            model=TINY_MINI_VAE,
+            seed=options.seed,
+            height=32,
+            width=56,
+            batch=4,
+            photographs=options.photographs,
+            num_scenes=4,
+            num_held_out=3,
+            textures_per_kind=2,
+            texture_size=64,
+            pool_clips=32,
+            fresh_clips=2,
+            refreshes=1,
+            supersample=1,
+        )
+    return VaeTrainingConfig(
+        loop=loop,
+        model=MINI_VAE,
+        seed=options.seed,
+        batch=options.batch,
+        photographs=options.photographs,
+        num_scenes=options.scenes,
+        is_compiled=not options.no_compile,
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = _arguments().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    log = logging.getLogger("lyra_core.training")
+    config = _config(options)
+    result = train_vae(config, out_dir=options.out, resume_from=options.resume, device=options.device, report=log.info)
+    frames = result.step * config.batch * config.num_frames
+    last = {key: round(value, 3) for row in result.metrics[-4:] for key, value in row.items()}
+    summary = {"steps": result.step, "seconds": round(result.elapsed_s, 1), "frames": frames, "last": last}
+    (options.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    log.info("clips per second %.1f; %s", frames / config.num_frames / max(result.elapsed_s, 1e-9), summary)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,358 @@
+"""Trains the small video autoencoder on procedural worlds and photographs, from nothing, in minutes on one GPU.
+
+    result = train_vae(VaeTrainingConfig(...), out_dir=Path("run"), device="cuda")
+
+Left behind: `weights.safetensors` (averaged, bf16, with the statistics of the latents), `metrics.jsonl`, `curve.png`,
+`reconstructions.png` (truth above, reconstruction below; held-out worlds, then held-out photographs).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from lyra_core.errors import ConfigError
+from lyra_core.training.atlas import build_atlas
+from lyra_core.training.loop import WEIGHTS, LoopConfig, LoopResult, save_weights, step_generator, train
+from lyra_core.training.photo_clips import Number, PhotoLibrary, jitter_colors, photo_clips
+from lyra_core.training.photographs import load_photographs
+from lyra_core.training.world_clips import WorldLibrary, psnr_db
+from lyra_core.video.mini_vae import GROUP, MINI_VAE, MiniVAE, MiniVAEConfig, build_mini_vae
+
+Clips = Float[Tensor, "b t 3 h w"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaeTrainingConfig:
+    """One training run of the small autoencoder.
+
+    Attributes:
+        loop: length and speed.
+        model: widths.
+        seed: of weights and data.
+        height: rows of frames.
+        width: columns.
+        num_frames: frames of a clip, 1 + 4n.
+        batch: clips a step.
+        photo_share: share of clips made of photographs (where there are any).
+        still_share: share of clips that stand still.
+        hole_share: share of clips with black holes, like warped frames.
+        photographs: folder of photographs; those of photographs.HELD_OUT_PHOTOGRAPHS only measure.
+        num_scenes: procedural scenes to learn from.
+        num_held_out: procedural scenes to measure on.
+        textures_per_kind: procedural textures of each kind.
+        texture_size: texels of a side.
+        pool_clips: rendered clips kept on the device and drawn from; 0 renders every batch anew (a resumed run is then
+            the same bit for bit).
+        fresh_clips: clips rendered into the pool at once.
+        refreshes: how often a step does so.
+        supersample: rays along each side of a pixel.
+        is_compiled: compile renderer and model.
+        kl_weight: of the KL term.
+
+    Raises:
+        ConfigError: a number of frames that is not 1 + 4n.
+    """
+
+    loop: LoopConfig
+    model: MiniVAEConfig = field(default_factory=lambda: MINI_VAE)
+    seed: int = 0
+    height: int = 128
+    width: int = 224
+    num_frames: int = 9
+    batch: int = 96
+    photo_share: float = 0.4
+    still_share: float = 0.125
+    hole_share: float = 0.125
+    photographs: Path | None = None
+    num_scenes: int = 768
+    num_held_out: int = 48
+    textures_per_kind: int = 16
+    texture_size: int = 256
+    pool_clips: int = 8192
+    fresh_clips: int = 32
+    refreshes: int = 2
+    supersample: int = 2
+    is_compiled: bool = False
+    kl_weight: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1 or (self.num_frames - 1) % GROUP:
+            raise ConfigError(f"clips have 1 + {GROUP}n frames, found {self.num_frames}")
+
+
+class ClipSource:
+    """Clips of one split: procedural worlds, and photographs where there are any."""
+
+    def __init__(self, config: VaeTrainingConfig, split: str, device: str | torch.device) -> None:
+        self.config, self.device = config, torch.device(device)
+        is_train = split == "train"
+        atlas = build_atlas(
+            split,
+            per_kind=config.textures_per_kind if is_train else max(2, config.textures_per_kind // 4),
+            size=config.texture_size,
+            photographs=config.photographs,
+        ).to(device)
+        self.worlds = WorldLibrary(
+            range(config.num_scenes if is_train else config.num_held_out),
+            split,
+            atlas,
+            size=(config.height, config.width),
+            workers=max(1, (os.cpu_count() or 1) - 2),
+            is_compiled=config.is_compiled and is_train,
+        )
+        self.photos: PhotoLibrary | None = None
+        if config.photographs is not None:
+            found = load_photographs(config.photographs, split)
+            self.photos = PhotoLibrary.of(found, device) if found else None
+
+    def world_clips(self, count: int, generator: torch.Generator, *, speed: int | None = None) -> Clips:
+        """Clips of procedural worlds."""
+        return self.worlds.clips(
+            count, self.config.num_frames, generator, speed=speed, supersample=self.config.supersample
+        )
+
+    def photo_clips(self, count: int, generator: torch.Generator, *, speed: Number = 1.0) -> Clips:
+        """Clips of photographs.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        if self.photos is None:
+            raise ConfigError("clips of photographs were asked for, but no folder of photographs was given")
+        there = torch.Generator(self.device)
+        there.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+        c = self.config
+        return photo_clips(self.photos, count, c.num_frames, c.height, c.width, there, speed=speed)
+
+    def mixed(self, count: int, generator: torch.Generator) -> Clips:
+        """Clips of both sorts in the configured share, colours jittered; both parts have fixed sizes."""
+        photos = round(count * self.config.photo_share) if self.photos is not None else 0
+        parts = [self.world_clips(count - photos, generator)] if count > photos else []
+        if photos:
+            parts.append(self.photo_clips(photos, generator))
+        there = torch.Generator(self.device)
+        there.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+        return jitter_colors(torch.cat(parts), there)
+
+
+class ClipPool:
+    """Rendered clips on the device, partly replaced each step: rendering is dearer than a second look at a clip."""
+
+    def __init__(self, source: ClipSource, generator: torch.Generator) -> None:
+        self.source, self.clips = source, torch.empty(0)
+        c = source.config
+        if c.pool_clips:
+            shape = (c.pool_clips, c.num_frames, 3, c.height, c.width)
+            self.clips = torch.empty(shape, dtype=torch.uint8, device=source.device)
+            self.filled, self.cursor = 0, 0
+            while self.filled < min(c.pool_clips, 8 * c.batch):
+                self._refresh(generator)
+
+    def _refresh(self, generator: torch.Generator) -> None:
+        c = self.source.config
+        fresh = (self.source.mixed(c.fresh_clips, generator) * 255).round().to(torch.uint8)
+        rows = (self.cursor + torch.arange(len(fresh))) % c.pool_clips
+        self.clips[rows.to(self.clips.device)] = fresh
+        self.cursor = (self.cursor + len(fresh)) % c.pool_clips
+        self.filled = min(c.pool_clips, self.filled + len(fresh))
+
+    def draw(self, generator: torch.Generator) -> Clips:
+        """A batch, sRGB in [0, 1]."""
+        c = self.source.config
+        if not c.pool_clips:
+            return self.source.mixed(c.batch, generator)
+        for _ in range(c.refreshes):
+            self._refresh(generator)
+        rows = torch.randint(self.filled, (c.batch,), generator=generator)
+        return self.clips[rows.to(self.clips.device)].float() / 255
+
+
+def augment(clips: Clips, config: VaeTrainingConfig, generator: torch.Generator) -> Clips:
+    """Some clips stand still, some get black holes that wander like those of warped frames.
+
+    Args:
+        clips: sRGB in [0, 1].
+        config: the shares.
+        generator: on the CPU.
+    """
+    b, t, _, h, w = clips.shape
+    device = clips.device
+    still = (torch.rand(b, generator=generator) < config.still_share).to(device)
+    clips = torch.where(still[:, None, None, None, None], clips[:, :1], clips)
+    holed = (torch.rand(b, generator=generator) < config.hole_share).to(device)
+    coarse = torch.rand(b, 1, 3, max(2, h // 16), max(2, w // 16), generator=generator).to(device)
+    field_ = functional.interpolate(coarse, size=(t, h, w), mode="trilinear", align_corners=True)
+    hole = (field_[:, 0] < 0.36) & holed[:, None, None, None]
+    return clips.masked_fill(hole[:, :, None], 0.0)
+
+
+def reconstruction_loss(found: Tensor, truth: Tensor) -> Float[Tensor, ""]:
+    """Squared and absolute error, and the absolute error of three Laplacian levels; videos [b 3 t h w] in [-1, 1].
+
+    The Laplacian part (as in Bojanowski et al. 2018, section 3.2) keeps grain that squared error lets go.
+    """
+    error = found - truth
+    loss = 5.0 * error.square().mean() + 0.5 * error.abs().mean()
+    flat = error.transpose(1, 2).flatten(0, 1)
+    for level in range(3):
+        low = functional.avg_pool2d(flat, 2)
+        band = flat - functional.interpolate(low, scale_factor=2.0, mode="nearest")
+        loss = loss + 0.5 / 2**level * band.abs().mean()
+        flat = low
+    return loss
+
+
+def _forward(model: MiniVAE, video: Tensor, noise: Tensor, kl_weight: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss, mean squared error (in [0, 1] units) and KL of a batch of videos in [-1, 1]."""
+    mean, log_variance = model.posterior(video)
+    mean, log_variance = mean.float(), log_variance.float()
+    found = model.reconstruct(mean + torch.exp(0.5 * log_variance) * noise).float()
+    kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+    squared = (0.5 * (found - video)).square().mean()
+    return reconstruction_loss(found, video) + kl_weight * kl, squared, kl
+
+
+def _video(clips: Clips) -> Float[Tensor, "b 3 t h w"]:
+    return (clips * 2 - 1).transpose(1, 2)
+
+
+def _noise(config: VaeTrainingConfig, count: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    side = config.model.spatial_factor
+    groups = 1 + (config.num_frames - 1) // GROUP
+    shape = (count, config.model.latent_channels, groups, config.height // side, config.width // side)
+    there = torch.Generator(device)
+    there.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+    return torch.randn(shape, generator=there, device=device)
+
+
+@torch.no_grad()
+def reconstruct(model: MiniVAE, clips: Clips) -> Clips:
+    """Clips through encoder and decoder, in pieces; sRGB in [0, 1]."""
+    out = []
+    for part in clips.split(16):
+        with torch.autocast(part.device.type, torch.bfloat16, enabled=part.is_cuda):
+            found = model.decode(model.encode(_video(part)))
+        out.append((found.float().transpose(1, 2) * 0.5 + 0.5).clamp(0, 1))
+    return torch.cat(out)
+
+
+def held_out_clips(source: ClipSource, count: int) -> dict[str, Clips]:
+    """Fixed clips to measure on, by name."""
+    sets = {}
+    draw = torch.Generator().manual_seed(7)
+    pieces = [source.world_clips(8, draw) for _ in range(max(1, count // 8))]
+    sets["worlds"] = torch.cat(pieces)
+    if source.photos is not None:
+        sets["photos"] = source.photo_clips(count, draw)
+        sets["photos_still"] = source.photo_clips(count, draw, speed=0.0)
+    return sets
+
+
+@torch.no_grad()
+def fit_latent_statistics(model: MiniVAE, source: ClipSource, batches: int) -> None:
+    """Set latent_mean and latent_std from clips of the training split, so that encode returns unit latents."""
+    model.latent_mean.zero_()
+    model.latent_std.fill_(1.0)
+    latents = []
+    for index in range(batches):
+        clips = source.mixed(source.config.fresh_clips or source.config.batch, step_generator(11, index))
+        latents.append(model.encode(_video(clips)).float())
+    flat = torch.cat(latents).transpose(0, 1).flatten(1)
+    model.latent_mean.copy_(flat.mean(1))
+    model.latent_std.copy_(flat.std(1).clamp(min=1e-3))
+
+
+def save_sheet(model: MiniVAE, sets: dict[str, Clips], path: Path, rows: int = 8) -> None:
+    """Truth above, reconstruction below: the last frame of some clips of each set, side by side."""
+    from PIL import Image
+
+    columns = []
+    for clips in sets.values():
+        some = clips[:: max(1, len(clips) // rows)][:rows]
+        found = reconstruct(model, some)
+        pairs = torch.stack([some[:, -1], found[:, -1]], 1).flatten(0, 1)
+        columns.append(torch.cat(list(pairs), dim=1))
+    tall = max(column.shape[1] for column in columns)
+    sheet = torch.cat([functional.pad(c, (0, 0, 0, tall - c.shape[1])) for c in columns], dim=2)
+    pixels = (sheet * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    Image.fromarray(pixels).save(path)
+
+
+def train_vae(
+    config: VaeTrainingConfig,
+    *,
+    out_dir: Path,
+    resume_from: Path | None = None,
+    device: str | torch.device = "cpu",
+    report: Callable[[str], None] | None = None,
+) -> LoopResult:
+    """Train the small autoencoder.
+
+    Args:
+        config: the run.
+        out_dir: receives weights, metrics and pictures.
+        resume_from: a full checkpoint of an earlier run.
+        device: where to train.
+        report: receives a line of text now and then.
+
+    Returns:
+        The averaged weights (with latent statistics) and all metrics.
+
+    Raises:
+        SeedError: photographs that cannot be read.
+        WeightsError: a checkpoint that cannot be resumed.
+    """
+    device = torch.device(device)
+    with torch.random.fork_rng(devices=[]):
+        # layers draw their first weights from the global generator, which is put back afterwards
+        torch.random.default_generator.manual_seed(config.seed)
+        model = build_mini_vae(config.model)
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    model = model.to(device)
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+    source = ClipSource(config, "train", device)
+    measured = held_out_clips(ClipSource(config, "heldout", device), 48 if device.type == "cuda" else 8)
+    pool = ClipPool(source, step_generator(config.seed + 1, 0))
+    forward = torch.compile(_forward, dynamic=False) if config.is_compiled else _forward
+
+    def loss_of(module: MiniVAE, step: int) -> dict[str, Tensor]:
+        generator = step_generator(config.seed, step)
+        clips = augment(pool.draw(generator), config, generator)
+        noise = _noise(config, len(clips), generator, device)
+        loss, squared, kl = forward(module, _video(clips), noise, config.kl_weight)
+        return {"loss": loss, "psnr_train": -10 * torch.log10(squared.detach()), "kl": kl}
+
+    def evaluate(module: MiniVAE) -> dict[str, float | int]:
+        return {
+            f"psnr_{name}": float(psnr_db(reconstruct(module, clips), clips).mean()) for name, clips in measured.items()
+        }
+
+    result = train(
+        model,
+        loss_of,
+        config.loop,
+        out_dir=out_dir,
+        resume_from=resume_from,
+        evaluate=evaluate,
+        report=report,
+    )
+    model.load_state_dict(result.ema)
+    model.eval()
+    fit_latent_statistics(model, source, batches=4)
+    result.ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    save_weights(result.ema, out_dir / WEIGHTS)
+    # what is shipped is measured: the weights as the file holds them
+    model.load_state_dict({name: value.bfloat16().float() for name, value in result.ema.items()})
+    result.metrics.append({f"{name}_shipped": value for name, value in evaluate(model).items()})
+    save_sheet(model, measured, out_dir / "reconstructions.png")
+    return result
