@@ -21,7 +21,8 @@ from lyra_core.geometry.warp import WarpConfig, WarpSource, forward_warp
 from lyra_core.video.memory import FAITHFUL_MEMORY, MENDED_MEMORY, MemoryConfig, SpatialMemory, query_offsets
 
 NUM_FRAMES, HEIGHT, WIDTH, FOCAL_PX = 1000, 480, 832, 700.0
-REPEATS = 7
+NUM_DEPTHS = 16
+REPEATS = 5
 RESULTS = Path(__file__).parent / "results"
 INTRINSICS = torch.tensor([[FOCAL_PX, 0, WIDTH / 2], [0, FOCAL_PX, HEIGHT / 2], [0, 0, 1]])
 
@@ -45,8 +46,9 @@ def wavy_depth(frame: int) -> torch.Tensor:
 
 def filled(config: MemoryConfig, cameras: torch.Tensor) -> SpatialMemory:
     memory = SpatialMemory(HEIGHT, WIDTH, config)
+    depths = [wavy_depth(i) for i in range(NUM_DEPTHS)]
     for i in range(NUM_FRAMES):
-        memory.add([8 * i], wavy_depth(i)[None], cameras[i : i + 1], INTRINSICS[None])
+        memory.add([8 * i], depths[i % NUM_DEPTHS][None], cameras[i : i + 1], INTRINSICS[None])
     return memory
 
 

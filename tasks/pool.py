@@ -435,5 +435,5 @@ def start_ray(settings: RaySettings) -> None:
         raise ConfigError(
             f"Ray: wanted to join the cluster at {settings.address!r}, found {type(error).__name__}: {error}; "
             f"check that it is up (ray status), that Ray {ray.__version__} is the version it runs, "
-            f"and, where it requires a token, that RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or ~/.ray/auth_token) are set here"
+            f"and, where it requires a token, that RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or ~/.ray/auth_token are set"
         ) from error

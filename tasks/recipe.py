@@ -64,8 +64,8 @@ class Recipe(BaseModel):
     )
     video_crf: int = Field(18, ge=0, le=51)
     sway_deg: float = Field(3.0, ge=0, le=30, description="sway of the fly-through around the path")
-    flythrough_frames: int = Field(41, ge=2, le=961)
-    quality_views: int = Field(4, ge=0, le=64, description="held-out views to measure; 0 turns quality off")
+    flythrough_frames: int = Field(25, ge=2, le=961)
+    quality_views: int = Field(3, ge=0, le=64, description="held-out views to measure; 0 turns quality off")
     min_psnr_db: float = Field(15.0, ge=0)
     min_coverage: float = Field(0.8, ge=0, le=1)
 

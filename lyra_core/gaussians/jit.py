@@ -41,8 +41,7 @@ def kernel_threads() -> Iterator[int]:
         The number of threads kernels run on.
     """
     wanted, before = torch.get_num_threads(), numba.get_num_threads()
-    most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set at run time
-    numba.set_num_threads(min(wanted, most))
+    numba.set_num_threads(min(wanted, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     try:
         yield numba.get_num_threads()
     finally:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from lyra_core.errors import FrameError
 from lyra_core.geometry.warp import FAITHFUL_WARP, MENDED_WARP, WarpConfig, WarpSource, forward_warp
+from lyra_core.video.autoencoder import VideoAutoencoder
 from lyra_core.video.context import ChunkInputs
 from lyra_core.video.correspondence import (
     FAITHFUL_CORRESPONDENCE,
@@ -32,7 +33,6 @@ from lyra_core.video.correspondence import (
 from lyra_core.video.layout import HistoryLayout
 from lyra_core.video.memory import StoredView
 from lyra_core.video.rays import ray_channels
-from lyra_core.video.vae import VAE
 
 MASK_CHANNELS = 4
 SEED_FRAME = 0
@@ -97,7 +97,7 @@ class Conditioner:
 
     def __init__(
         self,
-        vae: VAE,
+        vae: VideoAutoencoder,
         layout: HistoryLayout,
         images: Callable[[int], Tensor],
         config: ConditioningConfig = FAITHFUL_CONDITIONING,
@@ -184,7 +184,7 @@ class Conditioner:
 
     @property
     def _device(self) -> torch.device:
-        return self.vae.conv2.weight.device
+        return next(iter(self.vae.parameters())).device
 
     def _encode_warped(self, warped: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "c n rows columns"]:
         """Latents of the warped frames; the first one is doubled in front because the first latent holds one frame."""

@@ -36,6 +36,7 @@ from lyra_core.depth import DepthEstimator
 from lyra_core.identity import rng_seed
 from lyra_core.values import CameraPath, Seed, VideoClip
 from lyra_core.video.attention import KeyValue
+from lyra_core.video.autoencoder import VideoAutoencoder
 from lyra_core.video.captions import Captioner, CaptionRequest, ManifestCaptions
 from lyra_core.video.chunk_store import ChunkRecord, ChunkStore
 from lyra_core.video.conditioning import ChunkRequest, Conditioner
@@ -53,7 +54,6 @@ from lyra_core.video.sampler import (
     sample_unipc,
 )
 from lyra_core.video.schedule import FlowSchedule, distilled_schedule, euler_schedule, unipc_schedule
-from lyra_core.video.vae import VAE
 from lyra_core.video.world_state import WorldState
 
 FRAMES_PER_SECOND = 16.0
@@ -84,7 +84,7 @@ class RolloutModels:
     """
 
     dit: DiT
-    vae: VAE
+    vae: VideoAutoencoder
     depth: DepthEstimator
     text: TextEncoder | None = None
     image: ImageEncoder | None = None

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from lyra_core.errors import CameraPathError, FrameError, RecipeError
 from lyra_core.values import CameraPath, Seed
+from lyra_core.video.autoencoder import AutoencoderConfig
 from lyra_core.video.chunk_store import chain_inputs
 from lyra_core.video.conditioning import MASK_CHANNELS
 from lyra_core.video.dit_config import DiTConfig
 from lyra_core.video.rollout_config import RolloutConfig
-from lyra_core.video.vae import VAEConfig
 
 RAY_CHANNELS = 6
 
@@ -112,7 +112,7 @@ class RolloutRequest:
 
 
 def require_fitting_network(
-    dit: DiTConfig, vae: VAEConfig, config: RolloutConfig, *, has_text: bool, has_image: bool
+    dit: DiTConfig, vae: AutoencoderConfig, config: RolloutConfig, *, has_text: bool, has_image: bool
 ) -> None:
     """Check that networks, encoders and choices belong together.
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from lyra_core.errors import FrameError
 from lyra_core.values import CameraPath
+from lyra_core.video.autoencoder import VideoAutoencoder
 from lyra_core.video.memory import MemoryConfig, SpatialMemory
-from lyra_core.video.vae import VAE
 from lyra_core.video.vae_layers import CausalCache
 
 
@@ -34,7 +34,7 @@ class WorldState:
 
     def __init__(
         self,
-        vae: VAE,
+        vae: VideoAutoencoder,
         seed_image: UInt8[Tensor, "h w 3"],
         memory: MemoryConfig,
         device: torch.device,

@@ -86,6 +86,12 @@ def close(found, wanted):
     return float((found.float() - wanted.float()).abs().max()) <= 1e-5 * float(wanted.float().abs().max())
 
 
+def bf16_close(found, wanted):
+    """Against a golden stored in bf16: half a unit in its last place, and 1e-5 of the largest value."""
+    wanted = wanted.float()
+    return bool(((found - wanted).abs() <= wanted.abs() * 2**-8 + 1e-5 * wanted.abs().max()).all())
+
+
 @pytest.mark.parametrize("k", [0, 1])
 def test_golden_chunk(golden, cameras, golden_depth, vae, k):
     conditioner, request = chunk(golden, cameras, golden_depth, vae, k)
@@ -97,13 +103,11 @@ def test_golden_chunk(golden, cameras, golden_depth, vae, k):
     assert inputs.condition[:, :4].sum() == golden[name + "mask_sum"]
     assert close(inputs.rays[0, :, 0], golden[name + "rays_frame0"][0])
     assert close(inputs.rays[0, :, -1], golden[name + "rays_gen_last"][0])
-    assert close(inputs.rays[0, :, spatial].bfloat16(), golden[name + "rays_spatial"][0])
+    assert bf16_close(inputs.rays[0, :, spatial], golden[name + "rays_spatial"][0])
     maps = inputs.correspondence[0]
     assert [1, *maps.shape] == golden[name + "buffer_shape"].tolist()
     assert close(maps[:, spatial, 1, 1], golden[name + "buffer_hist_s"][0, ..., 0, 0])
-    first = maps[:768, [slots, slots + 7, slots + 14]].bfloat16()
-    # Rounding to bf16 may fall either way where fp32 differs in its last bit.
-    assert (first.float() - golden[name + "buffer_gen_first3slots"][0].float()).abs().max() <= 2**-8
+    assert bf16_close(maps[:768, [slots, slots + 7, slots + 14]], golden[name + "buffer_gen_first3slots"][0])
     assert close(maps[:, slots + 19], golden[name + "buffer_gen_full_t19"][0])
     temporal = list(LAYOUT.temporal_slots)
     assert maps[:, temporal].abs().max() == golden[name + "buffer_k_absmax"]

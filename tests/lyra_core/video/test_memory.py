@@ -246,3 +246,16 @@ class TestErrors:
     def test_config(self):
         with pytest.raises(ConfigError, match="num_retrieved must be at least 1"):
             MemoryConfig(num_retrieved=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_gpu_finds_the_same_frames(golden, golden_depth):
+    height, width = golden["unproject.depth"].shape[-2:]
+    ids = [int(i) for i in golden["cache.frame_ids"]]
+    memory = SpatialMemory(height, width, device="cuda")
+    memory.add(ids, golden_depth(ids, height, width), golden["w2c"][ids], golden["K"].expand(len(ids), 3, 3))
+    for key in (key for key in golden if key.startswith("retrieve.greedy.t")):
+        target = int(key.removeprefix("retrieve.greedy.t"))
+        found = memory.retrieve(golden["w2c"][[target]].cuda(), golden["K"][None].cuda())
+        assert list(found) == golden[key].tolist()

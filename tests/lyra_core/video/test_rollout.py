@@ -75,6 +75,14 @@ class TestReproducible:
         assert len(clip) == 9
         assert clip.frames.float().std() > 1
 
+    def test_mini_form_runs_and_resumes(self, tiny_world, tmp_path):
+        t = tiny_world
+        whole = t.mini_rollout().run(t.seed(), t.path(17), [""], t.ids(2))
+        t.mini_rollout().run(t.seed(), t.path(9), [""], t.ids(1), tmp_path)
+        extended = t.mini_rollout().run(t.seed(), t.path(17), [""], t.ids(2), tmp_path)
+        assert torch.equal(extended.frames, whole.frames)
+        assert torch.equal(extended.depth_m, whole.depth_m)
+
 
 class TestDurable:
     def test_killed_and_resumed_equals_uninterrupted(self, finished, tiny_world, tmp_path):
@@ -198,9 +206,8 @@ class TestMended:
         t = tiny_world
         for encoded in (None, 3):
             world = t.rollout(replace(t.MENDED_TINY, encoded_prefix=encoded))
-            state = world._begin(
-                t_request(t, replace(t.MENDED_TINY, encoded_prefix=encoded)),
-            )
+            with torch.no_grad():
+                state = world._begin(t_request(t, world.config))
             assert state.history.shape[1] == world.layout.num_history
             if encoded:
                 assert torch.equal(state.history[:, 2], state.history[:, -1])
@@ -218,9 +225,10 @@ class TestMended:
         worlds = {}
         for clamp in (False, True):
             rollout = t.rollout(replace(t.MENDED_TINY, clamp_frames=clamp))
-            state = rollout._begin(t_request(t, rollout.config))
             generator = torch.Generator().manual_seed(0)
-            state.append(torch.randn(16, 2, 4, 6, generator=generator) * 30)
+            with torch.no_grad():
+                state = rollout._begin(t_request(t, rollout.config))
+                state.append(torch.randn(16, 2, 4, 6, generator=generator) * 30)
             worlds[clamp] = float(state.last_image.abs().max())
         assert worlds[False] > 1
         assert worlds[True] <= 1
@@ -284,3 +292,22 @@ class TestErrors:
     def test_config(self):
         with pytest.raises(RecipeError, match="at least 1, found 0"):
             RolloutConfig(num_steps=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+class TestOnGpu:
+    @pytest.mark.parametrize("preset", ["FAITHFUL_TINY", "MENDED_TINY"])
+    def test_world_agrees_with_the_cpu(self, tiny_world, preset, tmp_path):
+        t = tiny_world
+        config = getattr(t, preset)
+        on_cpu = t.rollout(config).run(t.seed(), t.path(17), ["a wall"], t.ids(2))
+        dit, vae = t.networks()
+        models = RolloutModels(dit=dit.cuda(), vae=vae.cuda(), depth=t.WallDepth(), text=t.text, image=t.image)
+        folder = tmp_path / "world"
+        on_gpu = Rollout(models, config).run(t.seed(), t.path(17), ["a wall"], t.ids(2), folder)
+        difference = (on_gpu.frames.float() - on_cpu.frames.float()).abs()
+        assert difference[:9].mean() < 1
+        assert difference.mean() < 3
+        resumed = Rollout(models, config).run(t.seed(), t.path(17), ["a wall"], t.ids(2), folder)
+        assert (resumed.frames.float() - on_gpu.frames.float()).abs().max() <= 1

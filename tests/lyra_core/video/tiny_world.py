@@ -17,6 +17,7 @@ import torch
 from lyra_core.depth import DepthEstimate
 from lyra_core.values import CameraPath, Seed
 from lyra_core.video.dit import TINY, build_dit
+from lyra_core.video.mini_vae import TINY_MINI_VAE, build_mini_vae
 from lyra_core.video.rollout import Rollout, RolloutModels
 from lyra_core.video.rollout_config import FAITHFUL, MENDED
 from lyra_core.video.vae import TINY_VAE, build_vae
@@ -105,6 +106,23 @@ def rollout(config=MENDED_TINY, depth=None):
     dit, vae = networks()
     models = RolloutModels(dit=dit, vae=vae, depth=depth or WallDepth(), text=text, image=image)
     return Rollout(models, config)
+
+
+def mini_rollout():
+    """The form of the mini model: small autoencoder, coarser rays and maps, no captions, no image tokens."""
+    conditioning = replace(
+        MENDED.conditioning,
+        ray_downsample=4,
+        correspondence=replace(MENDED.conditioning.correspondence, downsample=4),
+    )
+    config = replace(MENDED_TINY, conditioning=conditioning, encoded_prefix=2, latents_per_window=8)
+    with torch.random.fork_rng():
+        torch.manual_seed(12)
+        small = replace(TINY, layout=LAYOUT, ray_channels=24, correspondence_channels=80, text_dim=None, image_dim=None)
+        dit, vae = build_dit(small), build_mini_vae(TINY_MINI_VAE)
+        for parameter in dit.parameters():
+            parameter.data.normal_(std=0.2)
+    return Rollout(RolloutModels(dit=dit.eval(), vae=vae.eval(), depth=WallDepth()), config)
 
 
 def ids(num):
