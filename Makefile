@@ -25,6 +25,8 @@ $(VENV)/installed: $(DEPS)
 	@$(PYTHON) -m venv $(VENV)
 	@$(if $(TORCH_INDEX),$(PIP) install -q --index-url $(TORCH_INDEX) -c constraints.txt torch,$(PIP) install -q -c constraints.txt torch)
 	@$(PIP) install -q -c constraints.txt -e .
+	@echo "compiling the rasteriser's kernels"
+	@$(BIN)/python -m lyra_core.parallax
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

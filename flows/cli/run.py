@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -115,12 +118,12 @@ def _generate(parameters: GenerateParameters, plan: Plan, settings: Settings, as
     from flows.settings import set_flow_environment
 
     screen = console(stderr=True)
-    server: Server | None = None
-    if settings.prefect_api_url is None:
-        server = launch_server(settings.home_path)
-        with screen.status(f"starting the local Prefect server ({server.ui_url})"):
-            wait_for_server(server, settings.home_path)
+    server: Server | None = launch_server(settings.home_path) if settings.prefect_api_url is None else None
     set_flow_environment(settings, server.api_url if server else str(settings.prefect_api_url))
+    if server is not None:
+        with screen.status(f"starting the local Prefect server ({server.ui_url})"):
+            importlib.import_module("flows.generate")  # Prefect and torch load while the server does
+            wait_for_server(server, settings.home_path)
     ui_url = server.ui_url if server else str(settings.prefect_api_url).removesuffix("/api")
     log = settings.home_path / "logs" / f"{parameters.run_id}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -242,6 +245,7 @@ def _print_summary(summary: BatchSummary, ui_url: str) -> None:
     screen.print(f"worlds   {where}")
     screen.print(f"watch    {ui_url}")
     screen.print("next")
-    screen.print(f"  lyra status {summary.out}")
-    screen.print(f'  lyra query {summary.out} "SELECT name, num_splats, psnr_db FROM worlds ORDER BY psnr_db DESC"')
-    screen.print(f"  lyra peek {summary.out} {summary.example_world_id or 'WORLD_ID'}")
+    lyra = "lyra" if shutil.which("lyra") else sys.argv[0]
+    screen.print(f"  {lyra} status {summary.out}")
+    screen.print(f'  {lyra} query {summary.out} "SELECT name, num_splats, psnr_db FROM worlds ORDER BY psnr_db DESC"')
+    screen.print(f"  {lyra} peek {summary.out} {summary.example_world_id or 'WORLD_ID'}")
