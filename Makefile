@@ -14,8 +14,8 @@ BIN  := $(VENV)/bin
 PIP  := $(BIN)/python -m pip --disable-pip-version-check
 DEPS := pyproject.toml constraints.txt
 
-# The oracle of the parity tests is installed without its dependencies, which conflict with everything current.
-ORACLE := depth-anything-3==0.1.1 addict omegaconf antlr4-python3-runtime
+# The oracle of the parity tests comes without its dependencies, which conflict with everything current.
+ORACLE := depth-anything-3==0.1.1 omegaconf==2.4.0 addict==2.4.0
 
 .PHONY: run test test-all lint check stop clean constraints bench
 .DEFAULT_GOAL := run
@@ -25,10 +25,13 @@ $(VENV)/installed: $(DEPS)
 	@$(PYTHON) -m venv $(VENV)
 	@$(if $(TORCH_INDEX),$(PIP) install -q --index-url $(TORCH_INDEX) -c constraints.txt torch,$(PIP) install -q -c constraints.txt torch)
 	@$(PIP) install -q -c constraints.txt -e .
+	@echo "compiling the rasteriser's kernels"
+	@$(BIN)/python -m lyra_core.parallax
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
 	@$(PIP) install -q -c constraints.txt -e '.[dev,viewer]'
+	@$(PIP) install -q --no-deps $(ORACLE)
 	@touch $@
 
 run: $(VENV)/installed

@@ -114,12 +114,8 @@ def time_dit(arguments):
 @torch.no_grad()
 def time_vae(arguments):
     vae = build_vae(WAN21_VAE, device="cuda", dtype=torch.bfloat16).eval()
-    video = torch.rand(
-        1, 3, 81, arguments.height, arguments.width, device="cuda", dtype=torch.bfloat16
-    )
-    latents = torch.randn(
-        1, 16, 20, arguments.height // 8, arguments.width // 8, device="cuda", dtype=torch.bfloat16
-    )
+    video = torch.rand(1, 3, 81, arguments.height, arguments.width, device="cuda", dtype=torch.bfloat16)
+    latents = torch.randn(1, 16, 20, arguments.height // 8, arguments.width // 8, device="cuda", dtype=torch.bfloat16)
     for window in (1, 4):
         torch.cuda.reset_peak_memory_stats()
         encode = timed(lambda: vae.encode(video, latents_per_window=window), 2)  # noqa: B023

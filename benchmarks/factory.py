@@ -20,7 +20,6 @@ from pathlib import Path
 
 import psutil
 from PIL import Image
-
 from results import write_result
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -58,7 +57,9 @@ def write_seeds(folder: Path, count: int) -> None:
     Image.linear_gradient("L").resize((96, 64)).convert("RGB").save(buffer, "JPEG", quality=95)
     picture = buffer.getvalue()
     for index in range(count):
-        (folder / f"{index:06d}.jpg").write_bytes(picture + f"{index:010d}".encode() * ((SEED_BYTES - len(picture)) // 10))
+        (folder / f"{index:06d}.jpg").write_bytes(
+            picture + f"{index:010d}".encode() * ((SEED_BYTES - len(picture)) // 10)
+        )
 
 
 def lyra(folder: Path, *arguments: str) -> subprocess.Popen:

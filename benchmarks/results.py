@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import os
 import platform
@@ -13,7 +13,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 def write_result(name: str, found: dict, folder: Path = RESULTS) -> Path:
     """Store `found` as <name>-<date>.json and return the path."""
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    today = dt.datetime.now(dt.UTC).date().isoformat()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-{today}.json"
     path.write_text(json.dumps({"date": today, "hardware": hardware(), **found}, indent=2) + "\n", encoding="utf-8")

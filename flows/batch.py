@@ -9,13 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from lyra_core.formats.store import Store, open_store
-from lyra_core.seed_digests import SeedDigestCache
-
 from flows.parameters import GenerateParameters
 from flows.settings import Settings
 from lyra_core._launch import factory_root
 from lyra_core.errors import ConfigError
+from lyra_core.formats.store import Store, open_store
+from lyra_core.seed_digests import SeedDigestCache
 from tasks.manifest import read_seeds
 from tasks.plan import Plan, Request, make_plan
 from tasks.recipe import Recipe
@@ -89,35 +88,27 @@ def plan_workforce(settings: Settings, num_worlds: int) -> Workforce:
             "device: wanted cuda, found no NVIDIA GPU on this machine; use device = 'cpu' or another machine"
         )
     use_gpu = settings.device == "cuda" or (settings.device == "auto" and num_gpus > 0)
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if settings.workers is not None:
         num_workers = settings.workers
     elif use_gpu:
         num_workers = num_gpus
     else:
-        num_workers = max(
-            1, min(cores, MAX_DEFAULT_CPU_WORKERS, _memory_bytes() // BYTES_PER_CPU_WORKER)
-        )
+        num_workers = max(1, min(cores, MAX_DEFAULT_CPU_WORKERS, _memory_bytes() // BYTES_PER_CPU_WORKER))
     num_workers = 1 if settings.executor == "inline" else max(1, min(num_workers, num_worlds))
     return Workforce(
         num_workers=num_workers,
         device="cuda" if use_gpu else "cpu",
         cpus_per_worker=settings.cpus_per_worker,
         gpus_per_worker=1.0 if use_gpu else 0.0,
-        num_threads=max(1, cores // num_workers)
-        if not is_remote
-        else max(1, round(settings.cpus_per_worker)),
+        num_threads=max(1, cores // num_workers) if not is_remote else max(1, round(settings.cpus_per_worker)),
     )
 
 
 def count_gpus() -> int:
     """NVIDIA GPUs that the driver lists; asks the driver, so that torch need not be imported."""
     try:
-        listed = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False
-        )
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return 0
     return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())

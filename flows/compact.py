@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
 from catalogs.compaction import compact as compact_catalog
 from catalogs.query import status
 from lyra_core.formats.store import open_store
-from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 
 
 @flow(name="compact-catalog", persist_result=False)
@@ -27,7 +28,8 @@ def compact(out: str) -> int | None:
     found = status(store)
     create_markdown_artifact(
         f"# Catalog of {out}\n\n| worlds | accepted | open rejects | splats | snapshot |\n|---|---|---|---|---|\n"
-        f"| {found.worlds:,} | {found.accepted:,} | {found.rejects_open:,} | {found.splats:,} | {found.snapshot_version} |",
+        f"| {found.worlds:,} | {found.accepted:,} | {found.rejects_open:,} | {found.splats:,} "
+        f"| {found.snapshot_version} |",
         key="catalog-status",
         description=f"catalog of {out}",
     )

@@ -16,19 +16,19 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from catalogs.compaction import compact
-from catalogs.rejects import all_attempts, record_attempt
-from lyra_core.formats.store import Store, open_store
 from prefect import flow
 from prefect.futures import PrefectFuture, wait
 from prefect.logging import get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from catalogs.compaction import compact
+from catalogs.rejects import all_attempts, record_attempt
 from flows.batch import Workforce, code_commit, new_run_id, plan_workforce, prepare_plan
 from flows.parameters import GenerateParameters
 from flows.report import BatchSummary, Reporter
 from flows.settings import Settings, load_settings
 from lyra_core._launch import factory_root
+from lyra_core.formats.store import Store, open_store
 from lyra_core.spec import WorldSpec
 from tasks.ledger import Job, Ledger, RetryPolicy
 from tasks.outcome import Failure
@@ -85,9 +85,7 @@ def generate(parameters: GenerateParameters) -> BatchSummary:
     return reporter.finish(snapshot_version=snapshot.version if snapshot else None)
 
 
-def _planned(
-    parameters: GenerateParameters, recipe: Recipe, settings: Settings, run_id: str
-) -> tuple[Store, Plan]:
+def _planned(parameters: GenerateParameters, recipe: Recipe, settings: Settings, run_id: str) -> tuple[Store, Plan]:
     if parameters.plan_path is not None:
         return open_store(parameters.out), Plan.load(parameters.plan_path)
     return prepare_plan(parameters, recipe, settings, run_id)
@@ -112,9 +110,7 @@ def open_pool(config: WorkerConfig, settings: Settings, workforce: Workforce, st
     """The pool of the configured executor; deaths of workers are persisted, so that they count across runs."""
 
     def remember(job: Job, failure: Failure) -> None:
-        record_attempt(
-            store, job.spec.world_id, config.run_id, worker=failure.message, event="death"
-        )
+        record_attempt(store, job.spec.world_id, config.run_id, worker=failure.message, event="death")
 
     ledger = Ledger(policy=RetryPolicy(), on_death=remember)
     if settings.executor == "inline":
@@ -144,18 +140,15 @@ def _run_shards(plan: Plan, batch: Batch, workforce: Workforce, reporter: Report
     """Run the plan as task runs, at most workers + 2 at a time, streaming it from its file."""
     slots = threading.Semaphore(workforce.num_workers + 2)
     running: list[PrefectFuture[ShardReport]] = []
-    with ThreadPoolTaskRunner(max_workers=workforce.num_workers + 2) as runner:
+    runner: ThreadPoolTaskRunner[ShardReport] = ThreadPoolTaskRunner(max_workers=workforce.num_workers + 2)
+    with runner:
         try:
             for specs in batched(plan.specs(), shard_size(plan.num_remaining)):
                 while not slots.acquire(timeout=REPORT_EVERY_S):
                     reporter.tick()
                 running = _still_running(running)
-                name = (
-                    specs[0].name if len(specs) == 1 else f"{specs[0].ordinal}-{specs[-1].ordinal}"
-                )
-                future = runner.submit(
-                    make_shard, parameters={"name": name, "specs": specs, "batch": batch}
-                )
+                name = specs[0].name if len(specs) == 1 else f"{specs[0].ordinal}-{specs[-1].ordinal}"
+                future = runner.submit(make_shard, parameters={"name": name, "specs": specs, "batch": batch})
                 future.add_done_callback(lambda _: slots.release())
                 running.append(future)
                 reporter.tick()

@@ -16,9 +16,7 @@ class GenerateParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    seeds: list[str] = Field(
-        min_length=1, description="images, folders, globs, URL prefixes or manifests"
-    )
+    seeds: list[str] = Field(min_length=1, description="images, folders, globs, URL prefixes or manifests")
     out: str = Field(description="a path or any fsspec URL")
     recipe: str = "parallax"
     assignments: list[str] = Field([], description="field=value changes to the recipe")
@@ -26,9 +24,7 @@ class GenerateParameters(BaseModel):
     retry_rejects: bool = False
     accepted_licenses: list[str] = []
     run_id: str | None = Field(None, description="default: the time and four random characters")
-    plan_path: str | None = Field(
-        None, description="a plan already made on this machine for exactly these parameters"
-    )
+    plan_path: str | None = Field(None, description="a plan already made on this machine for exactly these parameters")
 
     def resolved_recipe(self) -> Recipe:
         """The recipe with its assignments, its licences accepted.

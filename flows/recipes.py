@@ -45,7 +45,5 @@ def find_recipe(name: str, assignments: Sequence[str] = ()) -> Recipe:
         RecipeError: no such recipe, or an assignment that does not fit.
     """
     if name not in RECIPES:
-        raise RecipeError(
-            f"recipe: wanted one of {', '.join(sorted(RECIPES))}, found {name!r}; see: lyra recipes"
-        )
+        raise RecipeError(f"recipe: wanted one of {', '.join(sorted(RECIPES))}, found {name!r}; see: lyra recipes")
     return with_fields(RECIPES[name](), list(assignments))

@@ -69,9 +69,7 @@ class Reporter:
     recipe: Recipe
     run_id: str
     out: str
-    counts: dict[str, int] = field(
-        default_factory=lambda: {"created": 0, "exists": 0, "rejected": 0, "failed": 0}
-    )
+    counts: dict[str, int] = field(default_factory=lambda: {"created": 0, "exists": 0, "rejected": 0, "failed": 0})
     not_accepted: int = 0
     stage_s: dict[str, float] = field(default_factory=dict)
     rows: list[dict[str, str]] = field(default_factory=list)
@@ -147,22 +145,23 @@ class Reporter:
         lines = [
             f"# Batch {summary.run_id}",
             "",
-            f"Recipe `{summary.recipe}` into `{summary.out}`, catalog snapshot "
-            f"{summary.snapshot_version if summary.snapshot_version is not None else 'unchanged'}.",
+            (
+                f"Recipe `{summary.recipe}` into `{summary.out}`, catalog snapshot "
+                f"{summary.snapshot_version if summary.snapshot_version is not None else 'unchanged'}."
+            ),
             "",
             "| seeds | created | existed | duplicates | rejected | below a quality gate | seconds |",
             "|---|---|---|---|---|---|---|",
-            f"| {summary.seeds} | {summary.created} | {summary.existing} | {summary.duplicates} | {summary.rejected} "
-            f"| {summary.not_accepted} | {summary.seconds:.1f} |",
+            (
+                f"| {summary.seeds} | {summary.created} | {summary.existing} | {summary.duplicates} "
+                f"| {summary.rejected} | {summary.not_accepted} | {summary.seconds:.1f} |"
+            ),
             "",
             "## Seconds per stage",
             "",
             "| stage | total | per world |",
             "|---|---|---|",
-            *(
-                f"| {stage} | {total:.1f} | {total / made:.2f} |"
-                for stage, total in summary.seconds_per_stage.items()
-            ),
+            *(f"| {stage} | {total:.1f} | {total / made:.2f} |" for stage, total in summary.seconds_per_stage.items()),
         ]
         pictured = [row for row in self.rows if row["thumbnail"]]
         if pictured:
@@ -177,9 +176,7 @@ class Reporter:
                 f"| ![{row['world']}]({row['thumbnail']}) | `{row['world']}` | {row['splats']} | {row['psnr_db']} |"
                 for row in pictured
             ]
-        rejects = [
-            (r.seed_uri, r.reason) for r in self.plan.new_rejects[:TABLE_ROWS]
-        ] + self.reasons
+        rejects = [(r.seed_uri, r.reason) for r in self.plan.new_rejects[:TABLE_ROWS]] + self.reasons
         if rejects:
             lines += ["", "## Rejects", "", *(f"* `{seed}`: {reason}" for seed, reason in rejects)]
         return "\n".join(lines)

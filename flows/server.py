@@ -51,9 +51,7 @@ class Server:
 def running_server(home: Path) -> Server | None:
     """The server recorded in this home, if it is alive and answers."""
     server = _recorded(home)
-    return (
-        server if server is not None and _is_alive(server.pid) and answers(server.api_url) else None
-    )
+    return server if server is not None and _is_alive(server.pid) and answers(server.api_url) else None
 
 
 def launch_server(home: Path) -> Server:
@@ -114,7 +112,8 @@ def wait_for_server(server: Server, home: Path) -> Server:
     log = home / "prefect" / "server.log"
     tail = log.read_text(errors="replace")[-800:] if log.is_file() else "no log"
     raise ConfigError(
-        f"Prefect server: wanted an answer on {server.api_url} within {START_TIMEOUT_S} s, found none; end of {log}:\n{tail}"
+        f"Prefect server: wanted an answer on {server.api_url} within {START_TIMEOUT_S} s, found none; "
+        f"end of {log}:\n{tail}"
     )
 
 

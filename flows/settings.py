@@ -1,4 +1,4 @@
-"""Where things run, by configuration only: lyra.toml < environment < flags. The one place that reads the environment."""
+"""Where things run, by configuration only: lyra.toml < environment < flags. Nothing else reads the environment."""
 
 from __future__ import annotations
 
@@ -25,26 +25,16 @@ class Settings(BaseModel):
 
     out: str = Field("./worlds", description="where worlds are stored: a path or any fsspec URL")
     recipe: str = Field("parallax", description="see: lyra recipes")
-    executor: Literal["ray", "inline"] = Field(
-        "ray", description="inline: one worker in this process, no isolation"
-    )
-    ray_address: str = Field(
-        "local", description="local: a private cluster; otherwise an existing cluster's address"
-    )
-    workers: int | None = Field(
-        None, ge=1, le=100_000, description="default: one per GPU, or by cores and memory"
-    )
+    executor: Literal["ray", "inline"] = Field("ray", description="inline: one worker in this process, no isolation")
+    ray_address: str = Field("local", description="local: a private cluster; otherwise an existing cluster's address")
+    workers: int | None = Field(None, ge=1, le=100_000, description="default: one per GPU, or by cores and memory")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cpus_per_worker: float = Field(1, gt=0)
     world_deadline_s: float = Field(3600, gt=0, description="a world that takes longer is a hang")
     load_deadline_s: float = Field(1800, gt=0)
     model_path: str = Field("", description="folders of your own models (package.module:factory), joined by ':'")
-    home: Path = Field(
-        Path("~/.lyra"), description="caches, the local Prefect server's database and logs"
-    )
-    prefect_api_url: str | None = Field(
-        None, description="an existing Prefect server; default: a local one"
-    )
+    home: Path = Field(Path("~/.lyra"), description="caches, the local Prefect server's database and logs")
+    prefect_api_url: str | None = Field(None, description="an existing Prefect server; default: a local one")
 
     @property
     def home_path(self) -> Path:
@@ -66,9 +56,7 @@ def load_settings(flags: Mapping[str, Any] | None = None, folder: Path | None = 
         try:
             values |= tomllib.loads(file.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"{file}: wanted TOML, found {error}; correct the line or remove the file"
-            ) from error
+            raise ConfigError(f"{file}: wanted TOML, found {error}; correct the line or remove the file") from error
     values |= from_env(os.environ)
     values |= {key: value for key, value in (flags or {}).items() if value is not None}
     try:

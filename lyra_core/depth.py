@@ -44,4 +44,6 @@ class DepthEstimator(Protocol):
         frames: UInt8[Tensor, "t h w 3"],
         cameras: CameraPath | None,
         reference_depth_m: Float[Tensor, "t h w"] | None = None,
-    ) -> DepthEstimate: ...
+    ) -> DepthEstimate:
+        """Depth of the frames, z in metres."""
+        ...

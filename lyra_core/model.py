@@ -72,7 +72,8 @@ def load_model(name: str = "parallax", *, device: str = "cpu", **options: str | 
         raise RecipeError(f"model {name!r}: cannot import it ({error}); check its module and the model path") from error
     if factory is None:
         raise RecipeError(
-            f"unknown model {name!r}; choose one of: {', '.join(sorted(MODELS))}, or name your own as package.module:factory"
+            f"unknown model {name!r}; choose one of: {', '.join(sorted(MODELS))}, "
+            f"or name your own as package.module:factory"
         )
     model: WorldModel = factory(device=device, **options)
     return model

@@ -46,9 +46,7 @@ class CameraPath:
         object.__setattr__(self, "world_to_cam", w2c)
         object.__setattr__(self, "intrinsics", intrinsics)
         if w2c.ndim != 3 or w2c.shape[1:] != (4, 4) or w2c.shape[0] < 1:
-            raise CameraPathError(
-                f"a camera path needs world_to_cam [t 4 4], found {tuple(w2c.shape)}"
-            )
+            raise CameraPathError(f"a camera path needs world_to_cam [t 4 4], found {tuple(w2c.shape)}")
         if intrinsics.shape != (w2c.shape[0], 3, 3):
             raise CameraPathError(
                 f"a camera path of {w2c.shape[0]} frames needs intrinsics [{w2c.shape[0]} 3 3], "
@@ -61,17 +59,11 @@ class CameraPath:
     def _require_rigid(w2c: Tensor) -> None:
         if not torch.isfinite(w2c).all():
             bad = (~torch.isfinite(w2c).flatten(1).all(1)).nonzero().flatten().tolist()
-            raise CameraPathError(
-                f"camera poses must be finite; frames {bad[:8]} hold NaN or infinity"
-            )
+            raise CameraPathError(f"camera poses must be finite; frames {bad[:8]} hold NaN or infinity")
         rotation = w2c[:, :3, :3]
         error = (rotation @ rotation.mT - torch.eye(3, dtype=w2c.dtype)).abs().amax((1, 2))
         last_row = (w2c[:, 3] - w2c.new_tensor([0.0, 0.0, 0.0, 1.0])).abs().amax(1)
-        wrong = (
-            (error > RIGIDITY_TOLERANCE)
-            | (last_row > RIGIDITY_TOLERANCE)
-            | (torch.linalg.det(rotation) < 0)
-        )
+        wrong = (error > RIGIDITY_TOLERANCE) | (last_row > RIGIDITY_TOLERANCE) | (torch.linalg.det(rotation) < 0)
         if wrong.any():
             first = int(wrong.nonzero()[0])
             raise CameraPathError(
@@ -86,14 +78,7 @@ class CameraPath:
             intrinsics[:, 0, 2],
             intrinsics[:, 1, 2],
         )
-        good = (
-            (fx > 0)
-            & (fy > 0)
-            & (cx >= 0)
-            & (cx <= self.image_width)
-            & (cy >= 0)
-            & (cy <= self.image_height)
-        )
+        good = (fx > 0) & (fy > 0) & (cx >= 0) & (cx <= self.image_width) & (cy >= 0) & (cy <= self.image_height)
         if not bool((good & torch.isfinite(intrinsics).flatten(1).all(1)).all()):
             first = int((~good).nonzero()[0]) if (~good).any() else 0
             raise CameraPathError(
@@ -107,9 +92,7 @@ class CameraPath:
 
     def __getitem__(self, frames: slice | list[int] | Tensor) -> CameraPath:
         """The cameras of some frames, as a path."""
-        return replace(
-            self, world_to_cam=self.world_to_cam[frames], intrinsics=self.intrinsics[frames]
-        )
+        return replace(self, world_to_cam=self.world_to_cam[frames], intrinsics=self.intrinsics[frames])
 
     @property
     def cam_to_world(self) -> Float[Tensor, "t 4 4"]:
@@ -189,9 +172,7 @@ class VideoClip:
     def __post_init__(self) -> None:
         frames, height, width = self.frames.shape[:3]
         if len(self.cameras) != frames:
-            raise FrameError(
-                f"a clip needs one camera a frame: {frames} frames, {len(self.cameras)} cameras"
-            )
+            raise FrameError(f"a clip needs one camera a frame: {frames} frames, {len(self.cameras)} cameras")
         if (self.cameras.image_height, self.cameras.image_width) != (height, width):
             raise FrameError(
                 f"cameras are for {self.cameras.image_width}x{self.cameras.image_height} images, "
@@ -200,9 +181,7 @@ class VideoClip:
         for name in ("depth_m", "depth_confidence", "sky"):
             layer = getattr(self, name)
             if layer is not None and layer.shape != self.frames.shape[:3]:
-                raise FrameError(
-                    f"{name} must be {tuple(self.frames.shape[:3])}, found {tuple(layer.shape)}"
-                )
+                raise FrameError(f"{name} must be {tuple(self.frames.shape[:3])}, found {tuple(layer.shape)}")
 
     def __len__(self) -> int:
         return int(self.frames.shape[0])
@@ -217,8 +196,8 @@ class Gaussians:
         quats: rotations wxyz, camera-free: object to world. [n 4] float32
         scales: standard deviations along the rotated axes, metres. [n 3] float32
         opacities: 0 to 1. [n] float32
-        sh: spherical-harmonics coefficients in the 3DGS sign convention; colour = 0.5 + sum(basis * sh). [n k 3] float32,
-            k = (degree + 1) squared
+        sh: spherical-harmonics coefficients in the 3DGS sign convention; colour = 0.5 + sum(basis * sh).
+            k = (degree + 1) squared. [n k 3] float32
     """
 
     means: Float[Tensor, "n 3"]
@@ -238,13 +217,9 @@ class Gaussians:
         }
         for name, (tensor, wanted) in found.items():
             if tuple(tensor.shape) != wanted:
-                raise GaussiansError(
-                    f"{name} must be {wanted} for {n} Gaussians, found {tuple(tensor.shape)}"
-                )
+                raise GaussiansError(f"{name} must be {wanted} for {n} Gaussians, found {tuple(tensor.shape)}")
         if self.sh.shape[1] not in (1, 4, 9, 16):
-            raise GaussiansError(
-                f"sh needs 1, 4, 9 or 16 coefficients (degree 0 to 3), found {self.sh.shape[1]}"
-            )
+            raise GaussiansError(f"sh needs 1, 4, 9 or 16 coefficients (degree 0 to 3), found {self.sh.shape[1]}")
 
     def __len__(self) -> int:
         return int(self.means.shape[0])

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 from jaxtyping import UInt8
+from torch import Tensor
+
 from lyra_core.formats.cameras import (
     write_cameras_parquet,
     write_colmap_text,
@@ -19,8 +21,6 @@ from lyra_core.formats.cameras import (
 from lyra_core.formats.clip import write_lossless, write_mp4
 from lyra_core.formats.image import jpeg_data_uri, write_jpeg
 from lyra_core.gaussians.render import render
-from torch import Tensor
-
 from lyra_core.geometry.sway import swayed_path
 from lyra_core.values import Gaussians, VideoClip
 from tasks.recipe import Recipe

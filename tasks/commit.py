@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from typing import Any
 
 import torch
-from catalogs.commit import CommitOutcome, commit, is_committed
+
+import lyra_core
+from catalogs.commit import CommitOutcome, commit
 from lyra_core.formats.store import Store
 from lyra_core.identity import canonical_digest, canonical_json, rng_seed
 from lyra_core.layout import world_key
 from lyra_core.records import Artifact, FrameRecord, WorldRecord, frame_records
-
-import lyra_core
 from lyra_core.values import CameraPath, Gaussians
 from tasks.artifacts import LocalArtifact
 from tasks.outcome import Outcome
@@ -147,7 +148,7 @@ def total_rotation_deg(cameras: CameraPath) -> float:
     return math.degrees(float(cosine.clamp(-1, 1).acos().sum()))
 
 
-def _bounds(gaussians: Gaussians) -> dict[str, tuple[float, ...]]:
+def _bounds(gaussians: Gaussians) -> dict[str, Any]:
     means = gaussians.means
     # kthvalue per axis rather than quantile, which refuses more than 16 million values.
     low, high = max(1, len(means) // 100), max(1, len(means) - len(means) // 100)
@@ -163,7 +164,7 @@ def _triple(values: torch.Tensor) -> tuple[float, ...]:
     return tuple(float(v) for v in values)
 
 
-def _gpu(device: str, wall_s: float) -> dict[str, object]:
+def _gpu(device: str, wall_s: float) -> dict[str, Any]:
     if not device.startswith("cuda"):
         return {"gpu_count": 0, "gpu_seconds": 0.0}
     return {

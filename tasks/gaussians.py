@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from lyra_core.model import WorldModel
-
 from lyra_core.errors import ReconstructionError
+from lyra_core.model import WorldModel
 from lyra_core.values import Gaussians, VideoClip
 
 
@@ -16,7 +15,5 @@ def lift_to_gaussians(model: WorldModel, clip: VideoClip) -> Gaussians:
     """
     gaussians = model.reconstruct(clip)
     if len(gaussians) == 0:
-        raise ReconstructionError(
-            "wanted Gaussians from the clip, found none; look at its depth and sky mask"
-        )
+        raise ReconstructionError("wanted Gaussians from the clip, found none; look at its depth and sky mask")
     return gaussians

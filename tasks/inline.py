@@ -20,9 +20,7 @@ from tasks.worker_config import WorkerConfig
 class InlinePool:
     """Makes worlds in a thread of this process; encoding and upload overlap the next world as on an actor."""
 
-    def __init__(
-        self, config: WorkerConfig, ledger: Ledger, sleep: Callable[[float], None] = time.sleep
-    ) -> None:
+    def __init__(self, config: WorkerConfig, ledger: Ledger, sleep: Callable[[float], None] = time.sleep) -> None:
         self._config, self._ledger, self._sleep = config, ledger, sleep
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="make")
         self._collector = ThreadPoolExecutor(1, thread_name_prefix="collect")
@@ -89,9 +87,7 @@ class InlinePool:
     def _decide(self, job: Job, failure: Failure, outcome: Future[Outcome]) -> None:
         now = time.monotonic()
         if self._ledger.failed(job, failure, now) is Verdict.REJECT:
-            outcome.set_result(
-                Outcome(spec=job.spec, kind="rejected", failure=failure, attempts=job.attempts)
-            )
+            outcome.set_result(Outcome(spec=job.spec, kind="rejected", failure=failure, attempts=job.attempts))
             return
         self._sleep(max(0.0, job.not_before_s - now))
         if self._closing.is_set():

@@ -71,7 +71,7 @@ class Ledger:
     """Counts successes and failures of a pool and gives verdicts; knows nothing of Ray or threads."""
 
     policy: RetryPolicy
-    on_death: Callable[[Job, Failure], None] = lambda job, failure: None
+    on_death: Callable[[Job, Failure], None] = lambda _job, _failure: None
     successes: int = 0
     consecutive_death_rejects: int = field(default=0)
 

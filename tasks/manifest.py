@@ -100,7 +100,8 @@ def _read_source(source: str) -> Iterator[ManifestRow | BadRow]:
         matches = [path]
     else:
         raise ManifestError(
-            f"seeds: wanted an image, folder, glob, URL prefix or manifest, but {source!r} does not exist; check the path"
+            f"seeds: wanted an image, folder, glob, URL prefix or manifest, but {source!r} does not exist; "
+            f"check the path"
         )
     if not matches:
         raise ManifestError(
@@ -122,9 +123,7 @@ def _read_manifest(uri: str) -> Iterator[ManifestRow | BadRow]:
         for row in _RAW_READERS[_suffix(uri)](uri):
             yield _parse_row(row, base)
     except (OSError, ValueError, UnicodeDecodeError) as error:
-        raise ManifestError(
-            f"manifest {uri}: cannot be read ({error}); wanted CSV, JSON lines or Parquet"
-        ) from error
+        raise ManifestError(f"manifest {uri}: cannot be read ({error}); wanted CSV, JSON lines or Parquet") from error
 
 
 def _require_seed_column(uri: str, found: Iterable[str]) -> None:
@@ -180,9 +179,7 @@ def _read_parquet(uri: str) -> Iterator[Mapping[str, object]]:
             raise ManifestError(f"manifest {uri}: not a Parquet file ({error})") from error
         names = table.schema_arrow.names
         _require_seed_column(uri, names)
-        for batch in table.iter_batches(
-            batch_size=4096, columns=[c for c in COLUMNS if c in names]
-        ):
+        for batch in table.iter_batches(batch_size=4096, columns=[c for c in COLUMNS if c in names]):
             yield from batch.to_pylist()
 
 

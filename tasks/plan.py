@@ -14,13 +14,12 @@ from pathlib import Path
 
 from catalogs.commit import committed_ids
 from catalogs.rejects import list_rejects, reject
+from lyra_core.errors import CameraPathError, LyraError, ManifestError, SeedError, StoreError
 from lyra_core.formats.store import Store
 from lyra_core.geometry.requests import request_digest_parts
 from lyra_core.identity import chain_start, chunk_ids
 from lyra_core.records import RejectRecord
 from lyra_core.seed_digests import SeedDigestCache
-
-from lyra_core.errors import CameraPathError, LyraError, ManifestError, SeedError, StoreError
 from lyra_core.spec import WorldSpec
 from tasks.manifest import BadRow, ManifestRow
 from tasks.recipe import ALGORITHM_VERSION, Recipe
@@ -53,9 +52,7 @@ class Plan:
         """Write the counts beside the plan, so that another process can load() it."""
         counts = {name: getattr(self, name) for name in COUNTS}
         rejects = [{k: v for k, v in asdict(r).items() if v is not None} for r in self.new_rejects]
-        self.path.with_suffix(".json").write_text(
-            json.dumps({**counts, "new_rejects": rejects}), encoding="utf-8"
-        )
+        self.path.with_suffix(".json").write_text(json.dumps({**counts, "new_rejects": rejects}), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
@@ -108,9 +105,7 @@ def make_plan(
     """
     plan = Plan(path=plan_path)
     done = committed_ids(store)
-    rejected_ids, rejected_uris = (
-        _open_rejects(store) if not request.retry_rejects else (set(), set())
-    )
+    rejected_ids, rejected_uris = _open_rejects(store) if not request.retry_rejects else (set(), set())
     namer = WorldNamer(request.recipe)
     seen: set[str] = set()
     plan_path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,9 +117,10 @@ def make_plan(
         while batch := list(itertools.islice(limited, DIGEST_BATCH)):
             for row, digest in zip(batch, _digest_all(batch, digests, threads), strict=True):
                 plan.num_seeds += 1
-                if isinstance(digest, SeedError) or isinstance(row, BadRow):
+                if isinstance(digest, SeedError):
                     _count_reject(plan, _reject(row, request, digest), rejected_uris)
                     continue
+                assert isinstance(row, ManifestRow)  # noqa: S101  a bad row has no digest
                 try:
                     specs = namer.name(row, digest)
                 except CameraPathError as error:
@@ -154,7 +150,7 @@ def write_plan_rejects(plan: Plan, store: Store) -> None:
 
 
 class WorldNamer:
-    """Chains the ids of a seed's worlds (architecture: c_-1 from seed, recipe, weights and variant; then chunk by chunk)."""
+    """Chains the ids of a seed's worlds (docs/architecture.md): one link from what is made, one a chunk."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -168,9 +164,7 @@ class WorldNamer:
         camera_path = absolute_file(row.camera_path or self.recipe.camera_path)
         cameras = self._requested(camera_path, num_frames)
         caption = row.prompt if row.prompt is not None else self.recipe.prompt
-        fields = (
-            self._fields if row.hfov_deg is None else {**self._fields, "hfov_deg": row.hfov_deg}
-        )
+        fields = self._fields if row.hfov_deg is None else {**self._fields, "hfov_deg": row.hfov_deg}
         specs = []
         for variant in range(row.variants or self.recipe.variants):
             start = chain_start(seed_sha256, fields, self._weights, ALGORITHM_VERSION, variant)
@@ -223,20 +217,14 @@ def _digest_all(
             yield digest
 
 
-def _reject(
-    row: ManifestRow | BadRow, request: Request, error: LyraError, digest: str | None = None
-) -> RejectRecord:
+def _reject(row: ManifestRow | BadRow, request: Request, error: LyraError, digest: str | None = None) -> RejectRecord:
     return RejectRecord(
         run_id=request.run_id,
         recipe=request.recipe.name,
         seed_uri=row.seed_uri,
         seed_sha256=digest,
         ordinal=row.ordinal,
-        stage="manifest"
-        if isinstance(error, ManifestError)
-        else "seed"
-        if digest is None
-        else "plan",
+        stage="manifest" if isinstance(error, ManifestError) else "seed" if digest is None else "plan",
         error_type=type(error).__name__,
         reason=str(error),
     )
@@ -244,9 +232,8 @@ def _reject(
 
 def _open_rejects(store: Store) -> tuple[set[str], set[str]]:
     rejects = list_rejects(store, open_only=True)
-    return {r.world_id for r in rejects if r.world_id}, {
-        r.seed_uri for r in rejects if not r.world_id
-    }
+    ids = {r.world_id for r in rejects if r.world_id}
+    return ids, {r.seed_uri for r in rejects if r.seed_uri and not r.world_id}
 
 
 def _count_reject(plan: Plan, record: RejectRecord, known_uris: set[str]) -> None:

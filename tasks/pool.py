@@ -37,13 +37,19 @@ JOIN_TIMEOUT_S = 60
 class Pool(Protocol):
     """Makes worlds; every submitted world's future ends with an Outcome, or with PoolBrokenError or WorkerLoadError."""
 
-    def submit(self, spec: WorldSpec, past_deaths: int = 0) -> Future[Outcome]: ...
+    def submit(self, spec: WorldSpec, past_deaths: int = 0) -> Future[Outcome]:
+        """Queue a world."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free the workers; waiting futures end with PoolBrokenError."""
+        ...
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, *exc: object) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,9 +169,7 @@ class RayPool:
             if self._broken is not None:
                 future.set_exception(self._broken)
             else:
-                self._incoming.append(
-                    (Job(spec=spec, deaths=past_deaths, alone=past_deaths > 0), future)
-                )
+                self._incoming.append((Job(spec=spec, deaths=past_deaths, alone=past_deaths > 0), future))
         return future
 
     def close(self) -> None:
@@ -208,19 +212,18 @@ class RayPool:
         import ray
 
         settings = self._settings
-        actor_class = ray.remote(
+        actor_class: Any = ray.remote(_Actor)
+        actor = actor_class.options(
             num_cpus=settings.cpus_per_worker,
             num_gpus=settings.gpus_per_worker,
             max_restarts=0,
             max_task_retries=0,
             max_concurrency=3,  # one world being made, at most two being finished
-        )(_Actor)
-        slot = _Slot(number=self._next_number, actor=actor_class.remote())
+        ).remote()
+        slot = _Slot(number=self._next_number, actor=actor)
         log.debug("worker %d: created", slot.number)
         self._next_number += 1
-        slot.calls["load"] = self._call(
-            slot.actor.load.remote(self._config), "load", settings.load_deadline_s
-        )
+        slot.calls["load"] = self._call(slot.actor.load.remote(self._config), "load", settings.load_deadline_s)
         self._slots.append(slot)
 
     def _call(self, ref: Any, what: str, limit_s: float, job: Job | None = None) -> _Call:
@@ -255,9 +258,7 @@ class RayPool:
             if job.not_before_s <= now and (is_empty or not job.alone):
                 del self._pending[index]
                 return job
-            if (
-                index >= 64
-            ):  # a long queue of waiting retries must not make each assignment a scan of everything
+            if index >= 64:  # a long queue of waiting retries must not make each assignment a scan of everything
                 return None
         return None
 
@@ -268,9 +269,7 @@ class RayPool:
         if not by_ref:
             time.sleep(TICK_S / 5)
             return
-        ready, _ = ray.wait(
-            list(by_ref), num_returns=1, timeout=TICK_S if not self._has_idle() else TICK_S / 10
-        )
+        ready, _ = ray.wait(list(by_ref), num_returns=1, timeout=TICK_S if not self._has_idle() else TICK_S / 10)
         for ref in ready:
             slot, call = by_ref[ref]
             try:
@@ -339,9 +338,7 @@ class RayPool:
                 f"workers keep dying: {message}, also on a built-in picture, so no seed is to blame; "
                 f"look at the machine, its memory and the model (lyra doctor), then run the same command again"
             )
-        failure = Failure(
-            permanent=False, stage="worker", error_type="WorkerError", message=message
-        )
+        failure = Failure(permanent=False, stage="worker", error_type="WorkerError", message=message)
         self._spawn()
         for job in jobs:
             verdict = self._ledger.died(job, failure, alone=len(jobs) == 1)
@@ -356,9 +353,7 @@ class RayPool:
     def _canary_returned(self, slot: _Slot, failure: Failure | None) -> None:
         suspect, slot.suspect = slot.suspect, None
         if failure is not None:
-            raise PoolBrokenError(
-                f"a worker cannot make even a built-in picture: {failure.message}"
-            )
+            raise PoolBrokenError(f"a worker cannot make even a built-in picture: {failure.message}")
         if suspect is not None:
             self._ledger.rejected_by_death()
             self._reject(suspect)
@@ -390,9 +385,7 @@ class RayPool:
     def _reject(self, job: Job) -> None:
         self._resolve(
             job,
-            Outcome(
-                spec=job.spec, kind="rejected", failure=job.last_failure, attempts=job.attempts
-            ),
+            Outcome(spec=job.spec, kind="rejected", failure=job.last_failure, attempts=job.attempts),
         )
 
     def _resolve(self, job: Job, outcome: Outcome) -> None:
@@ -416,14 +409,15 @@ def start_ray(settings: RaySettings) -> None:
     import ray
 
     path = [settings.factory_root, settings.model_path]
-    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     if settings.address == "local":
         ray.init(
             address="local",
             num_cpus=max(1, round(settings.num_workers * settings.cpus_per_worker)),
             object_store_memory=128 * 2**20,  # only specs and receipts pass through it
             runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, path))}},
-            **quiet,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
         )
         return
     try:
@@ -439,7 +433,7 @@ def start_ray(settings: RaySettings) -> None:
         )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise ConfigError(
-            f"Ray: wanted to join the cluster at {settings.address!r}, found {type(error).__name__}: {error}; check that "
-            f"it is up (ray status), that Ray {ray.__version__} is the version it runs, and, where it requires a token, "
-            f"that RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or ~/.ray/auth_token) are set here"
+            f"Ray: wanted to join the cluster at {settings.address!r}, found {type(error).__name__}: {error}; "
+            f"check that it is up (ray status), that Ray {ray.__version__} is the version it runs, "
+            f"and, where it requires a token, that RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or ~/.ray/auth_token are set"
         ) from error

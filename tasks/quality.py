@@ -1,9 +1,8 @@
-"""Stage 4: weight-free measurements of a world and the recipe's gates; a world below a gate is committed, not accepted."""
+"""Stage 4: weight-free measurements and the recipe's gates; a world below a gate is committed, but not accepted."""
 
 from __future__ import annotations
 
 from lyra_core.quality import Quality, measure
-
 from lyra_core.values import Gaussians, VideoClip
 from tasks.recipe import Recipe
 
@@ -23,7 +22,5 @@ def reject_reasons(quality: Quality | None, recipe: Recipe) -> list[str]:
     if quality.psnr_db < recipe.min_psnr_db:
         reasons.append(f"psnr_db {quality.psnr_db:.2f} is below {recipe.min_psnr_db:g}")
     if quality.coverage_frac < recipe.min_coverage:
-        reasons.append(
-            f"coverage_frac {quality.coverage_frac:.3f} is below {recipe.min_coverage:g}"
-        )
+        reasons.append(f"coverage_frac {quality.coverage_frac:.3f} is below {recipe.min_coverage:g}")
     return reasons

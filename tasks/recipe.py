@@ -8,16 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lyra_core.errors import RecipeError
 
-ArtifactRole = Literal[
-    "ply", "video", "lossless", "cameras", "transforms", "colmap", "preview", "flythrough"
-]
+ArtifactRole = Literal["ply", "video", "lossless", "cameras", "transforms", "colmap", "preview", "flythrough"]
 
 CHUNK_FRAMES = 80
 
 # Raised when a change makes the same recipe produce other pixels, so that old worlds are not taken for new ones.
 ALGORITHM_VERSION = "1"
 
-# Fields that describe a recipe or estimate its cost. They do not change a world's pixels, so they are not part of its id.
+# Fields that describe a recipe or estimate its cost. They change no pixel, so they are not part of a world's id.
 UNHASHED_FIELDS = frozenset(
     {
         "name",
@@ -42,13 +40,9 @@ class Recipe(BaseModel):
     name: str
     description: str
     model: str
-    weights: str | None = Field(
-        None, description="folder or URL of converted weights, where the model has any"
-    )
+    weights: str | None = Field(None, description="folder or URL of converted weights, where the model has any")
     weights_licenses: tuple[str, ...] = ()
-    restricted_licenses: tuple[str, ...] = Field(
-        (), description="licences that need --accept-licence NAME"
-    )
+    restricted_licenses: tuple[str, ...] = Field((), description="licences that need --accept-licence NAME")
     output_license: str | None = None
 
     width: int = Field(416, ge=16, le=4096, multiple_of=2)
@@ -70,16 +64,12 @@ class Recipe(BaseModel):
     )
     video_crf: int = Field(18, ge=0, le=51)
     sway_deg: float = Field(3.0, ge=0, le=30, description="sway of the fly-through around the path")
-    flythrough_frames: int = Field(41, ge=2, le=961)
-    quality_views: int = Field(
-        4, ge=0, le=64, description="held-out views to measure; 0 turns quality off"
-    )
+    flythrough_frames: int = Field(25, ge=2, le=961)
+    quality_views: int = Field(3, ge=0, le=64, description="held-out views to measure; 0 turns quality off")
     min_psnr_db: float = Field(15.0, ge=0)
     min_coverage: float = Field(0.8, ge=0, le=1)
 
-    seconds_per_world: float = Field(
-        30.0, gt=0, description="on the hardware the recipe is meant for, for estimates"
-    )
+    seconds_per_world: float = Field(30.0, gt=0, description="on the hardware the recipe is meant for, for estimates")
     bytes_per_world: int = Field(30_000_000, gt=0)
 
     @model_validator(mode="after")
@@ -129,14 +119,10 @@ def with_fields(recipe: Recipe, assignments: list[str]) -> Recipe:
                 f"--set wants field=value with a field of the recipe, found {assignment!r}; "
                 f"fields: {', '.join(sorted(Recipe.model_fields))}"
             )
-        changed[field] = (
-            tuple(filter(None, value.split(","))) if isinstance(changed[field], tuple) else value
-        )
+        changed[field] = tuple(filter(None, value.split(","))) if isinstance(changed[field], tuple) else value
     try:
         return Recipe.model_validate(changed)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "recipe"
-        raise RecipeError(
-            f"recipe '{recipe.name}': {where}: {first['msg']}, found {first.get('input')!r}"
-        ) from error
+        raise RecipeError(f"recipe '{recipe.name}': {where}: {first['msg']}, found {first.get('input')!r}") from error

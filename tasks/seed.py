@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 
 import fsspec
-from lyra_core.formats.image import load_seed
 
 from lyra_core.errors import SeedError
+from lyra_core.formats.image import load_seed
 from lyra_core.spec import WorldSpec
 from lyra_core.values import Seed
 from tasks.recipe import Recipe
@@ -32,6 +32,4 @@ def read_seed(spec: WorldSpec, recipe: Recipe) -> Seed:
             f"seed {spec.seed_uri}: its bytes changed after planning (wanted sha256 {spec.seed_sha256[:12]}, found "
             f"{digest[:12]}); run the same command again to plan the new photograph"
         )
-    return load_seed(
-        data, uri=spec.seed_uri, width=recipe.width, height=recipe.height, hfov_deg=spec.hfov_deg
-    )
+    return load_seed(data, uri=spec.seed_uri, width=recipe.width, height=recipe.height, hfov_deg=spec.hfov_deg)

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, field
 
-from catalogs.rejects import Attempt, reject
-from lyra_core.formats.store import Store
-from lyra_core.records import RejectRecord
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
+from catalogs.rejects import Attempt, reject
+from lyra_core.formats.store import Store
+from lyra_core.records import RejectRecord
 from lyra_core.spec import WorldSpec
 from tasks.outcome import Outcome
 from tasks.pool import Pool

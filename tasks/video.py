@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from lyra_core.identity import rng_seed
 from lyra_core.model import WorldModel
-
 from lyra_core.spec import WorldSpec
 from lyra_core.values import Seed, VideoClip
 from tasks.recipe import Recipe
@@ -28,4 +27,3 @@ def generate_video(model: WorldModel, seed: Seed, spec: WorldSpec, recipe: Recip
         height=seed.image.shape[0],
     )
     return replace(clip, fps=recipe.fps)
-

@@ -18,11 +18,11 @@ from typing import TypeVar
 import numba
 import torch
 from jaxtyping import UInt8
-from lyra_core.formats.store import open_store
-from lyra_core.model import load_model
 from torch import Tensor
 
 from lyra_core.errors import LyraError, OutOfMemoryError, StoreError, WorkerError
+from lyra_core.formats.store import open_store
+from lyra_core.model import load_model
 from lyra_core.spec import WorldSpec
 from tasks.artifacts import encode
 from tasks.commit import store_world
@@ -88,9 +88,7 @@ class Worker:
     def _encode_and_store(self, made: MadeWorld, clock: StageClock) -> Outcome:
         with tempfile.TemporaryDirectory(prefix="lyra-world-") as folder:
             with clock("encode"):
-                files = encode(
-                    made.clip, made.gaussians, made.pictures, self.config.recipe, Path(folder)
-                )
+                files = encode(made.clip, made.gaussians, made.pictures, self.config.recipe, Path(folder))
             clock.stage = "store"
             return store_world(self.store, self.config, made, files, clock)
 
@@ -118,9 +116,7 @@ def guarded(work: Callable[[], T], clock: StageClock) -> T | Failure:
 
 def canary_image(width: int, height: int) -> UInt8[Tensor, "h w 3"]:
     """A smooth picture with a horizon and a few shapes, the same on every machine."""
-    rows, columns = torch.meshgrid(
-        torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij"
-    )
+    rows, columns = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
     ripple = 0.5 + 0.5 * torch.sin(40 * columns * (0.2 + rows))
     picture = torch.stack([rows, 0.5 + 0.5 * ripple * rows, 1 - rows], dim=-1)
     return (picture * 255).to(torch.uint8)
@@ -134,4 +130,5 @@ def guarded_load(load: Callable[[], T]) -> T | Failure:
 def limit_threads(num_threads: int) -> None:
     """Keep the workers of one machine out of each other's way."""
     torch.set_num_threads(num_threads)
-    numba.set_num_threads(min(num_threads, numba.config.NUMBA_NUM_THREADS))
+    most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # numba sets it at run time
+    numba.set_num_threads(min(num_threads, most))

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 
 from lyra_core.model import WorldModel
 from lyra_core.quality import Quality
-
 from lyra_core.spec import WorldSpec
 from lyra_core.values import Gaussians, Seed, VideoClip
 from tasks.artifacts import Pictures, render_pictures
@@ -66,6 +65,4 @@ def make_world(model: WorldModel, spec: WorldSpec, recipe: Recipe, clock: StageC
         quality = measure_quality(clip, gaussians, recipe)
     with clock("pictures"):
         pictures = render_pictures(clip, gaussians, recipe)
-    return MadeWorld(
-        spec=spec, seed=seed, clip=clip, gaussians=gaussians, quality=quality, pictures=pictures
-    )
+    return MadeWorld(spec=spec, seed=seed, clip=clip, gaussians=gaussians, quality=quality, pictures=pictures)

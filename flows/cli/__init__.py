@@ -63,8 +63,4 @@ def _exit_code(arguments: list[str] | None) -> int:
         print_error(str(error), type(error).__name__)
         if isinstance(error, WorkerError):
             return EXIT_WORKERS
-        return (
-            EXIT_USAGE
-            if isinstance(error, (ConfigError, RecipeError, ManifestError))
-            else EXIT_ERROR
-        )
+        return EXIT_USAGE if isinstance(error, (ConfigError, RecipeError, ManifestError)) else EXIT_ERROR

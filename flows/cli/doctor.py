@@ -29,9 +29,7 @@ class Finding:
 
 
 def doctor(
-    out: Annotated[
-        str | None, typer.Option(help="Also check that worlds can be stored there.")
-    ] = None,
+    out: Annotated[str | None, typer.Option(help="Also check that worlds can be stored there.")] = None,
     as_json: AsJson = False,
 ) -> int:
     """Look at Python, packages, GPU, memory, disk, storage and the Prefect server, and say what to mend.
@@ -139,9 +137,8 @@ def _disk(home: str) -> Finding:
 
 
 def _store(url: str) -> Finding:
-    from lyra_core.formats.store import open_store
-
     from lyra_core.errors import StoreError
+    from lyra_core.formats.store import open_store
 
     try:
         store = open_store(url)
@@ -154,9 +151,7 @@ def _store(url: str) -> Finding:
             found=str(error),
             do="see the sentence; then: lyra doctor --out URL",
         )
-    return Finding(
-        name="store", level="ok", found=f"{url} is writable and creates objects exclusively"
-    )
+    return Finding(name="store", level="ok", found=f"{url} is writable and creates objects exclusively")
 
 
 def _prefect(home: object, api_url: str | None) -> Finding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -67,14 +67,11 @@ def half_blocks(jpeg: bytes, columns: int) -> Text:
 
     image = Image.open(io.BytesIO(jpeg)).convert("RGB")
     rows = max(2, round(columns * image.height / image.width) // 2 * 2)
-    pixels = image.resize((columns, rows), Image.Resampling.LANCZOS).load()
+    pixels = image.resize((columns, rows), Image.Resampling.LANCZOS)
     text = Text()
     for row in range(0, rows, 2):
         for column in range(columns):
-            upper, lower = pixels[column, row], pixels[column, row + 1]
-            text.append(
-                "▀",
-                style=f"rgb({upper[0]},{upper[1]},{upper[2]}) on rgb({lower[0]},{lower[1]},{lower[2]})",
-            )
+            colors: Any = [pixels.getpixel((column, row)), pixels.getpixel((column, row + 1))]
+            text.append("▀", style=" on ".join("rgb({},{},{})".format(*color) for color in colors))
         text.append("\n")
     return text

@@ -13,9 +13,7 @@ SHOWN_ROWS = 200
 
 def query(
     uri: Annotated[str, typer.Argument(help="Where worlds are stored.")],
-    sql: Annotated[
-        str, typer.Argument(help="DuckDB SQL over the tables worlds, frames and rejects.")
-    ],
+    sql: Annotated[str, typer.Argument(help="DuckDB SQL over the tables worlds, frames and rejects.")],
     as_json: AsJson = False,
 ) -> int:
     """Ask the catalog anything: DuckDB SQL over worlds, frames and rejects.

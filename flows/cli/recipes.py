@@ -34,17 +34,14 @@ def recipes(
         return 0
     from rich.table import Table
 
-    table = Table(
-        "recipe", "model", "size", "frames", "needs", "what", box=None, header_style="bold"
-    )
+    table = Table("recipe", "model", "size", "frames", "needs", "what", box=None, header_style="bold")
     for recipe in made:
         table.add_row(
             recipe.name,
             recipe.model,
             f"{recipe.height}x{recipe.width}",
             str(recipe.num_frames),
-            ", ".join(f"--accept-licence {name}" for name in recipe.restricted_licenses)
-            or "nothing",
+            ", ".join(f"--accept-licence {name}" for name in recipe.restricted_licenses) or "nothing",
             recipe.description,
         )
     console().print(table)

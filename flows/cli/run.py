@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,9 +25,7 @@ EXIT_REJECTS = 3
 
 
 def run(
-    seeds: Annotated[
-        list[str], typer.Argument(help="Images, folders, globs, URL prefixes or manifests.")
-    ],
+    seeds: Annotated[list[str], typer.Argument(help="Images, folders, globs, URL prefixes or manifests.")],
     out: Annotated[
         str | None,
         typer.Option(help="Where worlds go: a path or any fsspec URL. (default: ./worlds)"),
@@ -33,13 +34,9 @@ def run(
         str | None,
         typer.Option(help="A named parameter set; see: lyra recipes. (default: parallax)"),
     ] = None,
-    camera_path: Annotated[
-        str | None, typer.Option(help="A preset's name, or a trajectory .npz or .json.")
-    ] = None,
+    camera_path: Annotated[str | None, typer.Option(help="A preset's name, or a trajectory .npz or .json.")] = None,
     frames: Annotated[int | None, typer.Option(help="Frames per world: 1 + 80k.")] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Look at this many seeds at most.")
-    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Look at this many seeds at most.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be made; start and write nothing.")
     ] = False,
@@ -51,15 +48,9 @@ def run(
         str | None,
         typer.Option(help="'local', a cluster's address, or 'off' to run in this process."),
     ] = None,
-    assign: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a recipe field: --set fps=24")
-    ] = None,
-    retry_rejects: Annotated[
-        bool, typer.Option("--retry-rejects", help="Try rejected seeds again.")
-    ] = False,
-    accept_licence: Annotated[
-        list[str] | None, typer.Option(help="Accept a restricted licence by name.")
-    ] = None,
+    assign: Annotated[list[str] | None, typer.Option("--set", help="Change a recipe field: --set fps=24")] = None,
+    retry_rejects: Annotated[bool, typer.Option("--retry-rejects", help="Try rejected seeds again.")] = False,
+    accept_licence: Annotated[list[str] | None, typer.Option(help="Accept a restricted licence by name.")] = None,
     as_json: AsJson = False,
 ) -> int:
     """Make the worlds that do not exist yet; run it again to continue or to retry.
@@ -97,7 +88,7 @@ def run(
     chosen = parameters.resolved_recipe()
     _require_camera_path(chosen)
     with console(stderr=True).status("planning: reading seeds") as spinner:
-        store, plan = prepare_plan(
+        _store, plan = prepare_plan(
             parameters,
             chosen,
             settings,
@@ -111,9 +102,7 @@ def run(
     if not plan.num_remaining and not plan.new_rejects:
         plan.discard()
         return _print_nothing_to_do(plan, settings, as_json)
-    return _generate(
-        parameters.model_copy(update={"plan_path": str(plan.path)}), plan, settings, as_json
-    )
+    return _generate(parameters.model_copy(update={"plan_path": str(plan.path)}), plan, settings, as_json)
 
 
 def _require_camera_path(recipe: Recipe) -> None:
@@ -129,12 +118,12 @@ def _generate(parameters: GenerateParameters, plan: Plan, settings: Settings, as
     from flows.settings import set_flow_environment
 
     screen = console(stderr=True)
-    server: Server | None = None
-    if settings.prefect_api_url is None:
-        server = launch_server(settings.home_path)
-        with screen.status(f"starting the local Prefect server ({server.ui_url})"):
-            wait_for_server(server, settings.home_path)
+    server: Server | None = launch_server(settings.home_path) if settings.prefect_api_url is None else None
     set_flow_environment(settings, server.api_url if server else str(settings.prefect_api_url))
+    if server is not None:
+        with screen.status(f"starting the local Prefect server ({server.ui_url})"):
+            importlib.import_module("flows.generate")  # Prefect and torch load while the server does
+            wait_for_server(server, settings.home_path)
     ui_url = server.ui_url if server else str(settings.prefect_api_url).removesuffix("/api")
     log = settings.home_path / "logs" / f"{parameters.run_id}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -180,9 +169,7 @@ def _run_with_progress(parameters: GenerateParameters, plan: Plan) -> BatchSumma
         def on_outcome(outcome: Outcome) -> None:
             progress.update(bar, advance=1, description=f"{outcome.spec.name} {outcome.kind}")
             if outcome.failure is not None:
-                progress.console.print(
-                    f"rejected {outcome.spec.name}: {outcome.failure.message}", markup=False
-                )
+                progress.console.print(f"rejected {outcome.spec.name}: {outcome.failure.message}", markup=False)
 
         with listening(on_outcome):
             summary = generate(parameters)
@@ -213,16 +200,12 @@ def _print_dry_run(plan: Plan, recipe: Recipe, settings: Settings, as_json: bool
         )
         return
     screen = console()
-    screen.print(
-        f"{plan.num_seeds:,} seeds, recipe [bold]{recipe.name}[/], into [bold]{settings.out}[/]"
-    )
+    screen.print(f"{plan.num_seeds:,} seeds, recipe [bold]{recipe.name}[/], into [bold]{settings.out}[/]")
     screen.print(f"  exist already   {plan.num_existing:,}")
     screen.print(f"  would be made   {plan.num_remaining:,}")
     screen.print(f"  duplicates      {plan.num_duplicates:,}")
     screen.print(f"  rejected        {plan.num_rejected:,}")
-    screen.print(
-        f"about {human_seconds(seconds)} on {workers} workers, {human_bytes(num_bytes)}; nothing was started"
-    )
+    screen.print(f"about {human_seconds(seconds)} on {workers} workers, {human_bytes(num_bytes)}; nothing was started")
     for reject in plan.new_rejects[:10]:
         screen.print(f"  would be rejected: {reject.reason}", markup=False)
 
@@ -247,9 +230,7 @@ def _print_nothing_to_do(plan: Plan, settings: Settings, as_json: bool) -> int:
         f"neither Prefect nor Ray was started"
     )
     if plan.num_rejected:
-        screen.print(
-            f"{plan.num_rejected:,} seeds are rejected; try them again with --retry-rejects"
-        )
+        screen.print(f"{plan.num_rejected:,} seeds are rejected; try them again with --retry-rejects")
     return code
 
 
@@ -264,8 +245,7 @@ def _print_summary(summary: BatchSummary, ui_url: str) -> None:
     screen.print(f"worlds   {where}")
     screen.print(f"watch    {ui_url}")
     screen.print("next")
-    screen.print(f"  lyra status {summary.out}")
-    screen.print(
-        f'  lyra query {summary.out} "SELECT name, num_splats, psnr_db FROM worlds ORDER BY psnr_db DESC"'
-    )
-    screen.print(f"  lyra peek {summary.out} {summary.example_world_id or 'WORLD_ID'}")
+    lyra = "lyra" if shutil.which("lyra") else sys.argv[0]
+    screen.print(f"  {lyra} status {summary.out}")
+    screen.print(f'  {lyra} query {summary.out} "SELECT name, num_splats, psnr_db FROM worlds ORDER BY psnr_db DESC"')
+    screen.print(f"  {lyra} peek {summary.out} {summary.example_world_id or 'WORLD_ID'}")

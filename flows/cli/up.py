@@ -27,9 +27,7 @@ def up(as_json: AsJson = False) -> int:
             "pid": server.pid,
             "started": True,
         }
-        text = (
-            f"Prefect UI  {server.ui_url}\nfor other tools: export PREFECT_API_URL={server.api_url}"
-        )
+        text = f"Prefect UI  {server.ui_url}\nfor other tools: export PREFECT_API_URL={server.api_url}"
     if as_json:
         print_json(document)
     else:

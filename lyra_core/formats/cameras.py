@@ -82,9 +82,7 @@ def read_cameras_parquet(file: str | Path) -> CameraPath:
     except (pa.ArrowException, OSError) as error:
         raise FormatError(f"{file} cannot be read as Parquet: {error}") from error
     missing = [name for name in ("frame", "t_s", "w2c", "K") if name not in table.column_names]
-    metadata = {
-        key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()
-    }
+    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     if missing or "image_height" not in metadata or "image_width" not in metadata:
         raise FormatError(
             f"{file} holds no cameras: wanted columns frame, t_s, w2c, K and the image size as "
@@ -99,9 +97,7 @@ def read_cameras_parquet(file: str | Path) -> CameraPath:
     except (ValueError, TypeError, pa.ArrowException) as error:
         raise FormatError(f"{file}: w2c needs 16 numbers a row, K 9: {error}") from error
     if not np.array_equal(frames, np.arange(len(frames))):
-        raise FormatError(
-            f"{file}: frames must count 0, 1, 2, ...; found {frames[:8].tolist()}; sort the rows"
-        )
+        raise FormatError(f"{file}: frames must count 0, 1, 2, ...; found {frames[:8].tolist()}; sort the rows")
     return CameraPath(
         world_to_cam=torch.from_numpy(poses.copy()),
         intrinsics=torch.from_numpy(lenses.copy()),
@@ -111,9 +107,7 @@ def read_cameras_parquet(file: str | Path) -> CameraPath:
     )
 
 
-def write_transforms_json(
-    path: CameraPath, file: str | Path, file_paths: list[str] | None = None
-) -> None:
+def write_transforms_json(path: CameraPath, file: str | Path, file_paths: list[str] | None = None) -> None:
     """Write nerfstudio's transforms.json: OpenGL camera-to-world, intrinsics once if all frames
     share them.
 
@@ -126,9 +120,7 @@ def write_transforms_json(
         CameraPathError: a number of image names that is not the number of frames.
     """
     if file_paths is not None and len(file_paths) != len(path):
-        raise CameraPathError(
-            f"{len(path)} cameras need {len(path)} image names, found {len(file_paths)}"
-        )
+        raise CameraPathError(f"{len(path)} cameras need {len(path)} image names, found {len(file_paths)}")
     cam_to_world = (path.cam_to_world @ OPENCV_TO_OPENGL).tolist()
     lenses = [_lens(path.intrinsics[i]) for i in range(len(path))]
     shared = all(lens == lenses[0] for lens in lenses)
@@ -175,9 +167,7 @@ def write_colmap_text(
     """
     names = [f"frame_{i:05d}.png" for i in range(len(path))] if image_names is None else image_names
     if len(names) != len(path):
-        raise CameraPathError(
-            f"{len(path)} cameras need {len(path)} image names, found {len(names)}"
-        )
+        raise CameraPathError(f"{len(path)} cameras need {len(path)} image names, found {len(names)}")
     folder = Path(folder)
     lens_ids: dict[tuple[float, ...], int] = {}
     images = ["# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, then a line of 2D points (none)"]
@@ -189,8 +179,7 @@ def write_colmap_text(
         images += [f"{i + 1} {pose} {camera} {name}", ""]
     cameras = ["# CAMERA_ID PINHOLE WIDTH HEIGHT FX FY CX CY (pixel centres at +0.5)"]
     cameras += [
-        f"{camera} PINHOLE {path.image_width} {path.image_height} {_numbers(lens)}"
-        for lens, camera in lens_ids.items()
+        f"{camera} PINHOLE {path.image_width} {path.image_height} {_numbers(lens)}" for lens, camera in lens_ids.items()
     ]
     points = ["# POINT3D_ID X Y Z R G B ERROR (no tracks)"]
     points += _point_lines(gaussians, max_points)
@@ -227,9 +216,7 @@ def read_colmap_text(folder: str | Path) -> CameraPath:
         raise FormatError(f"{folder} holds a malformed COLMAP text model: {error}") from error
     sizes = {size for size, _ in used}
     if len(sizes) != 1:
-        raise FormatError(
-            f"{folder}: a camera path needs images of one size, found {sorted(sizes)}"
-        )
+        raise FormatError(f"{folder}: a camera path needs images of one size, found {sorted(sizes)}")
     pose = torch.tensor([numbers for _, numbers, _ in rows], dtype=torch.float64)
     intrinsics = torch.zeros(len(rows), 3, 3, dtype=torch.float64)
     values = torch.tensor([lens for _, lens in used], dtype=torch.float64)
@@ -286,6 +273,4 @@ def _pinhole(model: str, numbers: list[str], folder: Path) -> list[float]:
         return [values[0], *values]
     if model == "PINHOLE" and len(values) == 4:
         return values
-    raise FormatError(
-        f"{folder}: cameras must be PINHOLE, found {model}; undistort the images first"
-    )
+    raise FormatError(f"{folder}: cameras must be PINHOLE, found {model}; undistort the images first")

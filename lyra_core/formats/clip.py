@@ -62,9 +62,7 @@ class VideoInfo:
     codec: str
 
 
-def write_mp4(
-    clip_frames: UInt8[Tensor, "t h w 3"], path: str | Path, fps: float, *, crf: int = 18
-) -> None:
+def write_mp4(clip_frames: UInt8[Tensor, "t h w 3"], path: str | Path, fps: float, *, crf: int = 18) -> None:
     """Write sRGB frames as H.264 4:2:0 in .mp4, playable everywhere; whole or not at all.
 
     Equal frames give equal bytes with the same build of the encoder.
@@ -130,9 +128,7 @@ def iterate_frames(path: str | Path) -> Iterator[np.ndarray]:
             for frame in container.decode(stream):
                 image = _to_rgb(frame)
                 if shape is not None and image.shape != shape:
-                    raise FormatError(
-                        f"{path} changes its size from {shape} to {image.shape}; re-encode it"
-                    )
+                    raise FormatError(f"{path} changes its size from {shape} to {image.shape}; re-encode it")
                 shape = image.shape
                 yield image
     except (av.FFmpegError, OSError) as error:
@@ -176,9 +172,7 @@ def _encode(
 
     count, height, width, _ = frames.shape
     if count < 1 or height < 1 or width < 1:
-        raise FrameError(
-            f"a video needs at least one frame of at least one pixel, found {tuple(frames.shape)}"
-        )
+        raise FrameError(f"a video needs at least one frame of at least one pixel, found {tuple(frames.shape)}")
     rate = Fraction(fps).limit_denominator(1001) if 0 < fps < 1000 else Fraction(0)
     if rate <= 0:
         raise FrameError(f"a video needs a rate between 0 and 1000 frames per second, found {fps}")
@@ -206,9 +200,7 @@ def _encode(
 
 def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
     if not container.streams.video:
-        raise FormatError(
-            f"{path} holds no video stream; found {[s.type for s in container.streams]}"
-        )
+        raise FormatError(f"{path} holds no video stream; found {[s.type for s in container.streams]}")
     return container.streams.video[0]
 
 

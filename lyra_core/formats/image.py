@@ -136,20 +136,14 @@ def open_image(
         try:
             data = Path(image).read_bytes()
         except OSError as error:
-            raise SeedError(
-                f"{image} cannot be read: {error.strerror or error}; check the path"
-            ) from error
-        return load_seed(
-            data, width=width, height=height, uri=str(image), focal_px=focal_px, hfov_deg=hfov_deg
-        )
+            raise SeedError(f"{image} cannot be read: {error.strerror or error}; check the path") from error
+        return load_seed(data, width=width, height=height, uri=str(image), focal_px=focal_px, hfov_deg=hfov_deg)
     picture = image if isinstance(image, Image.Image) else Image.fromarray(_pixels(image))
     _require_size(picture.size, "the seed image", MAX_PIXELS)
     try:
         picture.load()
     except _DECODER_ERRORS as error:
-        raise SeedError(
-            f"the seed image cannot be decoded, {_reason(error)}; open it again"
-        ) from error
+        raise SeedError(f"the seed image cannot be decoded, {_reason(error)}; open it again") from error
     decoded = _to_srgb(picture, [])
     digest = hashlib.sha256(f"{decoded.image.mode} {decoded.image.size} ".encode())
     digest.update(decoded.image.tobytes())
@@ -189,10 +183,7 @@ def jpeg_data_uri(image: UInt8[Tensor, "h w 3"], max_side: int, max_bytes: int) 
             if len(uri) <= max_bytes:
                 return uri
         side = int(side * 0.8)
-    raise FrameError(
-        f"a thumbnail does not fit into {max_bytes} bytes even at 8 pixels; allow about 1000 or "
-        f"more"
-    )
+    raise FrameError(f"a thumbnail does not fit into {max_bytes} bytes even at 8 pixels; allow about 1000 or more")
 
 
 def _to_pil(image: Tensor) -> Image.Image:
@@ -255,8 +246,7 @@ def _require_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
         )
     if min(size) < MIN_SIDE_PX:
         raise SeedError(
-            f"{name} has {width}x{height} pixels; both sides need at least {MIN_SIDE_PX}: use a "
-            f"larger image"
+            f"{name} has {width}x{height} pixels; both sides need at least {MIN_SIDE_PX}: use a larger image"
         )
 
 
@@ -331,9 +321,7 @@ def _profile_to_srgb(picture: Image.Image, profile: bytes | None, notes: list[st
                 notes.append(f"colour profile '{title}' to srgb")
                 return _transform(picture, source)
             if not fits:
-                notes.append(
-                    f"colour profile '{title}' does not fit {mode.lower()} pixels: ignored"
-                )
+                notes.append(f"colour profile '{title}' does not fit {mode.lower()} pixels: ignored")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError, AttributeError):
         notes.append("unreadable colour profile ignored")
     if mode != "RGB":
@@ -389,9 +377,7 @@ def _positive(value: object) -> float | None:
     return number if math.isfinite(number) and number > 0 else None
 
 
-def _given(
-    focal_px: float | None, hfov_deg: float | None, name: str
-) -> tuple[float | None, float | None]:
+def _given(focal_px: float | None, hfov_deg: float | None, name: str) -> tuple[float | None, float | None]:
     if focal_px is not None and hfov_deg is not None:
         raise SeedError(f"{name}: give focal_px or hfov_deg, not both")
     if focal_px is not None and not (math.isfinite(focal_px) and focal_px > 0):
@@ -457,17 +443,11 @@ def _focal(decoded: _Decoded, given: tuple[float | None, float | None]) -> tuple
 def _pixels(image: np.ndarray | Tensor) -> np.ndarray:
     array = image.detach().to("cpu").numpy() if isinstance(image, Tensor) else np.asarray(image)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise SeedError(
-            f"pixels must be [h w], [h w 3] or [h w 4], found {list(array.shape)}; move "
-            f"channels last"
-        )
+        raise SeedError(f"pixels must be [h w], [h w 3] or [h w 4], found {list(array.shape)}; move channels last")
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if array.dtype.kind != "f":
         raise SeedError(f"pixels must be uint8 or float from 0 to 1, found {array.dtype}")
     if not np.isfinite(array).all() or array.min(initial=0) < 0 or array.max(initial=0) > 1:
-        raise SeedError(
-            "float pixels must lie between 0 and 1, and be finite; divide by the maximum or "
-            "pass uint8"
-        )
+        raise SeedError("float pixels must lie between 0 and 1, and be finite; divide by the maximum or pass uint8")
     return (array * 255).round().astype(np.uint8)

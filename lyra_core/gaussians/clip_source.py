@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -108,7 +108,7 @@ class StoredClip:
                 f"the stored clip has frames 0 to {len(self._cameras) - 1}, asked for {frames.tolist()[:8]}"
             )
         with self._open() as file:
-            parts = {
+            parts: dict[str, Any] = {
                 name: torch.cat([file.get_slice(name)[i : i + 1] for i in frames.tolist()])
                 for name in ("frames", *self._layers)
             }

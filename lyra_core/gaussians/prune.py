@@ -101,7 +101,7 @@ def is_finite(gaussians: Gaussians) -> Bool[Tensor, " n"]:
     """Every number finite, every scale positive, opacity within 0 to 1 and a quaternion of some length."""
     fine = torch.ones(len(gaussians), dtype=torch.bool, device=gaussians.means.device)
     for layer in (gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.sh):
-        fine &= torch.isfinite(layer).reshape(len(gaussians), -1).all(1)
+        fine &= torch.isfinite(layer.sum(tuple(range(1, layer.ndim)))) if layer.ndim > 1 else torch.isfinite(layer)
     fine &= (gaussians.scales > 0).all(1) & (gaussians.opacities >= 0) & (gaussians.opacities <= 1)
     return fine & (gaussians.quats.norm(dim=1) > 1e-8)
 

@@ -18,18 +18,14 @@ from lyra_core.errors import CameraPathError
 PARALLEL_EPS = 1e-9
 
 
-def intrinsics_from_hfov(
-    hfov_deg: float, image_height: int, image_width: int
-) -> Float[Tensor, "3 3"]:
+def intrinsics_from_hfov(hfov_deg: float, image_height: int, image_width: int) -> Float[Tensor, "3 3"]:
     """Square pixels, principal point at the image's centre, horizontal field of view in degrees.
 
     Raises:
         CameraPathError: a field of view outside (0, 180) degrees.
     """
     if not 0 < hfov_deg < 180:
-        raise CameraPathError(
-            f"a horizontal field of view lies between 0 and 180 degrees, found {hfov_deg}"
-        )
+        raise CameraPathError(f"a horizontal field of view lies between 0 and 180 degrees, found {hfov_deg}")
     focal = image_width / 2 / math.tan(math.radians(hfov_deg) / 2)
     return torch.tensor(
         [[focal, 0.0, image_width / 2], [0.0, focal, image_height / 2], [0.0, 0.0, 1.0]],
@@ -101,9 +97,7 @@ def look_at(
     forward = target_m.to(torch.float64) - position
     distance = forward.norm()
     if not float(distance) > 0:
-        raise CameraPathError(
-            f"a camera cannot look at its own position {position.tolist()}; move the target"
-        )
+        raise CameraPathError(f"a camera cannot look at its own position {position.tolist()}; move the target")
     forward = forward / distance
     down_axis = torch.tensor(down, dtype=torch.float64)
     right = torch.linalg.cross(down_axis, forward)
@@ -115,9 +109,7 @@ def look_at(
     return rigid(rotation, -rotation @ position)
 
 
-def rigid(
-    rotation: Float[Tensor, "... 3 3"], translation: Float[Tensor, "... 3"]
-) -> Float[Tensor, "... 4 4"]:
+def rigid(rotation: Float[Tensor, "... 3 3"], translation: Float[Tensor, "... 3"]) -> Float[Tensor, "... 4 4"]:
     """4x4 transforms from rotations and translations."""
     matrix = torch.zeros(*rotation.shape[:-2], 4, 4, dtype=torch.float64)
     matrix[..., :3, :3] = rotation
@@ -132,25 +124,17 @@ def invert_rigid(transform: Float[Tensor, "... 4 4"]) -> Float[Tensor, "... 4 4"
     return rigid(rotation, -(rotation @ transform[..., :3, 3:].to(torch.float64))[..., 0])
 
 
-def compose(
-    second: Float[Tensor, "... 4 4"], first: Float[Tensor, "... 4 4"]
-) -> Float[Tensor, "... 4 4"]:
+def compose(second: Float[Tensor, "... 4 4"], first: Float[Tensor, "... 4 4"]) -> Float[Tensor, "... 4 4"]:
     """The transform that applies `first`, then `second`; leading dimensions broadcast."""
     return second.to(torch.float64) @ first.to(torch.float64)
 
 
-def rotation_about_axis(
-    axis: tuple[float, float, float], angle_rad: Float[Tensor, " ..."]
-) -> Float[Tensor, "... 3 3"]:
+def rotation_about_axis(axis: tuple[float, float, float], angle_rad: Float[Tensor, " ..."]) -> Float[Tensor, "... 3 3"]:
     """Right-handed rotations about an axis through the origin (Rodrigues' formula)."""
     x, y, z = torch.nn.functional.normalize(torch.tensor(axis, dtype=torch.float64), dim=0).tolist()
     cross = torch.tensor([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]], dtype=torch.float64)
     angle = angle_rad.to(torch.float64)[..., None, None]
-    return (
-        torch.eye(3, dtype=torch.float64)
-        + angle.sin() * cross
-        + (1 - angle.cos()) * (cross @ cross)
-    )
+    return torch.eye(3, dtype=torch.float64) + angle.sin() * cross + (1 - angle.cos()) * (cross @ cross)
 
 
 def quat_to_matrix(quats: Float[Tensor, "... 4"]) -> Float[Tensor, "... 3 3"]:

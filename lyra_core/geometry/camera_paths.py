@@ -48,9 +48,7 @@ WALK_SHARE = 0.5
 REFERENCE_NOISE_SEED = 0
 
 
-def measure_scene_depth_m(
-    depth_m: Float[Tensor, "h w"], valid: Bool[Tensor, "h w"] | None = None
-) -> float:
+def measure_scene_depth_m(depth_m: Float[Tensor, "h w"], valid: Bool[Tensor, "h w"] | None = None) -> float:
     """The 25 % quantile of valid depth, metres: the length presets are scaled by.
 
     Args:
@@ -66,8 +64,7 @@ def measure_scene_depth_m(
     values = depth_m[good].to(torch.float64)
     if values.numel() == 0:
         raise DepthError(
-            f"scaling a camera path needs valid depth: none of {depth_m.numel()} pixels is "
-            f"positive and finite"
+            f"scaling a camera path needs valid depth: none of {depth_m.numel()} pixels is positive and finite"
         )
     # torch.quantile refuses more than 16 million values; the k-th value has no such limit.
     return float(values.kthvalue(max(1, math.ceil(0.25 * values.numel()))).values)
@@ -107,14 +104,10 @@ def build_camera_path(
         raise CameraPathError(f"a camera path needs at least one frame, found {num_frames}")
     for label, value in (("scene depth", scene_depth_m), ("strength", strength)):
         if not (math.isfinite(value) and value > 0):
-            raise CameraPathError(
-                f"the {label} of a camera path must be positive and finite, found {value}"
-            )
+            raise CameraPathError(f"the {label} of a camera path must be positive and finite, found {value}")
     reference = split_reference_name(name)
     if reference is not None:
-        return _reference(
-            reference, num_frames, intrinsics, (image_height, image_width), scene_depth_m, strength
-        )
+        return _reference(reference, num_frames, intrinsics, (image_height, image_width), scene_depth_m, strength)
     frame = torch.arange(num_frames, dtype=torch.float64)
     if PRESETS[name].is_steady:
         centers, rotation = _STEADY[name](strength * frame / CHUNK_FRAMES)
@@ -205,12 +198,8 @@ def _spiral(u: Tensor) -> _Placement:
     radius = SPIRAL_RADIUS_DEPTHS
     offset = torch.stack([radius * angle.sin(), radius * (angle.cos() - 1)], -1)
     centers = torch.cat([offset, DOLLY_DEPTHS * u[:, None]], -1)
-    forward = torch.nn.functional.normalize(
-        torch.cat([-offset, torch.ones_like(u)[:, None]], -1), dim=-1
-    )
-    right = torch.nn.functional.normalize(
-        torch.linalg.cross(forward.new_tensor(_Y_DOWN).expand_as(forward), forward)
-    )
+    forward = torch.nn.functional.normalize(torch.cat([-offset, torch.ones_like(u)[:, None]], -1), dim=-1)
+    right = torch.nn.functional.normalize(torch.linalg.cross(forward.new_tensor(_Y_DOWN).expand_as(forward), forward))
     return centers, torch.stack([right, torch.linalg.cross(forward, right), forward], -1)
 
 

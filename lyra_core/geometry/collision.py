@@ -51,13 +51,9 @@ def stop_before_geometry(
         DepthError: depth that is NaN.
     """
     if not (math.isfinite(margin_m) and margin_m >= 0):
-        raise CameraPathError(
-            f"the margin to geometry is a distance in metres of 0 or more, found {margin_m}"
-        )
+        raise CameraPathError(f"the margin to geometry is a distance in metres of 0 or more, found {margin_m}")
     if torch.isnan(depth_m).any():
-        raise DepthError(
-            f"depth must not be NaN ({int(torch.isnan(depth_m).sum())} pixels); use 0 for unknown"
-        )
+        raise DepthError(f"depth must not be NaN ({int(torch.isnan(depth_m).sum())} pixels); use 0 for unknown")
     if len(path) < 2:
         return path
     nearest = _nearest_in_window(depth_m.to("cpu", torch.float64))
@@ -97,14 +93,10 @@ def _nearest_in_window(depth_m: Tensor) -> Tensor:
     """Least known depth around each pixel; infinite where none is known."""
     known = torch.where(depth_m > 0, depth_m, torch.inf)
     size = 2 * WINDOW_RADIUS + 1
-    return -torch.nn.functional.max_pool2d(
-        -known[None, None], size, stride=1, padding=WINDOW_RADIUS
-    )[0, 0]
+    return -torch.nn.functional.max_pool2d(-known[None, None], size, stride=1, padding=WINDOW_RADIUS)[0, 0]
 
 
-def _too_near(
-    centers_m: Tensor, nearest_m: Tensor, intrinsics: Tensor, margin_m: float
-) -> Bool[Tensor, " m"]:
+def _too_near(centers_m: Tensor, nearest_m: Tensor, intrinsics: Tensor, margin_m: float) -> Bool[Tensor, " m"]:
     height, width = nearest_m.shape
     pixels, z = project(centers_m, torch.eye(4, dtype=torch.float64), intrinsics)
     # Pixel (i, j) covers [j, j + 1) x [i, i + 1): its centre is at +0.5.

@@ -34,9 +34,7 @@ class KeyPoses:
     intrinsics: Float[Tensor, "n 3 3"]
 
 
-def interpolate_key_poses(
-    keys: KeyPoses, num_frames: int
-) -> tuple[Float[Tensor, "t 4 4"], Float[Tensor, "t 3 3"]]:
+def interpolate_key_poses(keys: KeyPoses, num_frames: int) -> tuple[Float[Tensor, "t 4 4"], Float[Tensor, "t 3 3"]]:
     """world_to_cam and intrinsics of `num_frames` cameras, uniform in arc length.
 
     Arc length is sqrt(|dx|^2 + (r dangle)^2), with r the mean distance between key positions (1 m
@@ -53,11 +51,7 @@ def interpolate_key_poses(
     gaps = (centers[1:] - centers[:-1]).norm(dim=-1)
     moving = gaps[gaps > SAME_POSE]
     radius = float(moving.mean()) if len(moving) else 1.0
-    turns = (
-        2
-        * torch.atan2((quats[1:] - quats[:-1]).norm(dim=-1), (quats[1:] + quats[:-1]).norm(dim=-1))
-        * 2
-    )
+    turns = 2 * torch.atan2((quats[1:] - quats[:-1]).norm(dim=-1), (quats[1:] + quats[:-1]).norm(dim=-1)) * 2
     lengths = (gaps**2 + (radius * turns) ** 2).sqrt()
     distinct = torch.cat([torch.tensor([True]), lengths > SAME_POSE])
     values, quats = values[distinct], quats[distinct]
@@ -65,9 +59,7 @@ def interpolate_key_poses(
         still, rotation = values.repeat(num_frames, 1), quats.repeat(num_frames, 1)
     else:
         # Centripetal knots: square roots of the distances.
-        knots = torch.cat(
-            [torch.zeros(1, dtype=torch.float64), lengths[distinct[1:]].sqrt().cumsum(0)]
-        )
+        knots = torch.cat([torch.zeros(1, dtype=torch.float64), lengths[distinct[1:]].sqrt().cumsum(0)])
         at = _uniform(values[:, :3], quats, knots, radius, num_frames)
         still, rotation = _catmull_rom(values, knots, at), _squad(quats, knots, at)
     intrinsics = torch.zeros(num_frames, 3, 3, dtype=torch.float64)
@@ -84,18 +76,14 @@ def _aligned(quats: Tensor) -> Tensor:
     return torch.stack(aligned)
 
 
-def _uniform(
-    centers: Tensor, quats: Tensor, knots: Tensor, radius: float, num_frames: int
-) -> Tensor:
+def _uniform(centers: Tensor, quats: Tensor, knots: Tensor, radius: float, num_frames: int) -> Tensor:
     """Knot values of `num_frames` points at equal arc length, ends included."""
     segment = torch.arange(DENSE_STEPS, dtype=torch.float64) / DENSE_STEPS
     dense = (knots[:-1, None] + (knots[1:] - knots[:-1])[:, None] * segment).flatten()
     dense = torch.cat([dense, knots[-1:]])
     moved = _catmull_rom(centers, knots, dense).diff(dim=0).norm(dim=-1)
     turned = 2 * _squad(quats, knots, dense).diff(dim=0).norm(dim=-1)
-    length = torch.cat(
-        [torch.zeros(1, dtype=torch.float64), (moved**2 + (radius * turned) ** 2).sqrt().cumsum(0)]
-    )
+    length = torch.cat([torch.zeros(1, dtype=torch.float64), (moved**2 + (radius * turned) ** 2).sqrt().cumsum(0)])
     wanted = torch.linspace(0, 1, num_frames, dtype=torch.float64) * length[-1]
     index = torch.searchsorted(length, wanted, right=True).clamp(1, len(length) - 1)
     span = (length[index] - length[index - 1]).clamp_min(1e-300)
@@ -141,15 +129,11 @@ def _squad(quats: Tensor, knots: Tensor, at: Tensor) -> Tensor:
     inner = quats.clone()
     if len(quats) > 2:
         middle = quats[1:-1]
-        pull = _log(_product(_conjugate(middle), quats[2:])) + _log(
-            _product(_conjugate(middle), quats[:-2])
-        )
+        pull = _log(_product(_conjugate(middle), quats[2:])) + _log(_product(_conjugate(middle), quats[:-2]))
         inner[1:-1] = _product(middle, _exp(-pull / 4))
     outer_arc = slerp(quats[index], quats[index + 1], t)
     inner_arc = slerp(inner[index], inner[index + 1], t)
-    inner_arc = torch.where(
-        (outer_arc * inner_arc).sum(-1, keepdim=True) < 0, -inner_arc, inner_arc
-    )
+    inner_arc = torch.where((outer_arc * inner_arc).sum(-1, keepdim=True) < 0, -inner_arc, inner_arc)
     return _aligned(slerp(outer_arc, inner_arc, 2 * t * (1 - t)))
 
 
@@ -168,9 +152,7 @@ def _log(q: Tensor) -> Tensor:
     q = torch.where(q[..., :1] < 0, -q, q)
     norm = q[..., 1:].norm(dim=-1, keepdim=True)
     angle = torch.atan2(norm, q[..., :1])
-    return q[..., 1:] * torch.where(
-        norm < 1e-12, torch.ones_like(norm), angle / norm.clamp_min(1e-300)
-    )
+    return q[..., 1:] * torch.where(norm < 1e-12, torch.ones_like(norm), angle / norm.clamp_min(1e-300))
 
 
 def _exp(v: Tensor) -> Tensor:

@@ -73,12 +73,9 @@ class _Move:
         order."""
         if self.generator is None:
             raise CameraPathError(
-                "noise presets draw random numbers: pass "
-                "generator=torch.Generator().manual_seed(seed)"
+                "noise presets draw random numbers: pass generator=torch.Generator().manual_seed(seed)"
             )
-        draws = [
-            float(torch.randn(1, generator=self.generator)) for _ in range(2 * self.num_frames)
-        ]
+        draws = [float(torch.randn(1, generator=self.generator)) for _ in range(2 * self.num_frames)]
         return torch.tensor(draws, dtype=torch.float64).reshape(-1, 2) * (NOISE_SHARE * self.reach)
 
 
@@ -121,8 +118,7 @@ def reference_camera_path(
         )
     if num_frames < 2 or not (math.isfinite(scene_depth_m) and scene_depth_m > 0):
         raise CameraPathError(
-            f"a reference preset needs at least 2 frames and a positive depth, "
-            f"found {num_frames} and {scene_depth_m}"
+            f"a reference preset needs at least 2 frames and a positive depth, found {num_frames} and {scene_depth_m}"
         )
     move = _Move(
         num_frames=num_frames,
@@ -199,9 +195,7 @@ def _then_still(axis: int) -> Callable[[_Move], Tensor]:
         ramp = move.ramp(half)
         centers = torch.zeros(half, 3, dtype=torch.float64)
         centers[:, axis] = move.sign * move.reach * ramp
-        moving = _looking(
-            centers, _ahead(move.depth * (1 + move.strength) if axis == 2 else move.depth)
-        )
+        moving = _looking(centers, _ahead(move.depth * (1 + move.strength) if axis == 2 else move.depth))
         return torch.cat([moving, moving[-1:].repeat(move.num_frames - half, 1, 1)])
 
     return build
@@ -274,9 +268,7 @@ def _back(radius_x: float, radius_y: float, *, proper: bool) -> Callable[[_Move]
         forward = _original(move)
         count = move.num_frames - 1
         angle = 2 * math.pi * torch.arange(count, dtype=torch.float64) / max(count - 1, 1)
-        centers = _columns(
-            move.sign * radius_x * (angle.cos() - 1), radius_y * angle.sin(), 0 * angle
-        )
+        centers = _columns(move.sign * radius_x * (angle.cos() - 1), radius_y * angle.sin(), 0 * angle)
         rotation = _look(centers, _ahead(move.depth).expand_as(centers))
         # `back` writes the camera centre where the translation belongs; back_simple does not.
         translation = -(rotation @ centers[..., None])[..., 0] if proper else centers

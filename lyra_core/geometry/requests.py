@@ -54,24 +54,14 @@ PRESETS: dict[str, Preset] = {
     "tilt-up": Preset(description="tilts up on the spot, up to 45 degrees", is_steady=True),
     "tilt-down": Preset(description="tilts down on the spot, up to 45 degrees", is_steady=True),
     "orbit-left": Preset(description="circles the scene clockwise seen from above", is_steady=True),
-    "orbit-right": Preset(
-        description="circles the scene anticlockwise seen from above", is_steady=True
-    ),
-    "spiral": Preset(
-        description="circles in the image plane while moving forward slowly", is_steady=True
-    ),
-    "arc-left": Preset(
-        description="swings left about the scene, starting and ending at rest", is_steady=False
-    ),
-    "arc-right": Preset(
-        description="swings right about the scene, starting and ending at rest", is_steady=False
-    ),
+    "orbit-right": Preset(description="circles the scene anticlockwise seen from above", is_steady=True),
+    "spiral": Preset(description="circles in the image plane while moving forward slowly", is_steady=True),
+    "arc-left": Preset(description="swings left about the scene, starting and ending at rest", is_steady=False),
+    "arc-right": Preset(description="swings right about the scene, starting and ending at rest", is_steady=False),
     "walk-forward-and-look-back": Preset(
         description="walks forward, then turns round to where it came from", is_steady=False
     ),
-    "out-and-back": Preset(
-        description="moves forward and returns to the first camera", is_steady=False
-    ),
+    "out-and-back": Preset(description="moves forward and returns to the first camera", is_steady=False),
 }
 
 # The reference implementation's presets, named lyra2/<preset>/<direction>; all depend on the
@@ -180,9 +170,7 @@ def num_chunks(num_frames: int) -> int:
     return chunks
 
 
-def request_digest_parts(
-    name_or_file: str | Path, num_frames: int, *, strength: float = 1.0
-) -> list[bytes]:
+def request_digest_parts(name_or_file: str | Path, num_frames: int, *, strength: float = 1.0) -> list[bytes]:
     """For each chunk, the canonical bytes of the cameras requested for it (chunk 0 includes frame
     0).
 
@@ -223,14 +211,10 @@ def read_trajectory_bytes(path: str | Path) -> bytes:
     try:
         size = path.stat().st_size
         if size > MAX_TRAJECTORY_BYTES:
-            raise CameraPathError(
-                f"{path} is {size} bytes; a trajectory is at most {MAX_TRAJECTORY_BYTES}"
-            )
+            raise CameraPathError(f"{path} is {size} bytes; a trajectory is at most {MAX_TRAJECTORY_BYTES}")
         return path.read_bytes()
     except OSError as error:
-        raise CameraPathError(
-            f"trajectory {path} cannot be read: {error.strerror or error}"
-        ) from error
+        raise CameraPathError(f"trajectory {path} cannot be read: {error.strerror or error}") from error
 
 
 def is_npz(data: bytes) -> bool:
@@ -286,9 +270,7 @@ def read_trajectory_npz(data: bytes, origin: str = "trajectory") -> TrajectoryAr
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > MAX_TRAJECTORY_BYTES:
-            raise CameraPathError(
-                f"{origin} unpacks to {unpacked} bytes; at most {MAX_TRAJECTORY_BYTES} are read"
-            )
+            raise CameraPathError(f"{origin} unpacks to {unpacked} bytes; at most {MAX_TRAJECTORY_BYTES} are read")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
     except (
@@ -300,16 +282,12 @@ def read_trajectory_npz(data: bytes, origin: str = "trajectory") -> TrajectoryAr
         NotImplementedError,
     ) as error:
         raise CameraPathError(
-            f"{origin} is not a plain .npz of arrays: {error}; pickled objects are refused, "
-            f"save with numpy.savez"
+            f"{origin} is not a plain .npz of arrays: {error}; pickled objects are refused, save with numpy.savez"
         ) from error
     wanted = ("w2c", "intrinsics", "image_height", "image_width")
     missing = [name for name in wanted if name not in found]
     if missing:
-        raise CameraPathError(
-            f"{origin} lacks {', '.join(missing)}; it needs {', '.join(wanted)}, found "
-            f"{list(found)}"
-        )
+        raise CameraPathError(f"{origin} lacks {', '.join(missing)}; it needs {', '.join(wanted)}, found {list(found)}")
     try:
         w2c = np.asarray(found["w2c"], np.float64)
         intrinsics = np.asarray(found["intrinsics"], np.float64)
@@ -323,28 +301,20 @@ def read_trajectory_npz(data: bytes, origin: str = "trajectory") -> TrajectoryAr
     if intrinsics.shape == (3, 3):
         intrinsics = np.broadcast_to(intrinsics, (len(w2c), 3, 3)).copy()
     if intrinsics.shape != (len(w2c), 3, 3):
-        raise CameraPathError(
-            f"{origin}: intrinsics must be [{len(w2c)} 3 3], found {list(intrinsics.shape)}"
-        )
+        raise CameraPathError(f"{origin}: intrinsics must be [{len(w2c)} 3 3], found {list(intrinsics.shape)}")
     for name, values in (("w2c", w2c), ("intrinsics", intrinsics)):
         bad = ~np.isfinite(values).reshape(len(values), -1).all(1)
         if bad.any():
-            raise CameraPathError(
-                f"{origin}: {name} of frames {np.flatnonzero(bad)[:8].tolist()} is NaN or infinite"
-            )
+            raise CameraPathError(f"{origin}: {name} of frames {np.flatnonzero(bad)[:8].tolist()} is NaN or infinite")
     if height < 1 or width < 1:
         raise CameraPathError(f"{origin}: the image size must be positive, found {width}x{height}")
-    return TrajectoryArrays(
-        world_to_cam=w2c, intrinsics=intrinsics, image_height=height, image_width=width
-    )
+    return TrajectoryArrays(world_to_cam=w2c, intrinsics=intrinsics, image_height=height, image_width=width)
 
 
 def _file_parts(data: bytes, num_frames: int, chunks: int, origin: str) -> list[bytes]:
     arrays = read_trajectory_npz(data, origin)
     if len(arrays.world_to_cam) < num_frames:
-        raise CameraPathError(
-            f"{origin} has {len(arrays.world_to_cam)} frames, {num_frames} are asked for"
-        )
+        raise CameraPathError(f"{origin} has {len(arrays.world_to_cam)} frames, {num_frames} are asked for")
     size = struct.pack("<qq", arrays.image_height, arrays.image_width)
     parts = []
     for k in range(chunks):

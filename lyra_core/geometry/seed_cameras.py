@@ -1,4 +1,4 @@
-"""From what a user asks for (a preset, a trajectory file, cameras) to the cameras of one seed: scaled, and kept out of walls."""
+"""From what a user asks for (a preset, a file, cameras) to the cameras of one seed: scaled, and kept out of walls."""
 
 from __future__ import annotations
 

@@ -9,9 +9,7 @@ import torch
 from lyra_core.values import CameraPath
 
 
-def swayed_path(
-    path: CameraPath, *, sway_deg: float, num_frames: int, pivot_m: float
-) -> CameraPath:
+def swayed_path(path: CameraPath, *, sway_deg: float, num_frames: int, pivot_m: float) -> CameraPath:
     """Sample a path evenly and swing each camera on a small circle about a point in front of it.
 
     Args:
@@ -25,9 +23,7 @@ def swayed_path(
     """
     picked = torch.linspace(0, len(path) - 1, num_frames, dtype=torch.float64).round().long()
     sampled = path[picked]
-    angle = math.radians(sway_deg) * torch.sin(
-        torch.linspace(0, 2 * math.pi, num_frames, dtype=torch.float64)
-    )
+    angle = math.radians(sway_deg) * torch.sin(torch.linspace(0, 2 * math.pi, num_frames, dtype=torch.float64))
     swing = torch.eye(4, dtype=torch.float64).repeat(num_frames, 1, 1)
     swing[:, 0, 0] = swing[:, 2, 2] = torch.cos(angle)
     swing[:, 0, 2] = torch.sin(angle)

@@ -84,16 +84,12 @@ def load_trajectory(
         raise CameraPathError(f"{origin} is empty; it needs a .npz of poses or .json key poses")
     size = None if image_height is None or image_width is None else (image_height, image_width)
     if not is_npz(data):
-        return _from_key_poses(
-            data, origin, name, _count(num_frames, any_count, origin), intrinsics, size
-        )
+        return _from_key_poses(data, origin, name, _count(num_frames, any_count, origin), intrinsics, size)
     arrays = read_trajectory_npz(data, origin)
     held = len(arrays.world_to_cam)
     count = _count(held if num_frames is None else num_frames, any_count, origin)
     if held < count:
-        raise CameraPathError(
-            f"{origin} has {held} frames, {count} are asked for; ask for fewer or extend the file"
-        )
+        raise CameraPathError(f"{origin} has {held} frames, {count} are asked for; ask for fewer or extend the file")
     try:
         path = CameraPath(
             world_to_cam=torch.from_numpy(arrays.world_to_cam[:count]),
@@ -138,9 +134,7 @@ def relative_to_first(path: CameraPath) -> CameraPath:
 
 def _count(num_frames: int | None, any_count: bool, origin: str) -> int:
     if num_frames is None:
-        raise CameraPathError(
-            f"{origin} holds key poses: say over how many frames to spread them (num_frames)"
-        )
+        raise CameraPathError(f"{origin} holds key poses: say over how many frames to spread them (num_frames)")
     if not any_count:
         num_chunks(num_frames)
     elif num_frames < 1:
@@ -162,12 +156,8 @@ def _from_key_poses(
     if isinstance(entries, dict):
         entries = entries.get("key_poses")
     if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_KEY_POSES:
-        raise CameraPathError(
-            f'{origin} must be a list of 1 to {MAX_KEY_POSES} key poses, or {{"key_poses": [...]}}'
-        )
-    poses = torch.stack(
-        [_pose(entry, f"{origin}, key pose {i}") for i, entry in enumerate(entries)]
-    )
+        raise CameraPathError(f'{origin} must be a list of 1 to {MAX_KEY_POSES} key poses, or {{"key_poses": [...]}}')
+    poses = torch.stack([_pose(entry, f"{origin}, key pose {i}") for i, entry in enumerate(entries)])
     lenses = [_lens(entry, f"{origin}, key pose {i}", size) for i, entry in enumerate(entries)]
     if any(lens is None for lens in lenses):
         if any(lens is not None for lens in lenses):
@@ -196,26 +186,21 @@ def _pose(entry: object, where: str) -> Tensor:
     if not isinstance(entry, dict) or "position" not in entry or not set(entry) <= _KEYS:
         found = sorted(entry) if isinstance(entry, dict) else type(entry).__name__
         raise CameraPathError(
-            f"{where} must be an object with position and any of look_at, quaternion, hfov; "
-            f"found {found}"
+            f"{where} must be an object with position and any of look_at, quaternion, hfov; found {found}"
         )
     if "look_at" in entry and "quaternion" in entry:
         raise CameraPathError(f"{where} has both look_at and quaternion; keep one")
     position = _vector(entry["position"], 3, f"{where}: position")
     if "look_at" in entry:
         try:
-            return invert_rigid(
-                look_at(position, _vector(entry["look_at"], 3, f"{where}: look_at"))
-            )
+            return invert_rigid(look_at(position, _vector(entry["look_at"], 3, f"{where}: look_at")))
         except CameraPathError as error:
             raise CameraPathError(f"{where}: {error}") from error
     quaternion = torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=torch.float64)
     if "quaternion" in entry:
         quaternion = _vector(entry["quaternion"], 4, f"{where}: quaternion")
         if not 0.5 < float(quaternion.norm()) < 2:
-            raise CameraPathError(
-                f"{where}: a quaternion wxyz has norm 1, found {float(quaternion.norm()):.3g}"
-            )
+            raise CameraPathError(f"{where}: a quaternion wxyz has norm 1, found {float(quaternion.norm()):.3g}")
     return rigid(quat_to_matrix(quaternion), position)
 
 

@@ -169,40 +169,40 @@ def hit_ground(origin: Tensor, direction: Tensor, ground: Ground) -> Tensor:
     return torch.where(found, t, FAR)
 
 
-def nearest_hits(
+def nearest_shapes(
     origin: Float[Tensor, "b r 3"],
     direction: Float[Tensor, "b r 3"],
     boxes: Boxes,
     ellipsoids: Ellipsoids,
     frusta: Frusta,
-    ground: Ground,
-    *,
-    is_flat: bool,
 ) -> Hits:
-    """The first shape each ray meets.
+    """The first shape each ray meets, the ground left out; a miss gets the ground's index.
 
     Args:
-        origin: world frame, metres, above the ground and outside shapes.
+        origin: world frame, metres, outside shapes.
         direction: world frame, any length.
-        boxes: of b scenes.
+        boxes: of b scenes, at least one slot, like the others.
         ellipsoids: of b scenes.
         frusta: of b scenes.
-        ground: of b scenes.
-        is_flat: every ground is the plane y = 0, which needs no march.
     """
-    ground_t = hit_plane(origin, direction) if is_flat else hit_ground(origin, direction, ground)
-    best = torch.where(ground_t * direction.norm(dim=-1) < FAR_M, ground_t, FAR)
-    offsets = (0, boxes.center.shape[-2], boxes.center.shape[-2] + ellipsoids.center.shape[-2])
-    shape = torch.full_like(best, offsets[2] + frusta.center.shape[-2], dtype=torch.int64)
-    for hits, offset in (
-        (hit_boxes(origin, direction, boxes), offsets[0]),
-        (hit_ellipsoids(origin, direction, ellipsoids), offsets[1]),
-        (hit_frusta(origin, direction, frusta), offsets[2]),
+    best, shape = hit_boxes(origin, direction, boxes).min(dim=-1)
+    first = boxes.center.shape[-2]
+    for hits, count in (
+        (hit_ellipsoids(origin, direction, ellipsoids), ellipsoids.center.shape[-2]),
+        (hit_frusta(origin, direction, frusta), frusta.center.shape[-2]),
     ):
         t, index = hits.min(dim=-1)
-        shape = torch.where(t < best, index + offset, shape)
+        shape = torch.where(t < best, index + first, shape)
         best = best.minimum(t)
-    return Hits(t=best, shape=shape)
+        first += count
+    return Hits(t=best, shape=torch.where(torch.isfinite(best), shape, first))
+
+
+def with_ground(shapes: Hits, ground_t: Float[Tensor, "b r"], direction: Float[Tensor, "b r 3"], ground: int) -> Hits:
+    """Hits with shapes or, where nearer, with the ground (of index `ground`), as far as FAR_M."""
+    ground_t = torch.where(ground_t * direction.norm(dim=-1) < FAR_M, ground_t, FAR)
+    is_ground = ground_t <= shapes.t
+    return Hits(t=shapes.t.minimum(ground_t), shape=torch.where(is_ground, ground, shapes.shape))
 
 
 def blocked(

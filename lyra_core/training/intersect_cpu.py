@@ -236,7 +236,7 @@ def nearest_hits_cpu(
     *,
     is_flat: bool,
 ) -> Hits:
-    """As intersect.nearest_hits, for float32 tensors on the CPU."""
+    """The first shape, or the ground, each ray meets, as ray_cast.nearest_hits; float32 tensors on the CPU."""
     _follow_torch()
     tables = _tables(boxes, ellipsoids, frusta)
     waves = torch.cat([ground.amplitude[..., None], ground.wave, ground.phase[..., None]], -1).numpy()

@@ -15,7 +15,7 @@ from torch import Tensor
 from lyra_core.training.atlas import sample
 from lyra_core.training.intersect import FAR_M, Hits
 from lyra_core.training.primitives import ground_height
-from lyra_core.training.ray_cast import blocked
+from lyra_core.training.ray_cast import Casting, blocked, region
 from lyra_core.training.scene_batch import SceneBatch
 from lyra_core.training.textures import KIND_INDEX
 
@@ -154,29 +154,53 @@ def albedo(scenes: SceneBatch, hits: Hits, at: HitPoints, width_m: Tensor) -> Te
     return color * color * _gather(surfaces.tint, index) * (1 + grime * (patch[..., :1] - 0.6))
 
 
-def light_up(
-    scenes: SceneBatch, at: HitPoints, direction: Tensor, hits: Hits, *, shadows: bool, is_reference: bool
-) -> tuple[Tensor, Tensor]:
-    """Irradiance [b r 3] on hits, and the highlight [b r 3] the light leaves on glossy ones."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LightRays:
+    """Rays from hits to the light.
+
+    Attributes:
+        start: a little off the surface, world frame, metres.
+        towards: unit.
+        reach: metres to the light, or as far as shapes are drawn.
+        strength: colour of the light that would arrive.
+    """
+
+    start: Float[Tensor, "b r 3"]
+    towards: Float[Tensor, "b r 3"]
+    reach: Float[Tensor, "b r"]
+    strength: Float[Tensor, "b r 3"]
+
+
+def aim(scenes: SceneBatch, origin: Tensor, direction: Tensor, hits: Hits) -> tuple[HitPoints, LightRays]:
+    """Where rays hit, and the rays from there to the light."""
+    at = locate(scenes, origin, direction, hits)
     light = scenes.light
     is_lamp = light.position[:, None, 3:]
     offset = light.position[:, None, :3] - is_lamp * at.point
     distance = offset.norm(dim=-1, keepdim=True).clamp(min=1e-6)
-    towards = offset / distance
     fall = 1 / (1 + 3 * (distance / light.reach_m[:, None, None]) ** 2)
-    strength = torch.where(is_lamp > 0, fall, 1.0) * light.color[:, None]
-    lambert = (at.normal * towards).sum(-1, keepdim=True)
+    rays = LightRays(
+        start=at.point + at.normal * (2e-3 * (1 + distance.clamp(max=20.0) * 0.2)),
+        towards=(offset / distance).expand_as(at.point).contiguous(),
+        reach=torch.where(is_lamp > 0, distance * 0.98, FAR_M).expand_as(at.point)[..., 0].contiguous(),
+        strength=torch.where(is_lamp > 0, fall, 1.0) * light.color[:, None].expand_as(at.point),
+    )
+    return at, rays
+
+
+def light_up(
+    scenes: SceneBatch, at: HitPoints, rays: LightRays, shadow: Tensor, direction: Tensor, hits: Hits
+) -> tuple[Tensor, Tensor]:
+    """Irradiance [b r 3] on hits, and the highlight [b r 3] the light leaves on glossy ones."""
+    light = scenes.light
     leafy = at.is_leafy[..., None]
+    lambert = (at.normal * rays.towards).sum(-1, keepdim=True)
     lambert = torch.where(leafy, 0.3 + 0.5 * lambert, lambert).clamp(min=0)
-    if shadows:
-        start = at.point + at.normal * (2e-3 * (1 + distance.clamp(max=20.0) * 0.2))
-        reach = torch.where(is_lamp > 0, distance * 0.98, FAR_M)[..., 0]
-        shade = blocked(scenes, start, towards.expand_as(start), reach, is_reference=is_reference)
-        strength = strength * (1 - shade[..., None] * torch.where(leafy, 0.6, 1.0))
+    strength = rays.strength * (1 - shadow[..., None] * torch.where(leafy, 0.6, 1.0))
     up = 0.5 - 0.5 * at.normal[..., 1:2]
     ambient = light.below[:, None] + (light.above - light.below)[:, None] * up
     view = direction / direction.norm(dim=-1, keepdim=True)
-    half = towards - view
+    half = rays.towards - view
     half = half / half.norm(dim=-1, keepdim=True).clamp(min=1e-6)
     shine = (at.normal * half).sum(-1, keepdim=True).clamp(min=0) ** HIGHLIGHT_POWER
     gloss = _gather(scenes.surfaces.gloss, hits.shape)[..., None]
@@ -204,6 +228,31 @@ def sky_color(scenes: SceneBatch, direction: Tensor) -> Tensor:
     return color + glow * light.color[:, None] * (1 - 0.7 * veil)
 
 
+def colorize(
+    scenes: SceneBatch,
+    direction: Tensor,
+    hits: Hits,
+    at: HitPoints,
+    rays: LightRays,
+    shadow: Tensor,
+    pixel: Tensor,
+) -> Tensor:
+    """sRGB colour [b r 3] of hits and of the sky, once it is known what lies in shadow."""
+    facing = (at.normal * direction).sum(-1).abs() / direction.norm(dim=-1)
+    distance = torch.where(torch.isfinite(hits.t), hits.t, FAR_M) * direction.norm(dim=-1)
+    width = distance * pixel[:, None] / facing.clamp(min=0.04).sqrt()
+    surface = albedo(scenes, hits, at, width)
+    irradiance, highlight = light_up(scenes, at, rays, shadow, direction, hits)
+    emission = _gather(scenes.surfaces.emission, hits.shape)[..., None]
+    color = surface * (irradiance + emission) + highlight
+    clear = torch.exp(-distance * scenes.light.haze_per_m[:, None])
+    border = ((distance - 0.6 * FAR_M) / (0.4 * FAR_M)).clamp(0, 1)
+    clear = (clear * (1 - border * border * (3 - 2 * border)))[..., None]
+    color = color * clear + scenes.light.haze[:, None] * (1 - clear)
+    color = torch.where(torch.isfinite(hits.t)[..., None], color, sky_color(scenes, direction))
+    return torch.sqrt(1 - torch.exp(-color * scenes.light.exposure[:, None, None]))
+
+
 def shade(
     scenes: SceneBatch,
     origin: Float[Tensor, "b r 3"],
@@ -212,7 +261,7 @@ def shade(
     pixel: Float[Tensor, " b"],
     *,
     shadows: bool,
-    is_reference: bool = False,
+    casting: Casting = "auto",
 ) -> Float[Tensor, "b r 3"]:
     """sRGB colour in [0, 1] seen along rays.
 
@@ -223,19 +272,8 @@ def shade(
         hits: of these rays.
         pixel: width of a sample at distance 1.
         shadows: cast a second ray to the light.
-        is_reference: take the plain tensor path on every device.
+        casting: how.
     """
-    at = locate(scenes, origin, direction, hits)
-    facing = (at.normal * direction).sum(-1).abs() / direction.norm(dim=-1)
-    distance = torch.where(torch.isfinite(hits.t), hits.t, FAR_M) * direction.norm(dim=-1)
-    width = distance * pixel[:, None] / facing.clamp(min=0.04).sqrt()
-    surface = albedo(scenes, hits, at, width)
-    irradiance, highlight = light_up(scenes, at, direction, hits, shadows=shadows, is_reference=is_reference)
-    emission = _gather(scenes.surfaces.emission, hits.shape)[..., None]
-    color = surface * (irradiance + emission) + highlight
-    clear = torch.exp(-distance * scenes.light.haze_per_m[:, None])
-    border = ((distance - 0.6 * FAR_M) / (0.4 * FAR_M)).clamp(0, 1)
-    clear = (clear * (1 - border * border * (3 - 2 * border)))[..., None]
-    color = color * clear + scenes.light.haze[:, None] * (1 - clear)
-    color = torch.where(torch.isfinite(hits.t)[..., None], color, sky_color(scenes, direction))
-    return torch.sqrt(1 - torch.exp(-color * scenes.light.exposure[:, None, None]))
+    at, rays = region(aim, casting)(scenes, origin, direction, hits)
+    shadow = blocked(scenes, rays.start, rays.towards, rays.reach, casting) if shadows else torch.zeros_like(rays.reach)
+    return region(colorize, casting)(scenes, direction, hits, at, rays, shadow, pixel)

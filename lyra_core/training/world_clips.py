@@ -15,10 +15,11 @@ from torch import Tensor
 
 from lyra_core.errors import CameraPathError, ConfigError
 from lyra_core.training.atlas import Atlas
+from lyra_core.training.ray_cast import Casting
 from lyra_core.training.scene_batch import CAPACITY, SceneBatch
 from lyra_core.training.scenes import sample_scene
 from lyra_core.training.views import sample_path
-from lyra_core.training.worlds import Frames, render_frames
+from lyra_core.training.worlds import Frames, render_color, render_frames
 
 PATH_FRAMES = 65
 TRAINING_PATHS = ("wander", "wander", "wander", "wander-and-return", "orbit-left", "pan-right", "truck-left", "zoom-in")
@@ -69,21 +70,6 @@ def _all_views(seeds: range, split: str, takes: int, height: int, width: int, wo
         return [views for views in pool.map(one, seeds, chunksize=8) if views is not None]
 
 
-def _frame_by_frame(
-    scenes: SceneBatch, cam_to_world: Tensor, intrinsics: Tensor, height: int, width: int, *, supersample: int
-) -> Frames:
-    """As render_frames, one frame of every scene at a time: uncompiled, the temporaries of all would not fit."""
-    parts = [
-        render_frames(scenes, c, k, height, width, supersample=supersample)
-        for c, k in zip(cam_to_world.split(1, 1), intrinsics.split(1, 1), strict=True)
-    ]
-    return Frames(
-        rgb=torch.cat([part.rgb for part in parts], 1),
-        depth_m=torch.cat([part.depth_m for part in parts], 1),
-        sky=torch.cat([part.sky for part in parts], 1),
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorldShelf:
     """Scenes of one sort of ground with their cameras.
@@ -128,7 +114,7 @@ class WorldLibrary:
             ConfigError: no scene of the seeds has a place for a camera.
         """
         self.size = size
-        self.render = torch.compile(render_frames, dynamic=False) if is_compiled else _frame_by_frame
+        self.casting: Casting = "fused" if is_compiled else "auto"
         device = atlas.texels.device
         views = _all_views(seeds, split, takes, *size, workers)
         pairs = [(sample_scene(v.seed, split), v) for v in views]
@@ -148,25 +134,10 @@ class WorldLibrary:
             raise ConfigError(f"no scene of seeds {seeds} ({split}) has a clear place for a camera; use more seeds")
         self.sizes = torch.tensor([len(shelf.scenes) for shelf in self.shelves], dtype=torch.float32)
 
-    @torch.no_grad()
-    def frames(
-        self,
-        count: int,
-        num_frames: int,
-        generator: torch.Generator,
-        *,
-        speed: int | None = None,
-        supersample: int = 2,
-    ) -> Frames:
-        """Clips from one shelf, drawn in proportion to its size.
-
-        Args:
-            count: clips.
-            num_frames: frames of each, at most PATH_FRAMES.
-            generator: on the CPU.
-            speed: path frames from frame to frame; None draws 1 to 3, 0 gives stills.
-            supersample: rays along each side of a pixel.
-        """
+    def _draw(
+        self, count: int, num_frames: int, generator: torch.Generator, speed: int | None
+    ) -> tuple[SceneBatch, Tensor, Tensor]:
+        """Scenes, cameras to world and intrinsics of clips from one shelf, in proportion to its size."""
         shelf = self.shelves[int(torch.multinomial(self.sizes, 1, generator=generator))]
         device = shelf.cam_to_world.device
         scene = torch.randint(len(shelf.scenes), (count,), generator=generator)
@@ -181,13 +152,43 @@ class WorldLibrary:
         scene, take, index = scene.to(device), take.to(device), index.to(device)
         cam_to_world = shelf.cam_to_world[scene[:, None], take[:, None], index]
         intrinsics = shelf.intrinsics[scene, take][:, None].expand(-1, num_frames, -1, -1).contiguous()
-        return self.render(shelf.scenes[scene], cam_to_world, intrinsics, *self.size, supersample=supersample)
+        return shelf.scenes[scene], cam_to_world, intrinsics
 
+    @torch.no_grad()
+    def frames(
+        self,
+        count: int,
+        num_frames: int,
+        generator: torch.Generator,
+        *,
+        speed: int | None = None,
+        supersample: int = 2,
+    ) -> Frames:
+        """Clips with exact depth.
+
+        Args:
+            count: clips.
+            num_frames: frames of each, at most PATH_FRAMES.
+            generator: on the CPU.
+            speed: path frames from frame to frame; None draws 1 to 3, 0 gives stills.
+            supersample: rays along each side of a pixel.
+        """
+        drawn = self._draw(count, num_frames, generator, speed)
+        return render_frames(*drawn, *self.size, supersample=supersample, casting=self.casting)
+
+    @torch.no_grad()
     def clips(
         self, count: int, num_frames: int, generator: torch.Generator, *, speed: int | None = None, supersample: int = 2
     ) -> Float[Tensor, "b t 3 h w"]:
         """As frames, but only colour, sRGB in [0, 1], channels before rows."""
-        rgb = self.frames(count, num_frames, generator, speed=speed, supersample=supersample).rgb
+        scenes, poses, intrinsics = self._draw(count, num_frames, generator, speed)
+        render = functools.partial(render_color, supersample=supersample, casting=self.casting)
+        if self.casting == "fused":
+            rgb = render(scenes, poses, intrinsics, *self.size)
+        else:
+            # one frame of every scene at a time: without fusion the temporaries of all would not fit
+            pairs = zip(poses.split(1, 1), intrinsics.split(1, 1), strict=True)
+            rgb = torch.cat([render(scenes, c, k, *self.size) for c, k in pairs], 1)
         return rgb.permute(0, 1, 4, 2, 3)
 
 

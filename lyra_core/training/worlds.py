@@ -6,8 +6,8 @@
     clip = scene_clip(3, "orbit", 81, 128, 224)
 
 A scene is a list of boxes, ellipsoids and upright cones over a flat or wavy ground; rays are cast against all of them,
-so that depth is exact and a camera can go anywhere. Everything runs on CPU and GPU alike; `compile_renderer` fuses the
-whole for throughput.
+so that depth is exact and a camera can go anywhere. Everything runs on CPU and GPU alike; `casting="fused"` compiles it
+for throughput.
 """
 
 from __future__ import annotations
@@ -21,14 +21,23 @@ from torch import Tensor
 
 from lyra_core.errors import FrameError
 from lyra_core.training.atlas import Atlas, default_atlas
-from lyra_core.training.ray_cast import nearest_hits
+from lyra_core.training.ray_cast import Casting, nearest_hits
 from lyra_core.training.scene_batch import Scene, SceneBatch
 from lyra_core.training.scenes import sample_scene
 from lyra_core.training.shade import shade
 from lyra_core.training.views import sample_path
 from lyra_core.values import CameraPath, VideoClip
 
-__all__ = ["Frames", "Scene", "SceneBatch", "render_frames", "render_scene", "sample_scene", "scene_clip"]
+__all__ = [
+    "Frames",
+    "Scene",
+    "SceneBatch",
+    "render_color",
+    "render_frames",
+    "render_scene",
+    "sample_scene",
+    "scene_clip",
+]
 
 CHUNK_RAYS = 16_384
 """Rays a chunk on the CPU: the temporaries of one shape stay in the cache."""
@@ -83,6 +92,26 @@ def pixel_rays(
     return origin.reshape(b, -1, 3), direction.reshape(b, -1, 3)
 
 
+def render_color(
+    scenes: SceneBatch,
+    cam_to_world: Float[Tensor, "b t 4 4"],
+    intrinsics: Float[Tensor, "b t 3 3"],
+    height: int,
+    width: int,
+    *,
+    supersample: int = 2,
+    shadows: bool = True,
+    casting: Casting = "auto",
+) -> Float[Tensor, "b t h w 3"]:
+    """sRGB frames in [0, 1]; arguments as those of render_frames."""
+    b, t = cam_to_world.shape[:2]
+    pixel = 1 / (intrinsics[:, 0, 0, 0] * supersample)
+    origin, direction = pixel_rays(cam_to_world, intrinsics, height, width, supersample)
+    hits = nearest_hits(scenes, origin, direction, casting)
+    rgb = shade(scenes, origin, direction, hits, pixel, shadows=shadows, casting=casting)
+    return rgb.reshape(b, t, height, width, supersample * supersample, 3).mean(-2)
+
+
 def render_frames(
     scenes: SceneBatch,
     cam_to_world: Float[Tensor, "b t 4 4"],
@@ -92,29 +121,25 @@ def render_frames(
     *,
     supersample: int = 2,
     shadows: bool = True,
-    is_reference: bool = False,
+    casting: Casting = "auto",
 ) -> Frames:
-    """Frames of tensors of cameras in one go: the form that compiles.
+    """Frames of tensors of cameras in one go.
 
     Args:
         scenes: b scenes.
         cam_to_world: float32 on the scenes' device, metres.
-        intrinsics: pixels of a height x width image, pixel centres at +0.5.
+        intrinsics: pixels of a height x width image, pixel centres at +0.5; one focal length a scene.
         height: rows.
         width: columns.
         supersample: rays along each side of a pixel for colour; depth has one ray at the centre.
         shadows: cast shadows.
-        is_reference: take the plain tensor path on every device.
+        casting: how rays meet shapes; "fused" wants the same shapes in every call.
     """
     b, t = cam_to_world.shape[:2]
-    pixel = 1 / (intrinsics[:, 0, 0, 0] * supersample)
-    origin, direction = pixel_rays(cam_to_world, intrinsics, height, width, supersample)
-    hits = nearest_hits(scenes, origin, direction, is_reference=is_reference)
-    rgb = shade(scenes, origin, direction, hits, pixel, shadows=shadows, is_reference=is_reference)
-    rgb = rgb.reshape(b, t, height, width, supersample * supersample, 3).mean(-2)
-    if supersample > 1:
-        origin, direction = pixel_rays(cam_to_world, intrinsics, height, width, 1)
-        hits = nearest_hits(scenes, origin, direction, is_reference=is_reference)
+    rgb = render_color(
+        scenes, cam_to_world, intrinsics, height, width, supersample=supersample, shadows=shadows, casting=casting
+    )
+    hits = nearest_hits(scenes, *pixel_rays(cam_to_world, intrinsics, height, width, 1), casting)
     depth = hits.t.reshape(b, t, height, width)
     sky = torch.isinf(depth)
     return Frames(rgb=rgb, depth_m=torch.where(sky, 0.0, depth), sky=sky)

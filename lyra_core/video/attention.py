@@ -143,9 +143,7 @@ class CrossAttention(nn.Module):
             value=split_heads(value, self.num_heads).transpose(1, 2),
         )
 
-    def forward(
-        self, x: Float[Tensor, "b l d"], text: KeyValue, image: KeyValue | None
-    ) -> Float[Tensor, "b l d"]:
+    def forward(self, x: Float[Tensor, "b l d"], text: KeyValue, image: KeyValue | None) -> Float[Tensor, "b l d"]:
         """Attend.
 
         Args:

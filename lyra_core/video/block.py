@@ -62,9 +62,7 @@ class Block(nn.Module):
             self.norm3 = nn.LayerNorm(dim, eps)
             self.cross_attn = CrossAttention(dim, num_heads, eps, has_image)
         self.norm2 = nn.LayerNorm(dim, eps, elementwise_affine=False)
-        self.ffn = nn.Sequential(
-            nn.Linear(dim, ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(ffn_dim, dim)
-        )
+        self.ffn = nn.Sequential(nn.Linear(dim, ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(ffn_dim, dim))
         self.modulation = nn.Parameter(torch.zeros(1, 6, dim))
         self.has_text = has_text
 
@@ -79,9 +77,7 @@ class Block(nn.Module):
             nn.Linear(squeeze_dim, dim, bias=False),
         )
 
-    def squeeze(
-        self, waves: Float[Tensor, "b l wide"], validity: Float[Tensor, "l 1"]
-    ) -> Float[Tensor, "b l squeeze"]:
+    def squeeze(self, waves: Float[Tensor, "b l wide"], validity: Float[Tensor, "l 1"]) -> Float[Tensor, "b l squeeze"]:
         """The wide half of the correspondence encoder; tokens without correspondence give 0."""
         return self.buffer_encoder[0](waves) * validity
 
@@ -139,9 +135,7 @@ class Head(nn.Module):
         self.head = nn.Linear(dim, out_features)
         self.modulation = nn.Parameter(torch.zeros(1, 2, dim))
 
-    def forward(
-        self, x: Float[Tensor, "b l d"], time: Float[Tensor, "b d"]
-    ) -> Float[Tensor, "b l features"]:
+    def forward(self, x: Float[Tensor, "b l d"], time: Float[Tensor, "b d"]) -> Float[Tensor, "b l features"]:
         """Project tokens; `time` is the embedding before its projection. Returns float32."""
         shift, scale = (self.modulation.float() + time[:, None]).chunk(2, 1)
         return linear_fp32(self.head, modulate(self.norm(x.float()), shift, scale))

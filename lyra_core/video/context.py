@@ -54,10 +54,7 @@ class ChunkInputs:
         }
         for name, (tensor, wanted) in slots.items():
             if tensor.shape[2] != wanted:
-                raise FrameError(
-                    f"the layout '{layout}' needs {name} with {wanted} slots, "
-                    f"found {tensor.shape[2]}"
-                )
+                raise FrameError(f"the layout '{layout}' needs {name} with {wanted} slots, found {tensor.shape[2]}")
 
     def require_tokens(self, name: Literal["text", "image"], width: int | None) -> None:
         """Check that tokens are given where, and only where, the network has a width for them.

@@ -78,9 +78,7 @@ class DiT(nn.Module):
             )
         if config.image_dim is not None:
             self.img_emb = ImageEmbedding(config.image_dim, dim)
-        self.time_embedding = nn.Sequential(
-            nn.Linear(config.time_dim, dim), nn.SiLU(), nn.Linear(dim, dim)
-        )
+        self.time_embedding = nn.Sequential(nn.Linear(config.time_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
         self.blocks = nn.ModuleList(_build_block(config) for _ in range(config.num_layers))
         self.head = Head(dim, config.latent_channels * patch_area, config.eps)
@@ -152,13 +150,9 @@ class DiT(nn.Module):
     def _embed_history(self, inputs: ChunkInputs, layout: HistoryLayout) -> Float[Tensor, "b l d"]:
         condition = inputs.condition[:, :, : layout.num_history]
         content = torch.cat((inputs.history.to(self.dtype), condition.to(self.dtype)), dim=1)
-        segments = zip(
-            self.clean_patch_embeddings, layout.segments, layout.slot_ranges, strict=False
-        )
+        segments = zip(self.clean_patch_embeddings, layout.segments, layout.slot_ranges, strict=False)
         tokens = [
-            embed(
-                patchify(content[:, :, slots.start : slots.stop], self._patch_of(segment.pooling))
-            )
+            embed(patchify(content[:, :, slots.start : slots.stop], self._patch_of(segment.pooling)))
             for embed, segment, slots in segments
         ]
         empty = content.new_empty(content.shape[0], 0, self.config.dim)
@@ -172,9 +166,7 @@ class DiT(nn.Module):
         squeezed: list[list[Tensor]] = [[] for _ in self._layers]
         # The sine and cosine features are the widest tensor of the network: made once, for all
         # blocks, in pieces.
-        for part, valid in zip(
-            tokens.split(TOKENS_AT_ONCE, dim=1), validity.split(TOKENS_AT_ONCE), strict=True
-        ):
+        for part, valid in zip(tokens.split(TOKENS_AT_ONCE, dim=1), validity.split(TOKENS_AT_ONCE), strict=True):
             waves = sinusoidal_features(part, self.config.correspondence_frequencies)
             for block, pieces in zip(self._layers, squeezed, strict=True):
                 pieces.append(block.squeeze(waves, valid))
@@ -211,9 +203,7 @@ class DiT(nn.Module):
             text = context.text[index] if context.text else None
             image = context.image[index] if context.image else None
             feature = context.position_features[index]
-            x = self._run(
-                _step, block, x, e0, feature, context.camera_tokens, context.rotation, text, image
-            )
+            x = self._run(_step, block, x, e0, feature, context.camera_tokens, context.rotation, text, image)
 
         return self._velocity(x, e, latents)
 
@@ -263,9 +253,7 @@ class DiT(nn.Module):
             angles = packed_angles(layout, rows, columns, self.config.head_dim, x.device)
             text = image = None
             if inputs.text is not None:
-                text = block.cross_attn.project_text(
-                    self.text_embedding(inputs.text.to(self.dtype))
-                )
+                text = block.cross_attn.project_text(self.text_embedding(inputs.text.to(self.dtype)))
             if inputs.image is not None:
                 image = block.cross_attn.project_image(self.img_emb(inputs.image.to(self.dtype)))
             x = block(x, e0, bias, Rotation.from_angles(angles), text, image)
@@ -286,9 +274,7 @@ class DiT(nn.Module):
         layout = layout or own
         packing = [(s.kind, s.factor) for s in layout.segments]
         if packing != [(s.kind, s.factor) for s in own.segments]:
-            raise RecipeError(
-                f"this network packs its history as '{own}' (counts may differ), found '{layout}'"
-            )
+            raise RecipeError(f"this network packs its history as '{own}' (counts may differ), found '{layout}'")
         inputs.require_slots(layout)
         inputs.require_tokens("text", self.config.text_dim)
         inputs.require_tokens("image", self.config.image_dim)

@@ -46,9 +46,7 @@ class ImageConfig:
 
     def __post_init__(self) -> None:
         if self.image_size_px % self.patch_px or self.dim % self.num_heads or self.num_layers < 2:
-            raise RecipeError(
-                f"a vision tower needs whole patches, whole heads and two layers, found {self}"
-            )
+            raise RecipeError(f"a vision tower needs whole patches, whole heads and two layers, found {self}")
 
     @property
     def num_tokens(self) -> int:
@@ -56,9 +54,7 @@ class ImageConfig:
         return (self.image_size_px // self.patch_px) ** 2 + 1
 
 
-CLIP_VIT_H14 = ImageConfig(
-    image_size_px=224, patch_px=14, dim=1280, mlp_ratio=4, num_heads=16, num_layers=32
-)
+CLIP_VIT_H14 = ImageConfig(image_size_px=224, patch_px=14, dim=1280, mlp_ratio=4, num_heads=16, num_layers=32)
 
 
 def is_unused_key(key: str, config: ImageConfig) -> bool:
@@ -93,8 +89,7 @@ class ImageAttention(nn.Module):
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """Attend."""
         query, key, value = (
-            split_heads(part, self.num_heads).transpose(1, 2)
-            for part in self.to_qkv(x).chunk(3, dim=-1)
+            split_heads(part, self.num_heads).transpose(1, 2) for part in self.to_qkv(x).chunk(3, dim=-1)
         )
         return self.proj(attend(query, KeyValue(key=key, value=value)))
 
@@ -127,8 +122,7 @@ class ImageEncoder(nn.Module):
         self.pos_embedding = nn.Parameter(torch.zeros(1, config.num_tokens, dim))
         self.pre_norm = Norm(dim)
         self.transformer = nn.ModuleList(
-            ImageBlock(dim, config.num_heads, config.mlp_ratio * dim)
-            for _ in range(config.num_layers - 1)
+            ImageBlock(dim, config.num_heads, config.mlp_ratio * dim) for _ in range(config.num_layers - 1)
         )
 
     def forward(self, images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b n d"]:
@@ -158,18 +152,12 @@ def preprocess_images(images: Float[Tensor, "b 3 h w"], size_px: int) -> Float[T
         images: sRGB in [-1, 1]. [b 3 h w]
         size_px: side of the square.
     """
-    square = nn.functional.interpolate(
-        images.float(), (size_px, size_px), mode="bicubic", align_corners=False
-    )
-    mean, std = (
-        torch.tensor(v, device=images.device)[:, None, None] for v in (CLIP_MEAN, CLIP_STD)
-    )
+    square = nn.functional.interpolate(images.float(), (size_px, size_px), mode="bicubic", align_corners=False)
+    mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (CLIP_MEAN, CLIP_STD))
     return (square * 0.5 + 0.5 - mean) / std
 
 
 @torch.no_grad()
-def encode_images(
-    encoder: ImageEncoder, images: Float[Tensor, "b 3 h w"]
-) -> Float[Tensor, "b n d"]:
+def encode_images(encoder: ImageEncoder, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
     """Tokens of pictures, sRGB in [-1, 1]. [b 257 1280]"""
     return encoder(preprocess_images(images, encoder.config.image_size_px))

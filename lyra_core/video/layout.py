@@ -71,9 +71,7 @@ class HistoryLayout:
 
     def __post_init__(self) -> None:
         if self.num_generated < 1 or any(s.frames < 1 or s.factor < 1 for s in self.segments):
-            raise RecipeError(
-                f"a history layout needs counts and factors of at least 1, found '{self}'"
-            )
+            raise RecipeError(f"a history layout needs counts and factors of at least 1, found '{self}'")
 
     @classmethod
     def parse(cls, text: str) -> HistoryLayout:
@@ -84,9 +82,7 @@ class HistoryLayout:
         """
         match = _LAYOUT.fullmatch(text)
         if match is None:
-            raise RecipeError(
-                f"a history layout is written like 'f1k1f4s2f1s1f16k4f2k2f1k1_g20', found '{text}'"
-            )
+            raise RecipeError(f"a history layout is written like 'f1k1f4s2f1s1f16k4f2k2f1k1_g20', found '{text}'")
         segments = tuple(
             Segment(
                 frames=int(frames),

@@ -18,9 +18,7 @@ from lyra_core.video.layout import HistoryLayout
 INVALID_CORRESPONDENCE = -1.0
 
 
-def pad_to_multiple(
-    x: Float[Tensor, "b c t h w"], multiple: tuple[int, int, int]
-) -> Float[Tensor, "b c t2 h2 w2"]:
+def pad_to_multiple(x: Float[Tensor, "b c t h w"], multiple: tuple[int, int, int]) -> Float[Tensor, "b c t2 h2 w2"]:
     """Repeat the last frame, row and column until each axis is a multiple."""
     missing = [-size % m for size, m in zip(x.shape[2:], multiple, strict=True)]
     if not any(missing):
@@ -29,9 +27,7 @@ def pad_to_multiple(
     return nn.functional.pad(x, (0, w, 0, h, 0, t), mode="replicate")
 
 
-def patchify(
-    x: Float[Tensor, "b c t h w"], patch: tuple[int, int, int]
-) -> Float[Tensor, "b l features"]:
+def patchify(x: Float[Tensor, "b c t h w"], patch: tuple[int, int, int]) -> Float[Tensor, "b l features"]:
     """Cut into patches; features in the order (channel, frame, row, column)."""
     pt, ph, pw = patch
     return rearrange(
@@ -58,18 +54,14 @@ def unpatchify(
     )
 
 
-def average_pool(
-    x: Float[Tensor, "b c t h w"], kernel: tuple[int, int, int]
-) -> Float[Tensor, "b c t2 h2 w2"]:
+def average_pool(x: Float[Tensor, "b c t h w"], kernel: tuple[int, int, int]) -> Float[Tensor, "b c t2 h2 w2"]:
     """Means over blocks, after padding; in fp32, as bf16 sums of 64 values lose digits."""
     if kernel == (1, 1, 1):
         return x
     return nn.functional.avg_pool3d(pad_to_multiple(x, kernel).float(), kernel, kernel).to(x.dtype)
 
 
-def camera_tokens(
-    rays: Float[Tensor, "b c t h w"], layout: HistoryLayout, patch: int
-) -> Float[Tensor, "b l features"]:
+def camera_tokens(rays: Float[Tensor, "b c t h w"], layout: HistoryLayout, patch: int) -> Float[Tensor, "b l features"]:
     """Ray maps on the token grid (features in the order channel, row, column), pooled like the
     positions.
 
@@ -123,9 +115,7 @@ def correspondence_tokens(
     return torch.cat(tokens, dim=1), torch.cat(validity)
 
 
-def sinusoidal_features(
-    x: Float[Tensor, "*batch features"], frequencies: int
-) -> Float[Tensor, "*batch wide"]:
+def sinusoidal_features(x: Float[Tensor, "*batch features"], frequencies: int) -> Float[Tensor, "*batch wide"]:
     """[sin(pi x), cos(pi x), sin(2 pi x), cos(2 pi x), ...] on the last axis.
 
     Computed in fp32 (bf16 phases near pi are off by 0.01) and returned in the dtype of x.

@@ -42,9 +42,7 @@ def axis_dims(head_dim: int) -> tuple[int, int, int]:
     return head_dim - 2 * spatial, spatial, spatial
 
 
-def packed_positions(
-    start: int, count: int, pooling: int, device: torch.device
-) -> Float[Tensor, " n"]:
+def packed_positions(start: int, count: int, pooling: int, device: torch.device) -> Float[Tensor, " n"]:
     """Mean of each group of `pooling` integers from `start`; the last repeats to fill a group."""
     groups = -(-count // pooling)
     positions = torch.arange(groups * pooling, device=device).clamp(max=count - 1) + start
@@ -71,20 +69,16 @@ def packed_angles(
     """
     device = torch.device(device)
     frequencies = [
-        ROPE_BASE ** (-torch.arange(0, dim, 2, device=device, dtype=torch.float64) / dim)
-        for dim in axis_dims(head_dim)
+        ROPE_BASE ** (-torch.arange(0, dim, 2, device=device, dtype=torch.float64) / dim) for dim in axis_dims(head_dim)
     ]
     sequence = []
     for segment, slots in zip(layout.all_segments, layout.slot_ranges, strict=True):
         starts, counts = (slots.start, 0, 0), (len(slots), rows, columns)
         positions = [
-            packed_positions(*axis, device=device)
-            for axis in zip(starts, counts, segment.pooling, strict=True)
+            packed_positions(*axis, device=device) for axis in zip(starts, counts, segment.pooling, strict=True)
         ]
         grid = torch.meshgrid(*positions, indexing="ij")
-        angles = [
-            axis.flatten()[:, None] * f.float() for axis, f in zip(grid, frequencies, strict=True)
-        ]
+        angles = [axis.flatten()[:, None] * f.float() for axis, f in zip(grid, frequencies, strict=True)]
         sequence.append(torch.cat(angles, dim=1))
     return torch.cat(sequence)
 
@@ -93,8 +87,4 @@ def rotate(x: Float[Tensor, "b l heads dim"], rotation: Rotation) -> Float[Tenso
     """Rotate adjacent pairs of channels, in fp32 so that rotation keeps lengths."""
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     cos, sin = rotation.cos, rotation.sin
-    return (
-        torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
-        .flatten(-2)
-        .to(x.dtype)
-    )
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2).to(x.dtype)

@@ -66,9 +66,7 @@ def _timesteps(schedule: FlowSchedule, step: int, latents: Tensor) -> Tensor:
     return schedule.timesteps[step].to(latents.device).expand(latents.shape[0])
 
 
-def sample_euler(
-    velocity: Velocity, noise: Latents, schedule: FlowSchedule, observe: Observe = _ignore
-) -> Latents:
+def sample_euler(velocity: Velocity, noise: Latents, schedule: FlowSchedule, observe: Observe = _ignore) -> Latents:
     """Follow the velocity in straight steps."""
     latents = noise.float()
     for step, (sigma, sigma_next) in enumerate(pairwise(schedule.sigmas.tolist())):
@@ -110,9 +108,7 @@ def sample_distilled(
     return latents
 
 
-def sample_unipc(
-    velocity: Velocity, noise: Latents, schedule: FlowSchedule, observe: Observe = _ignore
-) -> Latents:
+def sample_unipc(velocity: Velocity, noise: Latents, schedule: FlowSchedule, observe: Observe = _ignore) -> Latents:
     """UniPC of order 2 with B(h) = expm1(h) on predictions of the clean latents.
 
     Zhao et al. 2023, "UniPC: A Unified Predictor-Corrector Framework", algorithms 1 and 2, section

@@ -105,9 +105,7 @@ def training_sigmas(shift: float = DEFAULT_SHIFT) -> Float[Tensor, " n"]:
     return shift_sigmas(base, shift).float()
 
 
-def distilled_schedule(
-    entries: tuple[int, ...] = DISTILLED_ENTRIES, shift: float = DEFAULT_SHIFT
-) -> FlowSchedule:
+def distilled_schedule(entries: tuple[int, ...] = DISTILLED_ENTRIES, shift: float = DEFAULT_SHIFT) -> FlowSchedule:
     """Levels of a few-step student: some entries of the training levels, then 0.
 
     Raises:
@@ -117,9 +115,7 @@ def distilled_schedule(
     if not entries or not inside or list(entries) != sorted(set(entries)):
         raise RecipeError(f"distilled entries must ascend from 0 to 999, found {entries}")
     sigmas = training_sigmas(shift)[list(entries)]
-    return FlowSchedule(
-        sigmas=torch.cat((sigmas, sigmas.new_zeros(1))), timesteps=sigmas * NUM_TRAIN_TIMESTEPS
-    )
+    return FlowSchedule(sigmas=torch.cat((sigmas, sigmas.new_zeros(1))), timesteps=sigmas * NUM_TRAIN_TIMESTEPS)
 
 
 def training_schedule(shift: float = DEFAULT_SHIFT) -> TrainingSchedule:

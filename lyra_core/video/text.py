@@ -54,8 +54,7 @@ class TextConfig:
     def __post_init__(self) -> None:
         if self.attention_dim % self.num_heads:
             raise RecipeError(
-                f"attention_dim must be a multiple of num_heads, "
-                f"found {self.attention_dim} and {self.num_heads}"
+                f"attention_dim must be a multiple of num_heads, found {self.attention_dim} and {self.num_heads}"
             )
 
 
@@ -96,13 +95,10 @@ class TextAttention(nn.Module):
         self.v = nn.Linear(dim, attention_dim, bias=False)
         self.o = nn.Linear(attention_dim, dim, bias=False)
 
-    def forward(
-        self, x: Float[Tensor, "b s d"], bias: Float[Tensor, "b heads s s"]
-    ) -> Float[Tensor, "b s d"]:
+    def forward(self, x: Float[Tensor, "b s d"], bias: Float[Tensor, "b heads s s"]) -> Float[Tensor, "b s d"]:
         """Attend; the softmax is in fp32 because unscaled scores are large."""
         query, key, value = (
-            split_heads(project(x), self.num_heads).transpose(1, 2)
-            for project in (self.q, self.k, self.v)
+            split_heads(project(x), self.num_heads).transpose(1, 2) for project in (self.q, self.k, self.v)
         )
         weights = ((query @ key.mT).float() + bias).softmax(-1).to(x.dtype)
         return self.o((weights @ value).transpose(1, 2).flatten(2))
@@ -167,9 +163,7 @@ class TextEncoder(nn.Module):
         self.blocks = nn.ModuleList(TextBlock(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.dim, 1e-6)
 
-    def forward(
-        self, ids: Int[Tensor, "b s"], is_token: Bool[Tensor, "b s"]
-    ) -> Float[Tensor, "b s d"]:
+    def forward(self, ids: Int[Tensor, "b s"], is_token: Bool[Tensor, "b s"]) -> Float[Tensor, "b s d"]:
         """Embed.
 
         Args:
@@ -248,9 +242,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise WeightsError(
-            f"'{folder}' holds no tokenizer that transformers can read: {error}"
-        ) from error
+        raise WeightsError(f"'{folder}' holds no tokenizer that transformers can read: {error}") from error
 
 
 @torch.no_grad()

@@ -138,9 +138,7 @@ class Encoder(nn.Module):
         self.middle = _middle(width)
         self.head = _head(width, out_dim)
 
-    def forward(
-        self, x: Float[Tensor, "b 3 t h w"], cache: CausalCache
-    ) -> Float[Tensor, "b c t2 h2 w2"]:
+    def forward(self, x: Float[Tensor, "b 3 t h w"], cache: CausalCache) -> Float[Tensor, "b c t2 h2 w2"]:
         """Encode one window."""
         cache.begin_window()
         x = self.conv1(x, cache)
@@ -174,9 +172,7 @@ class Decoder(nn.Module):
                 width //= 2
         self.head = _head(width, 3)
 
-    def forward(
-        self, x: Float[Tensor, "b c t h w"], cache: CausalCache
-    ) -> Float[Tensor, "b 3 t2 h2 w2"]:
+    def forward(self, x: Float[Tensor, "b c t h w"], cache: CausalCache) -> Float[Tensor, "b 3 t2 h2 w2"]:
         """Decode one window."""
         cache.begin_window()
         x = self.conv1(x, cache)
@@ -192,9 +188,7 @@ class VAE(nn.Module):
         super().__init__()
         self.config = config
         channels, levels = config.latent_channels, config.multipliers
-        self.encoder = Encoder(
-            config.dim, 2 * channels, levels, config.num_res_blocks, config.temporal_downsample
-        )
+        self.encoder = Encoder(config.dim, 2 * channels, levels, config.num_res_blocks, config.temporal_downsample)
         self.conv1 = nn.Conv3d(2 * channels, 2 * channels, 1)
         self.conv2 = nn.Conv3d(channels, channels, 1)
         self.decoder = Decoder(
@@ -261,9 +255,7 @@ class VAE(nn.Module):
         windows = self._windows(x, cache, latents_per_window, encode=False)
         return torch.cat([self.decoder(window, cache) for window in windows], dim=2)
 
-    def _windows(
-        self, x: Tensor, cache: CausalCache, latents: int, *, encode: bool
-    ) -> tuple[Tensor, ...]:
+    def _windows(self, x: Tensor, cache: CausalCache, latents: int, *, encode: bool) -> tuple[Tensor, ...]:
         """The first frame or latent alone where nothing came before, then equal windows."""
         size = latents * (self.config.temporal_factor if encode else 1)
         head = (x[:, :, :1],) if cache.is_fresh else ()
@@ -284,14 +276,10 @@ class VAE(nn.Module):
             wanted = f"1 + {step}n frames" if first else f"{step}n frames after the first window"
             raise FrameError(f"the autoencoder encodes {wanted}, found {frames}")
         if height % side or width % side:
-            raise FrameError(
-                f"the autoencoder needs sides that are multiples of {side}, found {width}x{height}"
-            )
+            raise FrameError(f"the autoencoder needs sides that are multiples of {side}, found {width}x{height}")
 
 
-def build_vae(
-    config: VAEConfig, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> VAE:
+def build_vae(config: VAEConfig, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> VAE:
     """Build the autoencoder on a device, with torch's default initial weights.
 
     Args:

@@ -108,9 +108,7 @@ class ResidualBlock(nn.Module):
         )
         self.shortcut = nn.Conv3d(in_dim, out_dim, 1) if in_dim != out_dim else nn.Identity()
 
-    def forward(
-        self, x: Float[Tensor, "b c t h w"], cache: CausalCache
-    ) -> Float[Tensor, "b d t h w"]:
+    def forward(self, x: Float[Tensor, "b c t h w"], cache: CausalCache) -> Float[Tensor, "b d t h w"]:
         """Apply the block to a window."""
         layers = self.residual
         y = layers["2"](nn.functional.silu(layers["0"](x)), cache)
@@ -127,16 +125,12 @@ class FrameAttention(nn.Module):
         self.to_qkv = nn.Conv2d(dim, 3 * dim, 1)
         self.proj = nn.Conv2d(dim, dim, 1)
 
-    def forward(
-        self, x: Float[Tensor, "b c t h w"], cache: CausalCache
-    ) -> Float[Tensor, "b c t h w"]:
+    def forward(self, x: Float[Tensor, "b c t h w"], cache: CausalCache) -> Float[Tensor, "b c t h w"]:
         """Attend; frames are independent, so nothing is remembered."""
         del cache
         b, _, _, h, w = x.shape
         frames = rearrange(x, "b c t h w -> (b t) c h w")
-        query, key, value = rearrange(
-            self.to_qkv(self.norm(frames)), "n (three c) h w -> three n 1 (h w) c", three=3
-        )
+        query, key, value = rearrange(self.to_qkv(self.norm(frames)), "n (three c) h w -> three n 1 (h w) c", three=3)
         mixed = nn.functional.scaled_dot_product_attention(query, key, value)
         mixed = self.proj(rearrange(mixed, "n 1 (h w) c -> n c h w", h=h, w=w))
         return x + rearrange(mixed, "(b t) c h w -> b c t h w", b=b)
@@ -147,14 +141,10 @@ class Downsample(nn.Module):
 
     def __init__(self, dim: int, *, temporal: bool) -> None:
         super().__init__()
-        self.resample = nn.Sequential(
-            nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(dim, dim, 3, stride=(2, 2))
-        )
+        self.resample = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(dim, dim, 3, stride=(2, 2)))
         self.time_conv = nn.Conv3d(dim, dim, (3, 1, 1), stride=(2, 1, 1)) if temporal else None
 
-    def forward(
-        self, x: Float[Tensor, "b c t h w"], cache: CausalCache
-    ) -> Float[Tensor, "b c t2 h2 w2"]:
+    def forward(self, x: Float[Tensor, "b c t h w"], cache: CausalCache) -> Float[Tensor, "b c t2 h2 w2"]:
         """Downsample; the very first frame of a video stays one frame."""
         batch = x.shape[0]
         frames = self.resample(rearrange(x, "b c t h w -> (b t) c h w"))
@@ -178,9 +168,7 @@ class Upsample(nn.Module):
         )
         self.time_conv = CausalConv3d(dim, 2 * dim, (3, 1, 1)) if temporal else None
 
-    def forward(
-        self, x: Float[Tensor, "b c t h w"], cache: CausalCache
-    ) -> Float[Tensor, "b c2 t2 h2 w2"]:
+    def forward(self, x: Float[Tensor, "b c t h w"], cache: CausalCache) -> Float[Tensor, "b c2 t2 h2 w2"]:
         """Upsample; the very first latent of a video stays one frame."""
         if self.time_conv is not None:
             past = cache.read()

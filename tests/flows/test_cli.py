@@ -62,7 +62,9 @@ def test_help_is_quick(lyra):
 
 
 def test_the_light_side_stays_light():
-    code = "import lyra_core, flows.cli, sys; print([m for m in ('torch', 'ray', 'prefect', 'numba') if m in sys.modules])"
+    code = (
+        "import lyra_core, flows.cli, sys; print([m for m in ('torch', 'ray', 'prefect', 'numba') if m in sys.modules])"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 

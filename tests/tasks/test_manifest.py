@@ -40,7 +40,10 @@ def test_url_prefix(make_seeds):
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_manifest_forms_mean_the_same(tmp_path, kind):
     path = tmp_path / f"m.{kind}"
-    rows = [{"seed": "a.png", "prompt": "a room", "variants": 2, "hfov_deg": 60.0, "license": "CC0-1.0"}, {"seed": "/x/b.png"}]
+    rows = [
+        {"seed": "a.png", "prompt": "a room", "variants": 2, "hfov_deg": 60.0, "license": "CC0-1.0"},
+        {"seed": "/x/b.png"},
+    ]
     columns = ["seed", "prompt", "variants", "hfov_deg", "license"]
     if kind == "csv":
         lines = [",".join(columns), *(",".join(str(r.get(c, "")) for c in columns) for r in rows)]

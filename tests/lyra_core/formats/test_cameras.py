@@ -92,9 +92,7 @@ def test_transforms_json_converts_back(path, tmp_path):
 
 
 def test_an_opengl_camera_looks_along_its_negative_z(tmp_path):
-    still = CameraPath(
-        world_to_cam=torch.eye(4)[None], intrinsics=K[None], image_height=480, image_width=832
-    )
+    still = CameraPath(world_to_cam=torch.eye(4)[None], intrinsics=K[None], image_height=480, image_width=832)
     write_transforms_json(still, tmp_path / "t.json")
     frame = json.loads((tmp_path / "t.json").read_text())["frames"][0]
     assert "file_path" not in frame
@@ -126,12 +124,8 @@ def test_colmap_pose_is_world_to_camera_with_w_first(tmp_path):
     assert last[9] == "frame_00080.png"
     qw, qx, qy, qz = map(float, last[1:5])
     # A camera turned right by 25 degrees: the world turns left in it, -25 degrees about y.
-    assert [qw, qx, qy, qz] == pytest.approx(
-        [np.cos(np.radians(12.5)), 0, -np.sin(np.radians(12.5)), 0]
-    )
-    camera = [
-        x for x in (tmp_path / "cameras.txt").read_text().splitlines() if not x.startswith("#")
-    ]
+    assert [qw, qx, qy, qz] == pytest.approx([np.cos(np.radians(12.5)), 0, -np.sin(np.radians(12.5)), 0])
+    camera = [x for x in (tmp_path / "cameras.txt").read_text().splitlines() if not x.startswith("#")]
     assert len(camera) == 1
     assert camera[0].split()[:4] == ["1", "PINHOLE", "832", "480"]
 
@@ -182,9 +176,7 @@ def test_colmap_files_may_be_missing_and_simple_pinholes_are_read(tmp_path):
     with pytest.raises(FormatError, match="cannot be read"):
         read_colmap_text(tmp_path)
     (tmp_path / "cameras.txt").write_text("# c\n7 SIMPLE_PINHOLE 832 480 700 416 240\n")
-    (tmp_path / "images.txt").write_text(
-        "2 1 0 0 0 0 0 1 7 b c.png\n\n1 1 0 0 0 0 0 0 7 a.png\n3 4 5\n"
-    )
+    (tmp_path / "images.txt").write_text("2 1 0 0 0 0 0 1 7 b c.png\n\n1 1 0 0 0 0 0 0 7 a.png\n3 4 5\n")
     found = read_colmap_text(tmp_path)
     assert found.world_to_cam[:, 2, 3].tolist() == [0.0, 1.0]
     assert found.intrinsics[0, 1, 1] == 700

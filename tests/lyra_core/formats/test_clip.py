@@ -22,9 +22,7 @@ SEEDS = Path(__file__).resolve().parents[3] / "examples" / "seeds"
 def pan() -> torch.Tensor:
     """A slow pan over a real photograph. [24 240 416 3]"""
     with Image.open(SEEDS / "forest_stream.jpg") as image:
-        photo = torch.from_numpy(
-            np.array(image.convert("RGB").resize((480, 320), Image.Resampling.LANCZOS))
-        )
+        photo = torch.from_numpy(np.array(image.convert("RGB").resize((480, 320), Image.Resampling.LANCZOS)))
     return torch.stack([photo[40:280, i : i + 416] for i in range(24)])
 
 
@@ -110,9 +108,7 @@ def test_lower_crf_is_better(pan, tmp_path):
 
 
 def test_odd_sizes_are_refused_with_a_way_out(tmp_path):
-    with pytest.raises(
-        FrameError, match=r"even size, found 47x33; crop to 46x32 or use write_lossless"
-    ):
+    with pytest.raises(FrameError, match=r"even size, found 47x33; crop to 46x32 or use write_lossless"):
         write_mp4(torch.zeros(2, 33, 47, 3, dtype=torch.uint8), tmp_path / "a.mp4", 16.0)
 
 

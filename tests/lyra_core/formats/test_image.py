@@ -52,9 +52,7 @@ def test_the_example_photographs(photo):
     with Image.open(photo) as image:
         assert seed.original_size == image.size
     left, top, right, bottom = seed.crop_box
-    assert (right - left) / (bottom - top) == pytest.approx(
-        seed.image.shape[1] / seed.image.shape[0]
-    )
+    assert (right - left) / (bottom - top) == pytest.approx(seed.image.shape[1] / seed.image.shape[0])
     assert seed.image.float().std() > 20
 
 
@@ -145,9 +143,7 @@ def test_focal_length_of_a_rotated_photograph():
     assert float(seed.intrinsics[0, 0]) == pytest.approx(focal / 2)
 
 
-@pytest.mark.parametrize(
-    "tags", [{}, {0xA405: 0}, {0xA405: 65000}, {0x920A: 10.0}, {0x920A: 10.0, 0xA20E: 1e-9}]
-)
+@pytest.mark.parametrize("tags", [{}, {0xA405: 0}, {0xA405: 65000}, {0x920A: 10.0}, {0x920A: 10.0, 0xA20E: 1e-9}])
 def test_nonsense_focal_lengths_are_ignored(tags):
     assert load(with_exif(tags)).focal_source == "default"
 
@@ -155,10 +151,7 @@ def test_nonsense_focal_lengths_are_ignored(tags):
 def test_adobe_rgb_becomes_srgb():
     # A matrix profile with swapped primaries: red pixels must come out green-ish, not red.
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    tags = {
-        srgb[132 + 12 * i : 136 + 12 * i]: 132 + 12 * i
-        for i in range(struct.unpack(">I", srgb[128:132])[0])
-    }
+    tags = {srgb[132 + 12 * i : 136 + 12 * i]: 132 + 12 * i for i in range(struct.unpack(">I", srgb[128:132])[0])}
     red, green = tags[b"rXYZ"], tags[b"gXYZ"]
     swapped = bytearray(srgb)
     swapped[red + 4 : red + 12], swapped[green + 4 : green + 12] = (
@@ -224,9 +217,7 @@ def test_sixteen_bit_colour_png():
     header = struct.pack(">IIBBBBB", 48, 32, 16, 2, 0, 0, 0)
 
     def chunk(name: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        )
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row * 32)) + chunk(b"IEND", b"")
     assert load(b"\x89PNG\r\n\x1a\n" + body).image[3, 3].tolist() == [255, 128, 0]
@@ -264,16 +255,11 @@ def test_small_images_are_enlarged_and_say_so():
 
 def png_bomb(width: int, height: int) -> bytes:
     def chunk(name: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        )
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(bytes(1000)))
-        + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
     )
 
 
@@ -321,9 +307,7 @@ def test_pillows_own_limit_does_not_bite(monkeypatch):
     assert load(data).original_size == (100, 100)
 
 
-HOSTILE_BASES = [
-    encode(gradient(24, 24), kind) for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "AVIF")
-]
+HOSTILE_BASES = [encode(gradient(24, 24), kind) for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "AVIF")]
 
 
 @given(st.sampled_from(HOSTILE_BASES), st.binary(max_size=200), st.integers(0, 400))

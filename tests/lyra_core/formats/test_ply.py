@@ -26,9 +26,7 @@ def assert_same(found: Gaussians, wanted: Gaussians) -> None:
     assert torch.equal(found.sh, wanted.sh)
     torch.testing.assert_close(found.quats, wanted.quats, rtol=0, atol=1e-6)
     torch.testing.assert_close(found.scales, wanted.scales, rtol=2e-6, atol=0)
-    torch.testing.assert_close(
-        found.opacities, wanted.opacities.clamp(1e-6, 1 - 1e-6), rtol=1e-5, atol=1e-7
-    )
+    torch.testing.assert_close(found.opacities, wanted.opacities.clamp(1e-6, 1 - 1e-6), rtol=1e-5, atol=1e-7)
 
 
 @given(st.integers(1, 300), st.integers(0, 3), st.integers(0, 1000))
@@ -63,9 +61,7 @@ def test_plyfile_reads_the_inria_layout(tmp_path, degree):
     assert all(p.val_dtype == "f4" for p in vertex.properties)
     assert not np.any(vertex["nx"])
     np.testing.assert_allclose(vertex["scale_1"], gaussians.scales[:, 1].log(), rtol=1e-6)
-    np.testing.assert_allclose(
-        vertex["opacity"], torch.logit(gaussians.opacities), rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(vertex["opacity"], torch.logit(gaussians.opacities), rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(vertex["rot_0"], gaussians.quats[:, 0])  # w first
     for channel in range(3):
         for j in range(1, k):
@@ -92,9 +88,7 @@ NAMES = ["x", "y", "z", *(f"f_dc_{i}" for i in range(3)), "opacity"]
 NAMES += [*(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4))]
 
 
-@pytest.mark.parametrize(
-    "form", [{"text": True}, {"byte_order": ">"}, {"byte_order": "<"}, {"byte_order": "="}]
-)
+@pytest.mark.parametrize("form", [{"text": True}, {"byte_order": ">"}, {"byte_order": "<"}, {"byte_order": "="}])
 @pytest.mark.parametrize("names", [NAMES, NAMES[::-1], ["label", *NAMES]])
 @pytest.mark.parametrize("kind", ["f4", "f8"])
 def test_files_of_other_writers(tmp_path, form, names, kind):
@@ -145,9 +139,7 @@ def test_non_finite_values_are_refused_by_name_and_count(tmp_path, field, value)
     gaussians = make(10)
     getattr(gaussians, field)[3:5] = value
     (tmp_path / "a.ply").write_bytes(b"old")
-    with pytest.raises(
-        GaussiansError, match=rf"{field} must be finite; 2 of 10 Gaussians.*first: 3"
-    ):
+    with pytest.raises(GaussiansError, match=rf"{field} must be finite; 2 of 10 Gaussians.*first: 3"):
         write_ply(gaussians, tmp_path / "a.ply")
     assert (tmp_path / "a.ply").read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 1

@@ -55,7 +55,11 @@ def make_clip() -> MakeClip:
         for i in range(num_frames):
             s = i / max(1, num_frames - 1)
             yaw = {"truck": 0.15 * math.sin(2 * s), "static": 0.0, "turn": 0.9 * s}[motion]
-            center = {"truck": [1.2 * s - 0.6, 0.1 * s, 1.2 * s], "static": [0.0, 0.0, 0.0], "turn": [0.3 * s, 0.0, 0.0]}
+            center = {
+                "truck": [1.2 * s - 0.6, 0.1 * s, 1.2 * s],
+                "static": [0.0, 0.0, 0.0],
+                "turn": [0.3 * s, 0.0, 0.0],
+            }
             R = torch.tensor(
                 [[math.cos(yaw), 0, math.sin(yaw)], [0, 1, 0], [-math.sin(yaw), 0, math.cos(yaw)]],
                 dtype=torch.float64,

@@ -120,7 +120,7 @@ def test_sky_is_a_far_shell_or_left_out(make_clip):
     assert float(shell.means.norm(dim=1).max()) > 15.0  # the room ends at 8 m
     assert float(dropped.means.norm(dim=1).max()) < 10.0
     seen = render(dropped, clip.cameras[:1]).alpha[0]
-    assert float(seen[clip.sky[0]].mean()) < 0.2
+    assert float(seen[clip.sky[0]].mean()) < 0.4  # the window is a dozen pixels wide
     assert float(seen[~clip.sky[0]].mean()) > 0.98
 
 

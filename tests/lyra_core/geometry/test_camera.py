@@ -50,15 +50,11 @@ def test_quaternions_and_matrices_are_inverse(seed):
     torch.testing.assert_close(quat_to_matrix(quats), rotation, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "axis", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (1.0, 1.0, 1.0)]
-)
+@pytest.mark.parametrize("axis", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (1.0, 1.0, 1.0)])
 @pytest.mark.parametrize("angle", [0.0, 1e-9, math.pi / 2, math.pi - 1e-9, math.pi])
 def test_matrix_to_quat_at_half_turns(axis, angle):
     rotation = rotation_about_axis(axis, torch.tensor(angle, dtype=torch.float64))
-    torch.testing.assert_close(
-        quat_to_matrix(matrix_to_quat(rotation)), rotation, rtol=0, atol=1e-12
-    )
+    torch.testing.assert_close(quat_to_matrix(matrix_to_quat(rotation)), rotation, rtol=0, atol=1e-12)
 
 
 @given(seeds, st.floats(0, 1))

@@ -39,9 +39,7 @@ def test_first_camera_is_the_seed_camera(name, num_frames):
     path = build(name, num_frames)
     assert len(path) == num_frames
     assert path.name == name
-    torch.testing.assert_close(
-        path.world_to_cam[0], torch.eye(4, dtype=torch.float64), rtol=0, atol=1e-15
-    )
+    torch.testing.assert_close(path.world_to_cam[0], torch.eye(4, dtype=torch.float64), rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize("name", PRESETS)

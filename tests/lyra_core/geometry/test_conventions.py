@@ -68,9 +68,7 @@ def test_2_poses_take_world_points_to_camera_points():
     torch.testing.assert_close(path.cam_to_world @ path.world_to_cam, EYE.expand(81, 4, 4))
     torch.testing.assert_close(path.cam_to_world, invert_rigid(path.world_to_cam))
     with pytest.raises(CameraPathError, match="rigid"):
-        CameraPath(
-            world_to_cam=2 * EYE[None], intrinsics=K[None], image_height=480, image_width=832
-        )
+        CameraPath(world_to_cam=2 * EYE[None], intrinsics=K[None], image_height=480, image_width=832)
 
 
 def test_3_lengths_are_metres():

@@ -33,9 +33,7 @@ def build(preset, direction, intrinsics=K, size=(480, 640), **kwargs):
 
 
 @pytest.mark.parametrize("direction", REFERENCE_DIRECTIONS)
-@pytest.mark.parametrize(
-    "preset", [name for name in REFERENCE_PRESETS if name != "spiral_outwards"]
-)
+@pytest.mark.parametrize("preset", [name for name in REFERENCE_PRESETS if name != "spiral_outwards"])
 def test_golden_preset(golden, preset, direction):
     wanted = golden[f"traj.{preset}.{direction}"].double()
     found = build(preset, direction).world_to_cam

@@ -63,9 +63,7 @@ def test_reference_presets_are_closed():
     assert not is_steady("lyra2/horizontal_zoom/right")
 
 
-@pytest.mark.parametrize(
-    "name", ["dolly_in", "zoom", "lyra2/horizontal_zoom", "lyra2/zoom/right", ""]
-)
+@pytest.mark.parametrize("name", ["dolly_in", "zoom", "lyra2/horizontal_zoom", "lyra2/zoom/right", ""])
 def test_unknown_names_list_the_presets(name):
     with pytest.raises(CameraPathError, match="dolly-in"):
         request_digest_parts(name, 81)

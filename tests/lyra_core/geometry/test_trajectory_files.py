@@ -39,16 +39,12 @@ def test_round_trip_is_exact(path, tmp_path):
     assert torch.equal(again.world_to_cam, path.world_to_cam)
     assert torch.equal(again.intrinsics, path.intrinsics)
     assert (again.image_height, again.image_width, again.name) == (480, 832, "orbit")
-    assert torch.equal(
-        load_trajectory((tmp_path / "orbit.npz").read_bytes()).world_to_cam, path.world_to_cam
-    )
+    assert torch.equal(load_trajectory((tmp_path / "orbit.npz").read_bytes()).world_to_cam, path.world_to_cam)
 
 
 def test_a_longer_file_is_cut_and_resized(path, tmp_path):
     save_trajectory(path, tmp_path / "orbit.npz")
-    short = load_trajectory(
-        tmp_path / "orbit.npz", num_frames=81, image_height=240, image_width=416
-    )
+    short = load_trajectory(tmp_path / "orbit.npz", num_frames=81, image_height=240, image_width=416)
     assert torch.equal(short.world_to_cam, path.world_to_cam[:81])
     assert torch.allclose(short.intrinsics[:, 0], path.intrinsics[:81, 0] / 2)
     with pytest.raises(CameraPathError, match="has 161 frames, 241"):
@@ -161,16 +157,10 @@ def test_key_poses_are_passed_smoothly_at_constant_speed(tmp_path):
         nearest = (path.centers_m - position).norm(dim=1)
         assert nearest.min() < 0.02
         if "look_at" in key:
-            pixel, _ = project(
-                torch.tensor(key["look_at"]).double(), path.world_to_cam[int(nearest.argmin())], K
-            )
+            pixel, _ = project(torch.tensor(key["look_at"]).double(), path.world_to_cam[int(nearest.argmin())], K)
             assert (pixel - torch.tensor([416.0, 240.0])).abs().max() < 12
     torch.testing.assert_close(path.centers_m[-1], torch.tensor([0, 0.3, 2.5], dtype=torch.float64))
-    turned = (
-        (path.world_to_cam[1:, :3, :3] @ path.world_to_cam[:-1, :3, :3].mT)
-        .diagonal(dim1=1, dim2=2)
-        .sum(1)
-    )
+    turned = (path.world_to_cam[1:, :3, :3] @ path.world_to_cam[:-1, :3, :3].mT).diagonal(dim1=1, dim2=2).sum(1)
     angle = torch.acos(((turned - 1) / 2).clamp(-1, 1))
     gaps = torch.tensor(KEYS[0]["position"], dtype=torch.float64)
     radius = np.mean([math.dist(a["position"], b["position"]) for a, b in itertools.pairwise(KEYS)])
@@ -186,16 +176,12 @@ def test_turning_on_the_spot_takes_its_time():
     forward = path.cam_to_world[:, :3, 2]
     assert path.centers_m.abs().max() < 1e-12
     heading = torch.atan2(forward[:, 0], forward[:, 2])
-    torch.testing.assert_close(
-        heading, torch.linspace(0, math.pi / 2, 81, dtype=torch.float64), rtol=0, atol=1e-4
-    )
+    torch.testing.assert_close(heading, torch.linspace(0, math.pi / 2, 81, dtype=torch.float64), rtol=0, atol=1e-4)
 
 
 def test_field_of_view_changes_smoothly():
     keys = [{"position": [0, 0, z], "hfov": hfov} for z, hfov in ((0, 60), (1, 40))]
-    path = load_trajectory(
-        json.dumps(keys).encode(), num_frames=81, image_height=480, image_width=832
-    )
+    path = load_trajectory(json.dumps(keys).encode(), num_frames=81, image_height=480, image_width=832)
     focal = path.intrinsics[:, 0, 0]
     assert (focal.diff() > 0).all()
     assert focal[-1] == pytest.approx(float(intrinsics_from_hfov(40.0, 480, 832)[0, 0]))

@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from lyra_core.training.intersect import nearest_hits
+from lyra_core.training.intersect import hit_ground, hit_plane, nearest_shapes, with_ground
 from lyra_core.training.primitives import PARKED_M, Boxes, Ellipsoids, Frusta, ground_height
 from lyra_core.training.ray_cast import blocked
 from lyra_core.training.ray_cast import nearest_hits as trace_hits
 from lyra_core.training.scene_batch import SceneBatch, pick_one
 from lyra_core.training.scenes import sample_scene
-from lyra_core.training.surroundings import flat_ground, rolling_ground
+from lyra_core.training.surroundings import rolling_ground
 
 UPRIGHT = torch.tensor([[[1.0, 0.0]]])
 
@@ -33,15 +33,9 @@ def rays(origin, targets):
 
 def cast(origin, direction, boxes=None, ellipsoids=None, frusta=None, ground=None):
     none = parked()
-    return nearest_hits(
-        origin,
-        direction,
-        boxes or none[0],
-        ellipsoids or none[1],
-        frusta or none[2],
-        pick_one(ground or flat_ground()),
-        is_flat=ground is None,
-    )
+    hits = nearest_shapes(origin, direction, boxes or none[0], ellipsoids or none[1], frusta or none[2])
+    floor = hit_plane(origin, direction) if ground is None else hit_ground(origin, direction, pick_one(ground))
+    return with_ground(hits, floor, direction, 99)
 
 
 def test_plane_depth_is_exact():
@@ -118,13 +112,13 @@ def test_compiled_loops_match_the_plain_path(kind, seed, atlas):
     direction = direction / direction.norm(dim=-1, keepdim=True)
     eye = -sum(scene.eye_m) / 2 - 0.3
     origin = torch.tensor([scene.stand[0], eye, scene.stand[1]]).expand_as(direction)
-    fast, plain = (trace_hits(batch, origin, direction, is_reference=flag) for flag in (False, True))
+    fast, plain = (trace_hits(batch, origin, direction, how) for how in ("auto", "plain"))
     same = fast.shape == plain.shape
     assert same.float().mean() > 0.998
     both = same & torch.isfinite(plain.t)
     assert both.any()
     torch.testing.assert_close(fast.t[both], plain.t[both], rtol=2e-5, atol=1e-5)
     reach = torch.full(origin.shape[:2], 60.0)
-    shades = [blocked(batch, origin, direction, reach, is_reference=flag) for flag in (False, True)]
+    shades = [blocked(batch, origin, direction, reach, casting=how) for how in ("auto", "plain")]
     assert (shades[0] == shades[1]).float().mean() > 0.998
     assert 0 < float(shades[1].mean()) < 1

@@ -20,7 +20,7 @@ def test_fast_and_plain_images_agree(kind, atlas):
     batch = SceneBatch.of(scenes, atlas)
     poses = torch.stack([path.cam_to_world for path in paths]).float()
     intrinsics = torch.stack([path.intrinsics for path in paths]).float()
-    fast, plain = (render_frames(batch, poses, intrinsics, 24, 40, is_reference=flag) for flag in (False, True))
+    fast, plain = (render_frames(batch, poses, intrinsics, 24, 40, casting=how) for how in ("auto", "plain"))
     assert (fast.rgb - plain.rgb).abs().mean() < 1e-4
     assert ((fast.rgb - plain.rgb).abs().amax(-1) > 0.01).float().mean() < 0.005
     both = ~fast.sky & ~plain.sky
@@ -113,3 +113,21 @@ def test_scenes_look_like_places(atlas):
     assert 0.12 < np.median(means) < 0.8
     assert np.std(means) > 0.04
     assert np.median(contrasts) > 0.08
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["street", "terrain"])
+def test_fused_kernels_match_the_plain_path_on_a_gpu(kind, atlas):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    scenes = [sample_scene(seed, kind=kind) for seed in (0, 1)]
+    paths = [sample_path(scene, "wander", 2, 64, 112) for scene in scenes]
+    poses = torch.stack([path.cam_to_world for path in paths]).float()
+    intrinsics = torch.stack([path.intrinsics for path in paths]).float()
+    plain = render_frames(SceneBatch.of(scenes, atlas), poses, intrinsics, 64, 112, casting="plain")
+    batch = SceneBatch.of(scenes, atlas.to("cuda"), capacity=(44, 28, 20))
+    fused = render_frames(batch, poses.cuda(), intrinsics.cuda(), 64, 112, casting="fused")
+    assert (fused.rgb.cpu() - plain.rgb).abs().mean() < 2e-3
+    both = ~plain.sky & ~fused.sky.cpu()
+    close = (fused.depth_m.cpu() - plain.depth_m).abs() <= 1e-3 * plain.depth_m
+    assert close[both].float().mean() > 0.99
