@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -297,7 +298,7 @@ def _max_log_depth_numba(scene: _Scene, config: WarpConfig) -> Tensor:
     result = torch.zeros(scene.world_to_cam.shape[0])
     with kernel_threads():
         max_log_depth(
-            scene.points.flatten(2, 3).contiguous().numpy(),
+            _planes(scene.points),
             scene.mask.flatten(2).contiguous().numpy(),
             scene.world_to_cam[:, :3].contiguous().numpy(),
             scene.intrinsics.contiguous().numpy(),
@@ -305,6 +306,11 @@ def _max_log_depth_numba(scene: _Scene, config: WarpConfig) -> Tensor:
             result.numpy(),
         )
     return result
+
+
+def _planes(points: Tensor) -> np.ndarray:
+    """Points [s v h w 3] as the kernels read them: one plane a coordinate. [s v 3 n]"""
+    return points.flatten(2, 3).transpose(2, 3).contiguous().numpy()
 
 
 def _splat_numba(scene: _Scene, normaliser: Tensor, chosen: list[int], config: WarpConfig) -> Tensor:  # noqa: ARG001
@@ -316,7 +322,7 @@ def _splat_numba(scene: _Scene, normaliser: Tensor, chosen: list[int], config: W
     canvas = torch.zeros(len(chosen), h * w, c + 2)
     with kernel_threads():
         splat(
-            pick(scene.points).flatten(2, 3).contiguous().numpy(),
+            _planes(pick(scene.points)),
             pick(scene.mask).flatten(2).contiguous().numpy(),
             pick(scene.values).flatten(3).contiguous().numpy(),
             scene.world_to_cam[chosen, :3].contiguous().numpy(),
