@@ -112,7 +112,14 @@ class StoredClip:
                 name: torch.cat([file.get_slice(name)[i : i + 1] for i in frames.tolist()])
                 for name in ("frames", *self._layers)
             }
-        return VideoClip(cameras=self._cameras[frames], fps=self._fps, **parts)
+        return VideoClip(
+            frames=parts["frames"],
+            cameras=self._cameras[frames],
+            fps=self._fps,
+            depth_m=parts.get("depth_m"),
+            depth_confidence=parts.get("depth_confidence"),
+            sky=parts.get("sky"),
+        )
 
 
 def write_stored_clip(clip: VideoClip, path: str | Path) -> None:

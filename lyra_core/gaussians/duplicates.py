@@ -18,6 +18,7 @@ from torch import Tensor
 from lyra_core.errors import RecipeError
 
 NEAR_PLANE = 1e-6
+REACH = 0.55  # of the spacing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,12 +103,15 @@ def compare(
     replaced[near[same & worse]] = True
     explained = torch.zeros(height, width, dtype=torch.bool)
     kept = ~(same & worse)
-    # The four pixel centres around a Gaussian: with one Gaussian a pixel none stays open by chance of sampling.
+    # Of the four pixel centres around a Gaussian it explains those within half its spacing: a lattice of Gaussians then
+    # explains every pixel inside it, and where it ends the next splat comes soon enough to leave no crack.
+    reach = REACH * spacing_px.clamp_min(1.0)
     left, top = (u - 0.5).floor().long(), (v - 0.5).floor().long()
     for down in (0, 1):
         for right in (0, 1):
             r, c = top + down, left + right
             hit, _ = _same_surface(r, c, z, view, config)
+            hit &= ((u - c - 0.5).abs() <= reach) & ((v - r - 0.5).abs() <= reach)
             hit &= kept & (spacing_px <= config.coarser_ratio * coarseness)
             explained[r[hit], c[hit]] = True
     if coarseness > config.coarser_ratio:

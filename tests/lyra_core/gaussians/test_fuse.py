@@ -13,6 +13,7 @@ from lyra_core.gaussians.fuse import FusedSet, overlap_ratio, solve_scales
 from lyra_core.gaussians.keyframes import KeyframeConfig, choose_keyframes, overlap_for, owned_frames, plan_chunks
 from lyra_core.gaussians.pixel_footprint import flying_pixels, lift_pixels
 from lyra_core.gaussians.prune import PruneConfig, floaters, is_finite, is_needle, isolated, shrunk_view
+from lyra_core.gaussians.rasterize import rasterize
 from lyra_core.geometry.rotation import quat_to_matrix
 from lyra_core.values import Gaussians
 
@@ -175,8 +176,10 @@ def test_merging_keeps_a_wall_a_wall():
     assert factor > 1.5
     assert torch.allclose(coarse.gaussians.means[:, 2], torch.tensor(2.0), atol=1e-3)
     inner = coarse.gaussians.scales[:, 1]
-    # Splats keep about half their new spacing, so that the wall stays closed.
-    assert float(inner.median()) == pytest.approx(0.5 * float(coarse.spacing_m.median()), rel=0.25)
+    # Splats are large enough for the wall to stay closed, and not larger than they need be.
+    assert 0.5 < float(inner.median()) / float(coarse.spacing_m.median()) < 0.9
+    drawn = rasterize(coarse.gaussians, EYE, K, 30, 40)
+    assert float(drawn.alpha[3:-3, 3:-3].min()) > 0.85
     same, one = coarsen_to(points, 1200)
     assert (same is points, one) == (True, 1.0)
     alone = merge_cells(points[torch.tensor([0, 1199])], 1.0)

@@ -11,11 +11,11 @@ from lyra_core.gaussians.refine import LearningRates, RefineConfig, refine
 from lyra_core.gaussians.render import render
 from lyra_core.values import CameraPath, Gaussians, VideoClip
 
-HEIGHT, WIDTH = 24, 36
+HEIGHT, WIDTH = 18, 28
 FAST = LearningRates(means=1e-3, sh_base=2e-2, exposures=1e-3)
 
 
-def some_gaussians(count: int = 60, sh: int = 4) -> Gaussians:
+def some_gaussians(count: int = 40, sh: int = 4) -> Gaussians:
     g = torch.Generator().manual_seed(3)
     place = torch.rand(count, 3, generator=g) * torch.tensor([3.0, 2.0, 2.0]) + torch.tensor([-1.5, -1.0, 2.0])
     return Gaussians(
@@ -30,7 +30,7 @@ def some_gaussians(count: int = 60, sh: int = 4) -> Gaussians:
 def cameras(count: int) -> CameraPath:
     w2c = torch.eye(4, dtype=torch.float64).repeat(count, 1, 1)
     w2c[:, 0, 3] = torch.linspace(-0.3, 0.3, count)
-    K = torch.tensor([[30.0, 0, WIDTH / 2], [0, 30.0, HEIGHT / 2], [0, 0, 1]], dtype=torch.float64)
+    K = torch.tensor([[23.0, 0, WIDTH / 2], [0, 23.0, HEIGHT / 2], [0, 0, 1]], dtype=torch.float64)
     return CameraPath(world_to_cam=w2c, intrinsics=K.repeat(count, 1, 1), image_height=HEIGHT, image_width=WIDTH)
 
 
@@ -51,7 +51,7 @@ def test_differentiable_pictures_equal_the_reference():
 
 
 def test_gradients_of_centres_and_camera_equal_finite_differences():
-    gaussians, path = some_gaussians(12), cameras(1)
+    gaussians, path = some_gaussians(12, sh=1), cameras(1)
     target = torch.rand(HEIGHT, WIDTH, 3, generator=torch.Generator().manual_seed(0))
 
     def loss(means: torch.Tensor, w2c: torch.Tensor) -> torch.Tensor:
@@ -65,7 +65,7 @@ def test_gradients_of_centres_and_camera_equal_finite_differences():
         step[index] = 2e-3
         others = (lambda x: loss(x, w2c)) if tensor is means else (lambda x: loss(means, x))
         difference = (others(tensor.detach() + step) - others(tensor.detach() - step)) / 4e-3
-        assert float(tensor.grad[index]) == pytest.approx(float(difference), rel=0.06, abs=0.05)
+        assert float(tensor.grad[index]) == pytest.approx(float(difference.detach()), rel=0.06, abs=0.05)
 
 
 def test_refinement_repairs_what_was_disturbed():
@@ -76,11 +76,11 @@ def test_refinement_repairs_what_was_disturbed():
         means=truth.means + 0.02 * torch.randn(truth.means.shape, generator=g),
         sh=truth.sh + 0.25 * torch.randn(truth.sh.shape, generator=g) * torch.tensor([1.0, 0, 0, 0])[:, None],
     )
-    config = RefineConfig(steps=60, rates=FAST)
+    config = RefineConfig(steps=48, rates=FAST, max_coverage_loss=0.01)
     found = refine(wrong, film(truth), config, engine="torch")
     assert found.is_kept
     assert found.psnr_after_db > found.psnr_before_db + 3.0
-    assert found.coverage_after >= found.coverage_before - 0.001
+    assert found.coverage_after >= found.coverage_before - 0.01
     assert torch.equal(found.world_to_cam[0], cameras(9).world_to_cam[0])
     again = refine(wrong, film(truth), config, engine="torch")
     assert torch.equal(found.gaussians.means, again.gaussians.means)
@@ -93,7 +93,7 @@ def test_exposure_takes_up_flicker_and_spares_the_gaussians():
     dark = clip.frames.clone()
     dark[2] = (dark[2].float() * 0.6).to(torch.uint8)
     rates = replace(FAST, exposures=2e-2, means=1e-6, sh_base=1e-6, opacity_logits=1e-6, log_scales=1e-6, quats=1e-6)
-    config = RefineConfig(steps=40, rates=rates, exposure_weight=0.0)
+    config = RefineConfig(steps=24, rates=rates, exposure_weight=0.0)
     found = refine(truth, replace(clip, frames=dark), config, engine="torch")
     assert found.psnr_after_db > 25.0
     assert not found.is_kept
