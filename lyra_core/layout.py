@@ -3,7 +3,7 @@
 worlds/<id[:2]>/<id>/...                        payloads of a world
 catalog/commits/<id[:2]>/<id>.parquet           its row: the world exists from here on
 catalog/attempts/<id[:2]>/<id>/<n>.json         what happened to it before
-catalog/rejects/<run>/<ordinal>[-<variant>].parquet   seeds that gave no world
+catalog/rejects/<run>/<ordinal>.parquet         seeds that gave no world (-<variant> after the first variant)
 catalog/snapshots/vNNNNNN.json                  an immutable version of the catalog, and its parts:
 catalog/snapshots/vNNNNNN/{worlds,frames}-*.parquet
 """

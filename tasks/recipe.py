@@ -47,7 +47,7 @@ class Recipe(BaseModel):
 
     width: int = Field(416, ge=16, le=4096, multiple_of=2)
     height: int = Field(240, ge=16, le=4096, multiple_of=2)
-    num_frames: int = Field(81, ge=1 + CHUNK_FRAMES)
+    num_frames: int = 81
     fps: float = Field(16.0, gt=0, le=240)
     camera_path: str = "dolly-in"
     prompt: str = ""
@@ -74,11 +74,11 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _whole_chunks(self) -> Recipe:
-        if (self.num_frames - 1) % CHUNK_FRAMES:
+        below = max(1, (self.num_frames - 1) // CHUNK_FRAMES) * CHUNK_FRAMES + 1
+        if self.num_frames != below:
             raise ValueError(
-                f"num_frames must be 1 + 80k (81, 161, ...), found {self.num_frames}; "
-                f"the nearest are {self.num_frames - (self.num_frames - 1) % CHUNK_FRAMES} and "
-                f"{self.num_frames - (self.num_frames - 1) % CHUNK_FRAMES + CHUNK_FRAMES}"
+                f"num_frames must be 1 + 80k (81, 161, ...), found {self.num_frames}; the nearest are {below} "
+                f"and {below + CHUNK_FRAMES}"
             )
         return self
 

@@ -64,7 +64,7 @@ def run(
       lyra run photo.jpg --dry-run --json
     """
     choose_json(as_json)
-    from flows.batch import new_run_id, prepare_plan
+    from flows.batch import new_run_id, plan_workforce, prepare_plan
     from flows.parameters import GenerateParameters
     from flows.settings import load_settings
 
@@ -102,6 +102,7 @@ def run(
     if not plan.num_remaining and not plan.new_rejects:
         plan.discard()
         return _print_nothing_to_do(plan, settings, as_json)
+    plan_workforce(settings, max(1, plan.num_remaining))  # a setting that cannot work is told before anything starts
     return _generate(parameters.model_copy(update={"plan_path": str(plan.path)}), plan, settings, as_json)
 
 

@@ -46,6 +46,10 @@ def open_store(url: str | Path, **storage_options: object) -> Store:
         return LocalStore(rest if separator else text, **storage_options)  # type: ignore[arg-type]
     if protocol == "memory":
         return MemoryStore(text, storage_options)
+    if not rest.strip("/"):
+        raise StoreError(
+            f"a store needs a bucket or host after {protocol}://, found {text!r}; wanted {protocol}://bucket/prefix"
+        )
     return RemoteStore(text, storage_options)
 
 

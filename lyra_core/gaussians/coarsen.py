@@ -18,8 +18,9 @@ from lyra_core.values import Gaussians
 CELL_BITS = 21
 BISECTIONS = 7
 # Centres spread evenly over a cell have a variance of 1/12 of its side squared. Splats that tile a plane without gaps
-# need a standard deviation of two thirds of their spacing (a pixel's splat gets by with half, thanks to the rasteriser's
-# low-pass); irregular cells need a little more. Chosen by measurement: 3 gives 22.8 dB, 5 24.4, 7 24.4 in a room and
+# need a standard deviation of two thirds of their spacing (a pixel's splat gets by with half, thanks to the low-pass
+# of the rasteriser); irregular cells need a little more. Chosen by measurement: 3 gives 22.8 dB, 5 24.4, 7 24.4 in a
+# room and
 # 25.5, 27.3, 28.0 in a street, a fifth to a third of the Gaussians left.
 SPREAD = 7.0
 MAX_FACTOR = 2.0**16

@@ -37,7 +37,8 @@ def worlds(tmp_path):
 
 
 def lines(kind: str) -> list[str]:
-    return re.search(rf"```python {kind}\n(.*?)```", PAGE, re.DOTALL)[1].splitlines()
+    block = re.search(rf"```python {kind}\n(.*?)```", PAGE, re.DOTALL)[1]
+    return [line for line in block.splitlines() if line]
 
 
 def test_the_readers_read(worlds):

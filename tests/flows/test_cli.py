@@ -109,7 +109,7 @@ def test_dry_run_counts_and_writes_nothing(lyra, make_seeds, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["run", "nowhere.jpg/", "--out", "x"], 2, ["does not exist"]),
+        (["run", "nowhere/", "--out", "x"], 2, ["does not exist"]),
         (["run", "empty", "--out", "x"], 2, ["holds no image"]),
         (["run", "a.png", "--recipe", "nope"], 2, ["wanted one of", "parallax", "nope"]),
         (["run", "a.png", "--set", "colour=red"], 2, ["field=value", "colour"]),
@@ -119,7 +119,7 @@ def test_dry_run_counts_and_writes_nothing(lyra, make_seeds, tmp_path):
         (["run", "a.png", "--ray", "10.0.0.1:6379"], 2, ["--workers"]),
         (["run"], 2, ["SEEDS"]),
         (["run", "a.png", "--workers", "0"], 2, ["workers"]),
-        (["status", "s3://"], 1, []),
+        (["status", "s3://"], 1, ["s3://bucket/prefix"]),
         (["recipes", "nope"], 2, ["wanted one of"]),
         (["fly"], 2, ["fly"]),
     ],
