@@ -164,10 +164,13 @@ def _run_shards(plan: Plan, batch: Batch, workforce: Workforce, reporter: Report
 
 def _still_running(futures: list[PrefectFuture[ShardReport]]) -> list[PrefectFuture[ShardReport]]:
     """Drop finished shards; one that failed raises, because then the workers are at fault."""
+    running = []
     for future in futures:
         if future.state.is_final():
             future.result(raise_on_failure=True)
-    return [future for future in futures if not future.state.is_final()]
+        else:
+            running.append(future)
+    return running
 
 
 def batched(specs: Iterable[WorldSpec], size: int) -> Iterator[list[WorldSpec]]:

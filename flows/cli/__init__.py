@@ -52,15 +52,17 @@ def app(arguments: list[str] | None = None) -> None:
 
 def _exit_code(arguments: list[str] | None) -> int:
     try:
-        return int(commands(arguments, standalone_mode=False) or 0)
+        code = int(commands(arguments, standalone_mode=False) or 0)
     except UsageProblem as error:
         error.show()
         return int(error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        print_error("interrupted; workers are freed. Run the same command again to continue")
-        return EXIT_INTERRUPTED
+        code = EXIT_INTERRUPTED
     except LyraError as error:
         print_error(str(error), type(error).__name__)
         if isinstance(error, WorkerError):
             return EXIT_WORKERS
         return EXIT_USAGE if isinstance(error, (ConfigError, RecipeError, ManifestError)) else EXIT_ERROR
+    if code == EXIT_INTERRUPTED:
+        print_error("interrupted; workers are freed. Run the same command again to continue")
+    return code
