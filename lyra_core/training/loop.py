@@ -156,6 +156,7 @@ def train(
         report: receives a line of text now and then.
 
     Raises:
+        ConfigError: a loss is not finite; the last checkpoint is left as it was.
         WeightsError: the checkpoint to resume cannot be read or belongs to another model.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -189,6 +190,7 @@ def train(
         if result.step % config.log_every == 0 or result.step == 1:
             # reading a loss waits for the device, so the clock below it is true
             row = {name: float(value.detach()) for name, value in losses.items()}
+            _require_finite(row, result.step)
             row |= {"step": result.step, "rate": rate, "gradient_norm": float(norm)}
             result.elapsed_s = time.perf_counter() - start
             row |= {"elapsed_s": result.elapsed_s, "steps_per_s": result.step / max(result.elapsed_s, 1e-9)}
@@ -210,6 +212,13 @@ def train(
     save_checkpoint(model, optimizer, result, config, out_dir)
     draw_curve(result.metrics, out_dir / CURVE)
     return result
+
+
+def _require_finite(row: Row, step: int) -> None:
+    if not all(math.isfinite(value) for value in row.values()):
+        raise ConfigError(
+            f"training diverged: step {step} has {row}; resume from the last checkpoint with a lower learning_rate"
+        )
 
 
 def _silent(line: str) -> None:

@@ -223,7 +223,8 @@ def sky_color(scenes: SceneBatch, direction: Tensor) -> Tensor:
     veil = ((density - 1 + cover) / 0.45).clamp(0, 1) * (up / 0.12).clamp(max=1) * (cover > 0)
     bright = light.above[:, None] * 0.6 + light.color[:, None] * 0.35
     color = color + (bright - color) * veil * 0.85
-    toward_sun = (view * light.position[:, None, :3]).sum(-1, keepdim=True).clamp(min=0)
+    # a lamp's position is no unit vector: unbounded, the powers overflow, and 0 times infinity is no number
+    toward_sun = (view * light.position[:, None, :3]).sum(-1, keepdim=True).clamp(0, 1)
     glow = (0.25 * toward_sun**8 + 6.0 * toward_sun**900) * (1 - light.position[:, None, 3:])
     return color + glow * light.color[:, None] * (1 - 0.7 * veil)
 
@@ -250,7 +251,7 @@ def colorize(
     clear = (clear * (1 - border * border * (3 - 2 * border)))[..., None]
     color = color * clear + scenes.light.haze[:, None] * (1 - clear)
     color = torch.where(torch.isfinite(hits.t)[..., None], color, sky_color(scenes, direction))
-    return torch.sqrt(1 - torch.exp(-color * scenes.light.exposure[:, None, None]))
+    return torch.sqrt(1 - torch.exp(-color.clamp(min=0) * scenes.light.exposure[:, None, None]))
 
 
 def shade(

@@ -110,3 +110,12 @@ def test_a_paused_run_stops_early_and_can_be_finished(tmp_path):
     assert 0 < paused.step < 400
     done = train(model(), loss_of, LoopConfig(**plan), out_dir=tmp_path, resume_from=tmp_path / FULL_CHECKPOINT)
     assert done.step == 400
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+    def diverges(net, step):
+        return {"loss": net(torch.ones(1, 3)).sum() * (float("nan") if step >= 7 else 1.0)}
+
+    with pytest.raises(ConfigError, match="diverged"):
+        train(model(), diverges, config(50), out_dir=tmp_path)
+    assert not (tmp_path / FULL_CHECKPOINT).exists()

@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from lyra_core.errors import FrameError
+from lyra_core.training.ray_cast import nearest_hits
 from lyra_core.training.scene_batch import SceneBatch
 from lyra_core.training.scenes import sample_scene
+from lyra_core.training.shade import shade
 from lyra_core.training.views import sample_path
 from lyra_core.training.worlds import render_frames, render_scene, scene_clip
 
@@ -99,6 +101,26 @@ def test_cameras_and_scenes_must_match(atlas):
     path = sample_path(scene, "wander", 1, 24, 40)
     with pytest.raises(FrameError):
         render_scene(SceneBatch.of([scene], atlas), [path, path], 24, 40)
+
+
+def test_every_pixel_is_a_number_whatever_the_light(atlas):
+    """All directions at once, sky and lamps among them: a wide camera in many scenes of each kind."""
+    v, u = torch.meshgrid(torch.linspace(-1.2, 1.2, 16), torch.linspace(-3.1, 3.1, 24), indexing="ij")
+    direction = torch.stack([u.sin() * v.cos(), v.sin(), u.cos() * v.cos()], -1).reshape(1, -1, 3)
+    lamps = skies = 0
+    for seed in range(24):
+        scene = sample_scene(seed, kind=("room", "tabletop", "street", "terrain")[seed % 4])
+        batch = SceneBatch.of([scene], atlas)
+        origin = torch.tensor([scene.stand[0], -scene.eye_m[1] - 0.3, scene.stand[1]]).expand_as(direction)
+        hits = nearest_hits(batch, origin, direction)
+        color = shade(batch, origin, direction, hits, torch.tensor([0.005]), shadows=True)
+        assert bool(torch.isfinite(color).all()), (seed, scene.kind)
+        assert float(color.min()) >= 0
+        assert float(color.max()) <= 1
+        lamps += int(scene.light.position[3] > 0 and bool(torch.isinf(hits.t).any()))
+        skies += int(bool(torch.isinf(hits.t).any()))
+    assert lamps > 2
+    assert skies > 10
 
 
 def test_scenes_look_like_places(atlas):
