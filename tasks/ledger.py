@@ -33,7 +33,7 @@ class RetryPolicy:
     max_deaths: int = 2
     backoff_s: float = 1.0
     max_consecutive_death_rejects: int = 8
-    max_load_failures: int = 2
+    max_load_failures: int = 3
 
 
 class Verdict(Enum):

@@ -49,9 +49,14 @@ def test_unknown_names_list_the_known_ones():
         load_model("lyra9")
 
 
-def test_the_baseline_refuses_other_devices():
-    with pytest.raises(RecipeError, match=r'"cpu" only'):
-        load_model("parallax", device="cuda")
+def test_the_baseline_runs_on_a_gpu_worker_too():
+    assert load_model("parallax", device="cuda").name == "parallax"
+
+
+@pytest.mark.parametrize("name", ["nowhere:load", "lyra_core.model:nothing"])
+def test_a_model_of_ones_own_that_cannot_be_imported(name):
+    with pytest.raises(RecipeError, match="cannot import"):
+        load_model(name)
 
 
 def test_a_missing_photograph_is_a_seed_error(tmp_path):

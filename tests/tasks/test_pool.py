@@ -129,7 +129,7 @@ def test_workers_killed_at_random_lose_nothing(tmp_path, make_seeds, fault_recip
     )
     config = WorkerConfig(recipe=fault_recipe, out_url=store.root, run_id="run")
     # Each kill is a death of whatever world was there; the cap is raised because here the machine is at fault.
-    ledger = Ledger(policy=RetryPolicy(max_deaths=5, backoff_s=0.05))
+    ledger = Ledger(policy=RetryPolicy(max_deaths=5, max_load_failures=10, backoff_s=0.05))
     with RayPool(
         config, RaySettings(num_workers=2, factory_root=str(REPOSITORY), model_path=model_path), ledger
     ) as pool:
