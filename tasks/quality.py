@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lyra_core.quality import Quality, measure
+from lyra_core.quality import Gate, Quality, accept, measure
 from lyra_core.values import Gaussians, VideoClip
 from tasks.recipe import Recipe
 
@@ -18,9 +18,5 @@ def reject_reasons(quality: Quality | None, recipe: Recipe) -> list[str]:
     """The gates a world fails, as sentences; empty means accepted."""
     if quality is None:
         return []
-    reasons = []
-    if quality.psnr_db < recipe.min_psnr_db:
-        reasons.append(f"psnr_db {quality.psnr_db:.2f} is below {recipe.min_psnr_db:g}")
-    if quality.coverage_frac < recipe.min_coverage:
-        reasons.append(f"coverage_frac {quality.coverage_frac:.3f} is below {recipe.min_coverage:g}")
-    return reasons
+    gates = {"psnr_db": Gate(min=recipe.min_psnr_db), "coverage_frac": Gate(min=recipe.min_coverage)}
+    return accept(quality, gates)[1]

@@ -116,3 +116,22 @@ def _wait_until_writable(server: S3Server, process: subprocess.Popen[bytes], log
                 tail = log.read_text(errors="replace")[-2000:]
                 raise RuntimeError(f"the S3 server for tests did not start: {error}\n{tail}") from error
             time.sleep(0.3)
+
+
+@pytest.fixture
+def make_seeds(tmp_path):
+    """Write small different pictures under the given names and return their folder."""
+    import zlib
+
+    import numpy as np
+    from PIL import Image
+
+    def make(*names: str, folder: str = "seeds") -> Path:
+        target = tmp_path / folder
+        target.mkdir(exist_ok=True)
+        for name in names:
+            pixels = np.random.default_rng(zlib.crc32(name.encode())).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(target / name)
+        return target
+
+    return make

@@ -123,7 +123,7 @@ def _generate(parameters: GenerateParameters, plan: Plan, settings: Settings, as
     set_flow_environment(settings, server.api_url if server else str(settings.prefect_api_url))
     if server is not None:
         with screen.status(f"starting the local Prefect server ({server.ui_url})"):
-            importlib.import_module("flows.generate")  # Prefect and torch load while the server does
+            importlib.import_module("flows.generate")  # Prefect loads while the server starts
             wait_for_server(server, settings.home_path)
     ui_url = server.ui_url if server else str(settings.prefect_api_url).removesuffix("/api")
     log = settings.home_path / "logs" / f"{parameters.run_id}.log"

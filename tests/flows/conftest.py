@@ -8,13 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODELS = REPOSITORY / "tests" / "models"
@@ -82,21 +79,6 @@ def lyra(lyra_home, tmp_path) -> Lyra:
         "PYTHONPATH": str(REPOSITORY),
     }
     return Lyra(environment, tmp_path)
-
-
-@pytest.fixture
-def make_seeds(tmp_path):
-    """Write small different pictures under the given names and return their folder."""
-
-    def make(*names: str, folder: str = "seeds") -> Path:
-        target = tmp_path / folder
-        target.mkdir(exist_ok=True)
-        for name in names:
-            pixels = np.random.default_rng(zlib.crc32(name.encode())).integers(0, 255, (48, 64, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(target / name)
-        return target
-
-    return make
 
 
 @pytest.fixture
