@@ -34,7 +34,9 @@ def check_whole(store, sample, indices, version=None):
     }
     assert ref.num_accepted == sum(r.accepted for r in wanted.values())
     assert ref.num_frames == len(frames) == len(wanted) * sample.num_frames
-    assert sorted(frames, key=lambda f: (f.world_id, f.frame)) == [f for w in sorted(wanted) for f in sample.cameras(w)]
+    assert sorted(frames, key=lambda f: (f.world_id, f.frame)) == [
+        f for w in sorted(wanted) for f in sample.camera_rows(w)
+    ]
 
 
 def test_nothing_committed_gives_no_snapshot(store):
