@@ -414,7 +414,11 @@ def start_ray(settings: RaySettings) -> None:
             address="local",
             num_cpus=max(1, round(settings.num_workers * settings.cpus_per_worker)),
             object_store_memory=128 * 2**20,  # only specs and receipts pass through it
-            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, path))}},
+            runtime_env={
+                "env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, path))},
+                # Ray puts the folder the user stands in first on its workers' import path.
+                "worker_process_setup_hook": "lyra_core._launch.put_factory_first",
+            },
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,

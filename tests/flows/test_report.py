@@ -31,7 +31,9 @@ def published(monkeypatch) -> dict:
     kept: dict = {}
     monkeypatch.setattr("flows.report.create_markdown_artifact", lambda text, key, **_: kept.update({key: text}))
     monkeypatch.setattr("flows.report.create_table_artifact", lambda rows, key, **_: kept.update({key: rows}))
-    monkeypatch.setattr("flows.report.create_progress_artifact", lambda progress, key, **_: kept.update({key: progress}))
+    monkeypatch.setattr(
+        "flows.report.create_progress_artifact", lambda progress, key, **_: kept.update({key: progress})
+    )
     return kept
 
 
