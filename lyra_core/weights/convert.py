@@ -13,7 +13,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import lyra_core
@@ -42,12 +42,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """What the manifest says about a set besides its tensors."""
+    """What the manifest says about a set besides its tensors; `config` as in Manifest."""
 
     name: str
     licence: str = ""
     repo_id: str = ""
     revision: str = ""
+    config: Mapping[str, object] = field(default_factory=dict)
 
 
 def convert(
@@ -237,6 +238,7 @@ def _manifest(
         },
         tensors=tensors,
         ignored=weights.ignored,
+        config=labels.config,
     )
 
 
