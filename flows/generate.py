@@ -69,7 +69,7 @@ def generate(parameters: GenerateParameters) -> BatchSummary:
             workforce.num_workers,
             workforce.device,
         )
-        config = worker_config(recipe, parameters, run_id, workforce, store)
+        config = worker_config(recipe, parameters, run_id, workforce, store, settings)
         with open_pool(config, settings, workforce, store) as pool:
             batch = Batch(
                 pool=pool,
@@ -92,7 +92,12 @@ def _planned(parameters: GenerateParameters, recipe: Recipe, settings: Settings,
 
 
 def worker_config(
-    recipe: Recipe, parameters: GenerateParameters, run_id: str, workforce: Workforce, store: Store
+    recipe: Recipe,
+    parameters: GenerateParameters,
+    run_id: str,
+    workforce: Workforce,
+    store: Store,
+    settings: Settings,
 ) -> WorkerConfig:
     """What every worker of the batch is told."""
     return WorkerConfig(
@@ -103,6 +108,7 @@ def worker_config(
         num_threads=workforce.num_threads,
         accepted_licenses=tuple(parameters.accepted_licenses),
         code_commit=code_commit(),
+        scratch=settings.scratch_folder,
     )
 
 

@@ -67,6 +67,7 @@ class WorldModel(Protocol):
 MODELS = {
     "parallax": "lyra_core.parallax.model:ParallaxModel",
     "lyra2": "lyra_core.generative.lyra2:load_lyra2",
+    "parallax-da3": "lyra_core.generative.apache:load_parallax_da3",
 }
 
 Option = str | float | bool | Path | None | Mapping[str, object]

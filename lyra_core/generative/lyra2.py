@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
 from lyra_core.configure import configured
-from lyra_core.errors import RecipeError
 from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
-from lyra_core.gaussians.lifters import EstimatedDepth, GaussianHead, Lifter
-from lyra_core.gaussians.reconstruct import ReconstructionConfig
-from lyra_core.gaussians.refine import RefineConfig
 from lyra_core.generative.model import GenerativeModel, Parts
 from lyra_core.generative.networks import (
     load_caption_encoder,
@@ -24,13 +16,12 @@ from lyra_core.generative.networks import (
     load_vae,
     parse_lora,
 )
-from lyra_core.generative.reconstructor import Reconstructor
+from lyra_core.generative.presets import Options, build_reconstructor, joined_digest
 from lyra_core.video.captions import Captioner, VisionLanguageCaptioner
 from lyra_core.video.rollout import RolloutModels
 from lyra_core.video.rollout_config import FAITHFUL
 from lyra_core.weights.bundle import LYRA2_PARTS, find_sets, lora_parts, set_digests
-
-Options = Mapping[str, object]
+from lyra_core.weights.manifest import manifest_digest
 
 
 def load_lyra2(
@@ -72,49 +63,10 @@ def load_lyra2(
         image=load_frame_encoder(homes["image"], device),
         negative_text=load_negative_prompt(homes["negative prompt"], dit.config.text_dim),
     )
-    digests = set_digests(homes)
-    reconstructor = build_reconstructor(estimator, digests[0][:12], reconstruction or {}, device)
+    name = manifest_digest(homes["reconstruction"])[:12]
+    reconstructor = build_reconstructor(estimator, name, reconstruction or {}, device)
     parts = Parts(models=models, config=config, reconstructor=reconstructor, captioner=captioner)
-    return GenerativeModel("lyra2", joined_digest(digests), parts)
-
-
-def build_reconstructor(
-    estimator: DepthAnythingEstimator, name: str, options: Options, device: str, lifter: str = "head"
-) -> Reconstructor:
-    """A reconstructor from a depth network and plain choices.
-
-    Args:
-        estimator: the network, on its device.
-        name: identifies its weights.
-        options: as `reconstruction` of load_lyra2.
-        device: where a refinement runs.
-        lifter: used where the options name none.
-
-    Raises:
-        RecipeError: an unknown lifter or field, or a refinement without CUDA.
-    """
-    options = dict(options)
-    kind = options.pop("lifter", lifter)
-    is_refined = bool(options.pop("is_refined", False))
-    refine = options.pop("refine", {})
-    if kind not in ("head", "depth"):
-        raise RecipeError(f'reconstruction.lifter should be "head" or "depth", found {kind!r}')
-    chosen: Lifter = (
-        GaussianHead(estimator, name=name)
-        if kind == "head"
-        else EstimatedDepth(estimator, name=name, needs_baseline=False)
-    )
-    return Reconstructor(
-        lifter=chosen,
-        config=configured(ReconstructionConfig(), options, "reconstruction."),
-        refine=configured(RefineConfig(), _mapping(refine), "reconstruction.refine.") if is_refined else None,
-        device=torch.device(device),
-    )
-
-
-def joined_digest(digests: tuple[str, ...]) -> str:
-    """One digest for several sets, in their order, hex."""
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return GenerativeModel("lyra2", joined_digest(set_digests(homes)), parts)
 
 
 def _captioner(choice: str, device: str) -> Captioner | None:
@@ -123,9 +75,3 @@ def _captioner(choice: str, device: str) -> Captioner | None:
 
 def _sequence(value: object) -> tuple[object, ...]:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
-def _mapping(value: object) -> Options:
-    if not isinstance(value, Mapping):
-        raise RecipeError(f"reconstruction.refine should hold fields, found {value!r}")
-    return value

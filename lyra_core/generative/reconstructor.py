@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -32,9 +32,9 @@ class Reconstructor:
     """
 
     lifter: Lifter
-    config: ReconstructionConfig = ReconstructionConfig()
+    config: ReconstructionConfig = field(default_factory=ReconstructionConfig)
     refine: RefineConfig | None = None
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __post_init__(self) -> None:
         if self.refine is not None and self.device.type != "cuda":

@@ -35,7 +35,7 @@ WORDS = ["<pad>", "</s>", "<unk>", "a", "the", "room", "meadow", "path", "light"
 DIT = replace(TINY, dim=24, ffn_dim=32, text_dim=16, image_dim=24, time_dim=16, squeeze_dim=3)
 TEXT = TextConfig(vocabulary=len(WORDS), dim=16, attention_dim=16, ffn_dim=24, num_heads=2, num_layers=1)
 IMAGE = ImageConfig(image_size_px=28, patch_px=14, dim=24, mlp_ratio=2, num_heads=2, num_layers=2)
-VAE = replace(TINY_VAE, dim=4)
+VAE = replace(TINY_VAE, dim=4, num_res_blocks=1, multipliers=(1, 2, 2, 2))
 DEPTH_HEAD = HeadConfig(features=8, out_channels=(4, 8, 8, 8))
 ANY_VIEW = DepthAnythingConfig(
     backbone=BackboneConfig(dim=32, depth=6, num_heads=2, out_layers=(2, 3, 4, 5), alt_start=2, pos_grid=3),
