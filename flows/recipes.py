@@ -72,7 +72,7 @@ def lyra2_mended() -> Recipe:
     return lyra2().model_copy(
         update={
             "name": "lyra2-mended",
-            "description": "Lyra 2 with the faults of its conditions mended; departs from how the weights were trained.",
+            "description": "Lyra 2 with mended conditions, which depart from those the weights were trained with.",
             "video": MENDED_VIDEO,
         }
     )

@@ -1,6 +1,6 @@
 """Where the chunks of unfinished worlds survive a killed worker: a folder per world on the worker's own disk.
 
-    <scratch>/<world id>/video/...        chunks of the video (lyra_core.video.chunk_store)
+    <scratch>/<world id>/video/...        seed depth and chunks of the video (lyra_core.video.chunk_store)
     <scratch>/<world id>/gaussians/...    lifted chunks (lyra_core.gaussians.chunk_store)
 
 A worker that meets a world again goes on from its folder; a committed or rejected world's folder is removed. A recipe
@@ -83,7 +83,7 @@ def kept_chunks(scratch: Path) -> list[LocalArtifact]:
     """The chunks of a finished video, to be stored beside the world; none of models that make no chunks."""
     return [
         LocalArtifact(role=STORED, path=path, name=f"{STORED}/{path.name}", media_type=_media_type(path))
-        for path in sorted((scratch / VIDEO).glob("chunk*"))
+        for path in sorted((scratch / VIDEO).glob("[!.]*"))
     ]
 
 

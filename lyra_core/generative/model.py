@@ -24,6 +24,7 @@ from lyra_core.depth import DepthEstimate
 from lyra_core.errors import FrameError
 from lyra_core.formats.image import open_image
 from lyra_core.generative.reconstructor import OnReport, Reconstructor
+from lyra_core.generative.seed_estimate import estimate_seed
 from lyra_core.geometry.seed_cameras import cameras_for_seed
 from lyra_core.identity import chain_start, chunk_ids
 from lyra_core.values import CameraPath, Gaussians, Seed, VideoClip
@@ -117,7 +118,8 @@ class GenerativeModel:
         """
         photo = image if isinstance(image, Seed) else open_image(image, width, height)
         self._require_chunks(num_frames)
-        estimate = self.parts.models.depth.estimate(photo.image[None], None)
+        folder = None if chunk_dir is None else Path(chunk_dir) / "video"
+        estimate = estimate_seed(photo, self.parts.models.depth, self.weights_digest, folder)
         photo = _with_intrinsics(photo, estimate)
         cameras = cameras_for_seed(
             camera_path,
@@ -132,7 +134,7 @@ class GenerativeModel:
             cameras,
             prompts or self._captioner(),
             ids,
-            None if chunk_dir is None else Path(chunk_dir) / "video",
+            folder,
             photographs=photographs,
             seed_depth_m=mask_depth(estimate, self.parts.config.depth)[0],
             on_frame=on_frame,

@@ -145,6 +145,21 @@ def convert_set(
     )
 
 
+def read_config(path: Path) -> dict[str, object]:
+    """The sizes of a model of one's own, from a JSON file, for Labels.config.
+
+    Raises:
+        WeightsError: it cannot be read, or holds no JSON object.
+    """
+    try:
+        found = json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} should hold the model's sizes as a JSON object: {error}") from error
+    if not isinstance(found, dict):
+        raise WeightsError(f"{path} should hold the model's sizes as a JSON object, found {type(found).__name__}")
+    return found
+
+
 class _Work:
     """The half-finished directory of a conversion, and what is already in it."""
 
