@@ -3,7 +3,8 @@
     python tests/models/tiny_weights.py FOLDER
 
 The source files have the released names and formats (a distributed checkpoint, torch.save, safetensors); only widths
-differ, and `lyra weights convert --config` says how. A chunk still has 80 frames, so that plans and recipes fit.
+differ, and `lyra weights convert --config` says how. A chunk has 80 frames as released, so that plans and recipes
+fit; tests of the model alone take SHORT chunks of 8.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from lyra_core.video.vae import TINY_VAE, build_vae
 from lyra_core.weights.convert import Labels, convert
 
 WORDS = ["<pad>", "</s>", "<unk>", "a", "the", "room", "meadow", "path", "light", "stone"]
+SHORT = "f1k1f4s2f1s1f4k4f2k2f1k1_g2"
 DIT = replace(TINY, dim=24, ffn_dim=32, text_dim=16, image_dim=24, time_dim=16, squeeze_dim=3)
 TEXT = TextConfig(vocabulary=len(WORDS), dim=16, attention_dim=16, ffn_dim=24, num_heads=2, num_layers=1)
 IMAGE = ImageConfig(image_size_px=28, patch_px=14, dim=24, mlp_ratio=2, num_heads=2, num_layers=2)
@@ -50,7 +52,7 @@ METRIC = DepthAnythingConfig(
 DEPTH = NestedConfig(any_view=ANY_VIEW, metric=METRIC)
 
 
-def write_tiny_weights(folder: Path) -> Path:
+def write_tiny_weights(folder: Path, layout: str = TINY.layout) -> Path:
     """The converted folder, ready for `weights=`; what it was converted from lies beside it."""
     raw, done = folder / "downloads", folder / "weights"
     raw.mkdir(parents=True)
@@ -64,7 +66,7 @@ def write_tiny_weights(folder: Path) -> Path:
     nested = plausible_depth(random_state(DEPTH, torch.Generator().manual_seed(1)))
     torch.save({"model": {f"model.{k}": v for k, v in nested.items()}}, raw / "recon.pt")
     save_file(lora(states["lyra2-dit"]), raw / "lora.safetensors")
-    _convert(raw / "dit", done, "lyra2-dit", "lyra2-dit", asdict(DIT))
+    _convert(raw / "dit", done, "lyra2-dit", "lyra2-dit", asdict(replace(DIT, layout=layout)))
     _convert(raw / "vae.pth", done, "lyra2-vae", "wan-vae", asdict(VAE))
     _convert(raw / "text.pth", done, "lyra2-text", "umt5", asdict(TEXT))
     _convert(raw / "image.pth", done, "lyra2-image", "clip", asdict(IMAGE))
