@@ -1,4 +1,4 @@
-"""The factory around the tiny Lyra 2: killed worlds go on, longer paths continue finished ones, rows say how it went."""
+"""The factory around the tiny Lyra 2: killed worlds go on, longer paths continue, rows say how it went."""
 
 from __future__ import annotations
 
