@@ -119,6 +119,7 @@ def run_case(golden, case, dtype, prefix, rnd) -> dict[str, torch.Tensor]:
     model.blocks[0].register_forward_pre_hook(lambda _, a: found.update({f"{prefix}x_tokens": a[0].clone()}))
     context = model.prepare_context(inputs, layout=layout)
     found[f"{prefix}out"] = model(latents, timestep, context)
+    found = dict(found)  # a copy: the hooks go on with what follows
     if dtype == torch.bfloat16:
         return found
     rows, columns = golden.io[f"{case}.gen_grid"][1:].tolist()
