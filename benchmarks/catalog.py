@@ -20,7 +20,7 @@ from catalogs.compaction import compact
 from catalogs.query import query, status
 from lyra_core.formats.store import open_store
 from lyra_core.layout import commit_key
-from lyra_core.records import Artifact, WorldRecord, frame_records, utc_now
+from lyra_core.records import Artifact, WorldRecord, frame_table, utc_now
 
 from results import write_result  # isort: skip
 
@@ -80,7 +80,7 @@ def commit_share(url: str, indices: range, files: tuple[Artifact, ...]) -> None:
     generator = np.random.default_rng(0)
     w2c, K = generator.random((NUM_CAMERAS, 4, 4)), generator.random((NUM_CAMERAS, 3, 3))
     for index in indices:
-        cameras = frame_records(world_id(index), w2c, K, fps=16.0, image_size=(832, 480))
+        cameras = frame_table(world_id(index), w2c, K, fps=16.0, image_size=(832, 480))
         commit(store, world(index, files), cameras)
 
 

@@ -10,7 +10,7 @@ and this one a tenth of that, and ten thousand are read at each compaction. Snap
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -44,8 +44,13 @@ class Commit:
     frames: tuple[FrameRecord, ...]
 
 
-def commit(store: Store, record: WorldRecord, frames: Sequence[FrameRecord] | None = None) -> CommitOutcome:
+def commit(store: Store, record: WorldRecord, frames: pa.Table | None = None) -> CommitOutcome:
     """Make a world exist, once its payloads are in the store.
+
+    Args:
+        store: where.
+        record: the world.
+        frames: its cameras, as lyra_core.records.frame_table makes them.
 
     Raises:
         CatalogError: an artifact is missing or has another size than its record says, or frames of another world.
@@ -54,11 +59,12 @@ def commit(store: Store, record: WorldRecord, frames: Sequence[FrameRecord] | No
     key = commit_key(record.world_id)
     if store.exists(key):
         return CommitOutcome.EXISTS
-    foreign = {frame.world_id for frame in frames or ()} - {record.world_id}
+    cameras = _cameras_schema().empty_table() if frames is None else _conformed(frames)
+    foreign = set(cameras["world_id"].unique().to_pylist()) - {record.world_id}
     if foreign:
         raise CatalogError(f"world {record.world_id} cannot be committed with frames of {sorted(foreign)}")
     _require_payloads(store, record)
-    created = store.create(key, _encode(record, frames or ()))
+    created = store.create(key, _encode(record, cameras))
     return CommitOutcome.CREATED if created else CommitOutcome.EXISTS
 
 
@@ -111,7 +117,9 @@ def read_commits(store: Store, world_ids: Iterable[str]) -> tuple[pa.Table, pa.T
 
 
 def _require_payloads(store: Store, record: WorldRecord) -> None:
-    with ThreadPoolExecutor(8) as pool:
+    if not record.artifacts:
+        return
+    with ThreadPoolExecutor(min(8, len(record.artifacts))) as pool:
         found = list(pool.map(lambda artifact: store.info(artifact.key), record.artifacts))
     problems = [
         f"{artifact.key}: wanted {artifact.bytes} bytes, found {'nothing' if info is None else info.bytes}"
@@ -125,11 +133,10 @@ def _require_payloads(store: Store, record: WorldRecord) -> None:
         )
 
 
-def _encode(record: WorldRecord, frames: Sequence[FrameRecord]) -> bytes:
+def _encode(record: WorldRecord, cameras: pa.Table) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    cameras = pa.Table.from_pylist([frame.to_row() for frame in frames], schema=_cameras_schema())
     stream, sink = pa.BufferOutputStream(), pa.BufferOutputStream()
     with pa.ipc.new_stream(stream, cameras.schema) as writer:
         writer.write_table(cameras)

@@ -42,7 +42,7 @@ class CompactionSize:
 
     part_worlds: int = 10_000
     max_small_parts: int = 8
-    batch_worlds: int = 1_000
+    batch_worlds: int = 500
 
 
 _DEFAULT_SIZE = CompactionSize()
@@ -175,7 +175,7 @@ def _sources(store: Store, merged: Sequence[_Pair], fresh: Sequence[str], size: 
         yield _Source(pair.worlds.rows, worlds, frames)
     for start in range(0, len(fresh), size.batch_worlds):
         worlds, cameras = read_commits(store, fresh[start : start + size.batch_worlds])
-        yield _Source(worlds.num_rows, worlds, iter(cameras.to_batches()))
+        yield _Source(worlds.num_rows, worlds, iter(cameras.combine_chunks().to_batches()))
 
 
 class _PartWriter:
@@ -189,36 +189,54 @@ class _PartWriter:
         self._fault = fault
 
     def write(self, sources: Iterator[_Source], part_worlds: int) -> list[_Pair]:
-        """All sources, in as few parts as their size allows."""
+        """All sources, in as few parts as their size allows; cameras of one source at a time are in memory."""
         pairs: list[_Pair] = []
-        gathered: list[_Source] = []
+        part = _OpenPart(self._folder)
         for source in sources:
-            if gathered and sum(s.num_worlds for s in gathered) + source.num_worlds > part_worlds:
-                pairs.append(self._write_pair(len(pairs), gathered))
-                gathered = []
-            gathered.append(source)
-        return [*pairs, self._write_pair(len(pairs), gathered)]
+            if part.num_worlds and part.num_worlds + source.num_worlds > part_worlds:
+                pairs.append(self._finished(part, len(pairs)))
+                part = _OpenPart(self._folder)
+            part.add(source)
+        return [*pairs, self._finished(part, len(pairs))]
 
-    def _write_pair(self, number: int, sources: Sequence[_Source]) -> _Pair:
-        import pyarrow as pa
-
-        table = pa.concat_tables([source.worlds for source in sources]).combine_chunks()
-        worlds = self._write("worlds", number, iter(table.to_batches()))
+    def _finished(self, part: _OpenPart, number: int) -> _Pair:
+        part.close()
+        worlds = self._upload("worlds", number, part.worlds_path, part.num_worlds)
         self._fault("worlds-part")
-        frames = self._write("frames", number, (batch for s in sources for batch in s.frames))
+        frames = self._upload("frames", number, part.frames_path, part.num_frames)
         self._fault("frames-part")
         return _Pair(worlds, frames)
 
-    def _write(self, table: str, number: int, batches: Iterator[pa.RecordBatch]) -> Part:
-        import pyarrow.parquet as pq
-
-        local = self._folder / f"{table}.parquet"
-        rows = 0
-        with pq.ParquetWriter(local, arrow_schema(snapshot.TABLES[table]), compression="zstd") as sink:
-            for batch in batches:
-                sink.write_batch(batch)
-                rows += batch.num_rows
+    def _upload(self, table: str, number: int, local: Path, rows: int) -> Part:
         key = part_key(self._version, f"{table}-{self._token[:12]}-{number:04d}.parquet")
         stored = self._store.put_file(key, local)
         local.unlink()
         return Part(key=key, rows=rows, bytes=stored.bytes, sha256=stored.sha256)
+
+
+class _OpenPart:
+    """A pair of local files that grows source by source."""
+
+    def __init__(self, folder: Path) -> None:
+        import pyarrow.parquet as pq
+
+        self.num_worlds = self.num_frames = 0
+        self.worlds_path, self.frames_path = folder / "worlds.parquet", folder / "frames.parquet"
+        self._worlds: list[pa.Table] = []
+        self._frames = pq.ParquetWriter(self.frames_path, arrow_schema(FrameRecord), compression="zstd")
+
+    def add(self, source: _Source) -> None:
+        """Take in the rows of a source."""
+        self._worlds.append(source.worlds)
+        self.num_worlds += source.num_worlds
+        for batch in source.frames:
+            self._frames.write_batch(batch)
+            self.num_frames += batch.num_rows
+
+    def close(self) -> None:
+        """Finish both files; worlds become one row group, which is what their statistics are good for."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self._frames.close()
+        pq.write_table(pa.concat_tables(self._worlds).combine_chunks(), self.worlds_path, compression="zstd")

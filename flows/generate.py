@@ -9,12 +9,9 @@ report    artifacts: progress, a table of worlds, a summary
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from prefect import flow
 from prefect.futures import PrefectFuture, wait
@@ -22,23 +19,17 @@ from prefect.logging import get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from catalogs.compaction import compact
-from catalogs.rejects import all_attempts, record_attempt
-from flows.batch import Workforce, code_commit, new_run_id, plan_workforce, prepare_plan
+from catalogs.rejects import all_attempts
+from flows.batch import new_run_id, prepare_plan
 from flows.parameters import GenerateParameters
 from flows.report import BatchSummary, Reporter
 from flows.settings import Settings, load_settings
-from lyra_core._launch import factory_root
+from flows.workforce import Workforce, plan_workforce, worker_config, workers
 from lyra_core.formats.store import Store, open_store
 from lyra_core.spec import WorldSpec
-from tasks.ledger import Job, Ledger, RetryPolicy
-from tasks.outcome import Failure
 from tasks.plan import Plan, write_plan_rejects
 from tasks.recipe import Recipe
 from tasks.shard import Batch, ShardReport, make_shard, past_deaths, shard_size
-from tasks.worker_config import WorkerConfig
-
-if TYPE_CHECKING:
-    from tasks.pool import Pool
 
 REPORT_EVERY_S = 2.0
 
@@ -70,7 +61,7 @@ def generate(parameters: GenerateParameters) -> BatchSummary:
             workforce.device,
         )
         config = worker_config(recipe, parameters, run_id, workforce, store, settings)
-        with open_pool(config, settings, workforce, store) as pool:
+        with workers(config, settings, workforce, store) as pool:
             batch = Batch(
                 pool=pool,
                 store=store,
@@ -89,57 +80,6 @@ def _planned(parameters: GenerateParameters, recipe: Recipe, settings: Settings,
     if parameters.plan_path is not None:
         return open_store(parameters.out), Plan.load(parameters.plan_path)
     return prepare_plan(parameters, recipe, settings, run_id)
-
-
-def worker_config(
-    recipe: Recipe,
-    parameters: GenerateParameters,
-    run_id: str,
-    workforce: Workforce,
-    store: Store,
-    settings: Settings,
-) -> WorkerConfig:
-    """What every worker of the batch is told."""
-    return WorkerConfig(
-        recipe=recipe,
-        out_url=store.root,
-        run_id=run_id,
-        device=workforce.device,
-        num_threads=workforce.num_threads,
-        accepted_licenses=tuple(parameters.accepted_licenses),
-        code_commit=code_commit(),
-        scratch=settings.scratch_folder,
-    )
-
-
-def open_pool(config: WorkerConfig, settings: Settings, workforce: Workforce, store: Store) -> Pool:
-    """The pool of the configured executor; deaths of workers are persisted, so that they count across runs."""
-
-    def remember(job: Job, failure: Failure) -> None:
-        record_attempt(store, job.spec.world_id, config.run_id, worker=failure.message, event="death")
-
-    ledger = Ledger(policy=RetryPolicy(), on_death=remember)
-    if settings.executor == "inline":
-        sys.path.extend(folder for folder in settings.model_path.split(os.pathsep) if folder and folder not in sys.path)
-        from tasks.inline import InlinePool
-
-        return InlinePool(config, ledger)
-    from tasks.pool import RayPool, RaySettings
-
-    return RayPool(
-        config,
-        RaySettings(
-            address=settings.ray_address,
-            num_workers=workforce.num_workers,
-            cpus_per_worker=workforce.cpus_per_worker,
-            gpus_per_worker=workforce.gpus_per_worker,
-            world_deadline_s=settings.world_deadline_s,
-            load_deadline_s=settings.load_deadline_s,
-            factory_root=str(factory_root()),
-            model_path=settings.model_path,
-        ),
-        ledger,
-    )
 
 
 def _run_shards(plan: Plan, batch: Batch, workforce: Workforce, reporter: Reporter) -> None:

@@ -158,13 +158,17 @@ def ssim(a: Float[Tensor, "t h w c"], b: Float[Tensor, "t h w c"]) -> float:
     _require_same(a, b)
     if min(a.shape[1:3]) < _SSIM_WINDOW:
         raise FrameError(f"ssim needs pictures of at least 11x11 pixels, found {a.shape[2]}x{a.shape[1]}")
-    x, y = (p.permute(0, 3, 1, 2).flatten(0, 1)[:, None].float() for p in (a, b))
-    offsets = torch.arange(_SSIM_WINDOW).float().to(x.device) - _SSIM_WINDOW // 2
+    x, y = (p.permute(0, 3, 1, 2).flatten(0, 1)[:, None].double() for p in (a, b))
+    offsets = torch.arange(_SSIM_WINDOW).to(x) - _SSIM_WINDOW // 2
     taps = torch.exp(-offsets.square() / (2 * _SSIM_SIGMA**2))
     taps = taps / taps.sum()
 
     def blur(picture: Tensor) -> Tensor:
-        return F.conv2d(F.conv2d(picture, taps.view(1, 1, 1, -1)), taps.view(1, 1, -1, 1))
+        # Shifted sums: a convolution of one channel is five times slower on a CPU.
+        for dim in (-1, -2):
+            inner = picture.shape[dim] - _SSIM_WINDOW + 1
+            picture = sum(tap * picture.narrow(dim, k, inner) for k, tap in enumerate(taps.tolist()))
+        return picture
 
     mean_x, mean_y = blur(x), blur(y)
     var_x = blur(x * x) - mean_x.square()

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lyra_core.errors import CatalogError
+from lyra_core.errors import CameraPathError, CatalogError
 
 if TYPE_CHECKING:
     from typing import Self
@@ -284,7 +284,7 @@ class RejectRecord(_Row):
     created_at: datetime | None = column("timestamp", "when it was rejected, UTC")
 
 
-def frame_records(
+def frame_table(
     world_id: str,
     world_to_cam: np.ndarray,
     intrinsics: np.ndarray,
@@ -292,8 +292,8 @@ def frame_records(
     fps: float,
     image_size: tuple[int, int],
     frames: Sequence[int] | None = None,
-) -> list[FrameRecord]:
-    """Rows for the cameras of a video.
+) -> pa.Table:
+    """The cameras of a video as rows of `frames`, built by columns: a row of its own for each camera costs 50 us.
 
     Args:
         world_id: the world.
@@ -302,20 +302,34 @@ def frame_records(
         fps: frames per second of the video.
         image_size: width and height the intrinsics belong to.
         frames: index in the video of each camera; 0, 1, 2, ... if None.
+
+    Raises:
+        CameraPathError: transforms, intrinsics and indices of different lengths.
     """
-    indices = range(len(world_to_cam)) if frames is None else frames
-    return [
-        FrameRecord(
-            world_id=world_id,
-            frame=int(index),
-            t_s=int(index) / fps,
-            w2c=tuple(float(x) for x in w2c.reshape(16)),
-            K=tuple(float(x) for x in K.reshape(9)),
-            width=image_size[0],
-            height=image_size[1],
+    import numpy as np
+    import pyarrow as pa
+
+    count = len(world_to_cam)
+    indices = np.arange(count) if frames is None else np.asarray(frames)
+    if len(intrinsics) != count or len(indices) != count:
+        raise CameraPathError(
+            f"cameras need as many intrinsics and indices as transforms: {count} transforms, "
+            f"found {len(intrinsics)} intrinsics and {len(indices)} indices"
         )
-        for index, w2c, K in zip(indices, world_to_cam, intrinsics, strict=True)
-    ]
+    schema = pa.schema([field.remove_metadata() for field in arrow_schema(FrameRecord)])
+    matrices = {"w2c": (world_to_cam, 16), "K": (intrinsics, 9)}
+    columns = {
+        "world_id": pa.repeat(world_id, count),
+        "frame": pa.array(indices.astype(np.int32)),
+        "t_s": pa.array(indices / fps),
+        **{
+            name: pa.FixedSizeListArray.from_arrays(np.ascontiguousarray(values, dtype=np.float64).reshape(-1), size)
+            for name, (values, size) in matrices.items()
+        },
+        "width": pa.repeat(pa.scalar(image_size[0], pa.int32()), count),
+        "height": pa.repeat(pa.scalar(image_size[1], pa.int32()), count),
+    }
+    return pa.Table.from_arrays([columns[field.name] for field in schema], schema=schema)
 
 
 @lru_cache

@@ -27,6 +27,7 @@ from tasks.recipe import Recipe
 
 THUMBNAIL_SIDE = 160
 THUMBNAIL_BYTES = 6_000
+FLYTHROUGH_CRF = 20  # to look at; the video is what one learns from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +127,7 @@ def encode(
             "flythrough",
             "flythrough.mp4",
             "video/mp4",
-            lambda p: write_mp4(frames, p, fps=clip.fps, crf=recipe.video_crf),
+            lambda p: write_mp4(frames, p, fps=clip.fps, crf=FLYTHROUGH_CRF, preset="veryfast"),
         )
     if "colmap" in recipe.artifacts:
         written += _encode_colmap(clip, gaussians, folder)

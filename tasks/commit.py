@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,7 +13,7 @@ from catalogs.commit import CommitOutcome, commit
 from lyra_core.formats.store import Store
 from lyra_core.identity import canonical_digest, canonical_json, rng_seed
 from lyra_core.layout import world_key
-from lyra_core.records import Artifact, FrameRecord, WorldRecord, frame_records
+from lyra_core.records import Artifact, WorldRecord, frame_table
 from lyra_core.values import CameraPath, Gaussians
 from tasks.artifacts import LocalArtifact
 from tasks.outcome import Outcome
@@ -22,6 +22,9 @@ from tasks.recipe import ALGORITHM_VERSION
 from tasks.weights import weights_digests
 from tasks.worker_config import WorkerConfig
 from tasks.world import MadeWorld, StageClock
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 QUALITY_VERSION = "1"
 
@@ -181,9 +184,9 @@ def _gpu(device: str, wall_s: float) -> dict[str, Any]:
     }
 
 
-def _frames(made: MadeWorld) -> list[FrameRecord]:
+def _frames(made: MadeWorld) -> pa.Table:
     cameras = made.clip.cameras
-    return frame_records(
+    return frame_table(
         made.spec.world_id,
         cameras.world_to_cam.numpy(),
         cameras.intrinsics.numpy(),

@@ -46,11 +46,14 @@ class Worker:
         self.store = open_store(config.out_url)
         self.model = load_model(config.recipe.model, device=config.device, **config.recipe.model_options())
         self.scratch = ScratchFolders(config.scratch, self.store)
-        self._finisher = ThreadPoolExecutor(1, thread_name_prefix="finish")
+        self._finisher = ThreadPoolExecutor(
+            1, thread_name_prefix="finish", initializer=limit_threads, initargs=(config.num_threads,)
+        )
         self._finishing: dict[str, Future[Outcome | Failure]] = {}
 
     def make(self, spec: WorldSpec) -> Failure | None:
         """Run the stages that need the models; None means the rest was handed to the finishing thread."""
+        limit_threads(self.config.num_threads)  # an actor's calls come on threads of their own
         clock = StageClock()
 
         def make() -> MadeWorld:
@@ -72,6 +75,7 @@ class Worker:
 
     def canary(self) -> Failure | None:
         """Make a built-in picture's world and throw it away: does this worker work at all?"""
+        limit_threads(self.config.num_threads)
         recipe = self.config.recipe
         clock = StageClock(stage="canary")
 
@@ -140,7 +144,7 @@ def guarded_load(load: Callable[[], T]) -> T | Failure:
 
 
 def limit_threads(num_threads: int) -> None:
-    """Keep the workers of one machine out of each other's way."""
+    """Keep the workers of one machine out of each other's way; the limits hold for the calling thread only."""
     torch.set_num_threads(num_threads)
     most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # numba sets it at run time
     numba.set_num_threads(min(num_threads, most))

@@ -86,7 +86,7 @@ def _package(name: str) -> Finding:
 
 
 def _gpu() -> Finding:
-    from flows.batch import count_gpus
+    from flows.workforce import count_gpus
 
     count = count_gpus()
     if not count:

@@ -64,9 +64,10 @@ def run(
       lyra run photo.jpg --dry-run --json
     """
     choose_json(as_json)
-    from flows.batch import new_run_id, plan_workforce, prepare_plan
+    from flows.batch import new_run_id, prepare_plan
     from flows.parameters import GenerateParameters
     from flows.settings import load_settings
+    from flows.workforce import plan_workforce
 
     flags = {"out": out, "recipe": recipe, "workers": workers}
     if ray is not None:
@@ -88,7 +89,7 @@ def run(
     chosen = parameters.resolved_recipe()
     _require_camera_path(chosen)
     with console(stderr=True).status("planning: reading seeds") as spinner:
-        _store, plan = prepare_plan(
+        store, plan = prepare_plan(
             parameters,
             chosen,
             settings,
@@ -104,6 +105,8 @@ def run(
         plan.discard()
         return _print_nothing_to_do(plan, settings, as_json)
     plan_workforce(settings, max(1, plan.num_remaining))  # a setting that cannot work is told before anything starts
+    store.check_writable()
+    store.require_conditional_create()
     return _generate(parameters.model_copy(update={"plan_path": str(plan.path)}), plan, settings, as_json)
 
 
@@ -134,15 +137,17 @@ def _generate(parameters: GenerateParameters, plan: Plan, settings: Settings, as
     screen = console(stderr=True)
     server: Server | None = launch_server(settings.home_path) if settings.prefect_api_url is None else None
     set_flow_environment(settings, server.api_url if server else str(settings.prefect_api_url))
-    if server is not None:
-        with screen.status(f"starting the local Prefect server ({server.ui_url})"):
-            importlib.import_module("flows.generate")  # Prefect loads while the server starts
-            wait_for_server(server, settings.home_path)
     ui_url = server.ui_url if server else str(settings.prefect_api_url).removesuffix("/api")
     log = settings.home_path / "logs" / f"{parameters.run_id}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     # Ray prints news of its workers to standard output, which here holds one JSON document or the summary.
-    with log.open("w", encoding="utf-8") as sink, contextlib.redirect_stdout(sink):
+    with log.open("w", encoding="utf-8") as sink, contextlib.redirect_stdout(sink), contextlib.ExitStack() as stack:
+        with screen.status(f"starting workers and what records them ({ui_url})"):
+            if plan.num_remaining:
+                _open_workers(parameters, plan, settings, stack)
+            importlib.import_module("flows.generate")  # Prefect loads while the workers and the server do
+            if server is not None:
+                wait_for_server(server, settings.home_path)
         summary = _run_with_progress(parameters, plan)
     if as_json:
         print_json(
@@ -155,6 +160,17 @@ def _generate(parameters: GenerateParameters, plan: Plan, settings: Settings, as
     else:
         _print_summary(summary, ui_url)
     return EXIT_REJECTS if summary.has_rejects else 0
+
+
+def _open_workers(parameters: GenerateParameters, plan: Plan, settings: Settings, stack: contextlib.ExitStack) -> None:
+    """Let the models load from now on; the flow finds the pool open."""
+    from flows.workforce import open_pool, opened_before, plan_workforce, worker_config
+    from lyra_core.formats.store import open_store
+
+    store = open_store(parameters.out)
+    workforce = plan_workforce(settings, plan.num_remaining)
+    config = worker_config(parameters.resolved_recipe(), parameters, str(parameters.run_id), workforce, store)
+    stack.enter_context(opened_before(stack.enter_context(open_pool(config, settings, workforce, store))))
 
 
 def _run_with_progress(parameters: GenerateParameters, plan: Plan) -> BatchSummary:
@@ -192,7 +208,7 @@ def _run_with_progress(parameters: GenerateParameters, plan: Plan) -> BatchSumma
 
 
 def _print_dry_run(plan: Plan, recipe: Recipe, settings: Settings, as_json: bool) -> None:
-    from flows.batch import plan_workforce
+    from flows.workforce import plan_workforce
 
     workers = plan_workforce(settings, max(1, plan.num_remaining)).num_workers
     seconds = plan.num_remaining * recipe.seconds_per_world / workers

@@ -23,7 +23,7 @@ from lyra_core.values import CameraPath, Gaussians
 OPENCV_TO_OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 # Zeroth-order spherical harmonic: colour = 0.5 + SH_C0 * coefficient.
 _SH_C0 = 0.28209479177387814
-_COLMAP_POINTS = 100_000
+_COLMAP_POINTS = 50_000
 _SCHEMA_FORMAT = "lyra-worlds cameras 1"
 
 

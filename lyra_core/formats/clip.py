@@ -37,7 +37,6 @@ _BT709, _LIMITED, _FULL = 1, 1, 2
 # rounding, the same on every processor; without them solid colours are off by up to 3 of 255.
 _SCALING = 0x4 | 0x2000 | 0x40000 | 0x80000
 _LOSSY = {
-    "preset": "medium",
     # Chroma two steps finer than x264 would: saturated edges suffer first in 4:2:0.
     "x264-params": "chroma-qp-offset=-2:keyint=48:scenecut=0:open-gop=0",
 }
@@ -62,7 +61,9 @@ class VideoInfo:
     codec: str
 
 
-def write_mp4(clip_frames: UInt8[Tensor, "t h w 3"], path: str | Path, fps: float, *, crf: int = 18) -> None:
+def write_mp4(
+    clip_frames: UInt8[Tensor, "t h w 3"], path: str | Path, fps: float, *, crf: int = 18, preset: str = "medium"
+) -> None:
     """Write sRGB frames as H.264 4:2:0 in .mp4, playable everywhere; whole or not at all.
 
     Equal frames give equal bytes with the same build of the encoder.
@@ -72,6 +73,7 @@ def write_mp4(clip_frames: UInt8[Tensor, "t h w 3"], path: str | Path, fps: floa
         path: replaced if it exists.
         fps: frames per second, more than 0.
         crf: 0 (best) to 51; 18 is hard to tell from the original.
+        preset: of x264; "veryfast" takes half the time of "medium" and costs 1 dB at equal size.
 
     Raises:
         FrameError: no frames, an odd size, an impossible rate or quality.
@@ -85,7 +87,7 @@ def write_mp4(clip_frames: UInt8[Tensor, "t h w 3"], path: str | Path, fps: floa
         )
     if not 0 <= crf <= 51:
         raise FrameError(f"the quality crf lies between 0 (best) and 51, found {crf}")
-    options = {**_LOSSY, "crf": str(crf)}
+    options = {**_LOSSY, "crf": str(crf), "preset": preset}
     container = {"movflags": "+faststart", "fflags": "+bitexact"}
     _encode(clip_frames, path, fps, ("mp4", "libx264", "yuv420p"), options, container)
 

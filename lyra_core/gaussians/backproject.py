@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import numba
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -57,7 +58,7 @@ class Backprojector:
             kernels.project(*self._arrays, _contiguous(world_to_cam), camera, *limits, self._splats, self._keys)
             order = kernels.depth_order(self._keys)
             ordered = kernels.gather(self._splats, order)
-            starts, members = kernels.bin_into_tiles(ordered, tiles_x, tiles_y)
+            starts, members = kernels.bin_into_tiles(ordered, tiles_x, tiles_y, numba.get_num_threads())
             backproject_kernels.backproject(
                 ordered, order, starts, members, tiles_x, tiles_y, _contiguous(values), self._totals
             )

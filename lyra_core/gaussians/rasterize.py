@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -99,7 +100,7 @@ class Rasterizer:
         with _ONE_LAUNCH_AT_A_TIME:
             kernels.project(*self._arrays, _contiguous(world_to_cam), camera, *limits, self._splats, self._keys)
             ordered = kernels.gather(self._splats, kernels.depth_order(self._keys))
-            starts, members = kernels.bin_into_tiles(ordered, tiles_x, tiles_y)
+            starts, members = kernels.bin_into_tiles(ordered, tiles_x, tiles_y, numba.get_num_threads())
             kernels.composite(
                 ordered,
                 starts,

@@ -21,9 +21,9 @@ from lyra_core.gaussians.jit import jit
 
 TILE = 16
 LANES = 8  # pixels composited by one run of vector instructions
+GROUPS = TILE // LANES  # such runs in a row of a tile
 SPLAT_WIDTH = 12
-CHANNELS = 6  # of one tile row: transmittance, live flag, red, green, blue, depth
-BANDS = 4
+CHANNELS = 5  # of one tile row: transmittance (negative once nothing further is drawn), red, green, blue, depth
 MIN_ALPHA = np.float32(1.0 / 255.0)
 MAX_ALPHA = np.float32(0.999)
 MAX_EXTENT_SIGMA = np.float32(3.33)  # exp(-3.33^2 / 2) = 1/255: beyond it nothing is ever drawn
@@ -85,6 +85,9 @@ def project(  # noqa: PLR0915 - one straight-line formula, which calls would onl
     margin_y = np.float32(0.3) * half * height / fy
     lim_x_lo, lim_x_hi = -(cx / fx + margin_x), (width - cx) / fx + margin_x
     lim_y_lo, lim_y_hi = -(cy / fy + margin_y), (height - cy) / fy + margin_y
+    # Squared lengths of the rows of J W in units of 1/z, at most.
+    steep_x = fx * fx * (one + max(lim_x_lo * lim_x_lo, lim_x_hi * lim_x_hi))
+    steep_y = fy * fy * (one + max(lim_y_lo * lim_y_lo, lim_y_hi * lim_y_hi))
     eye_x = -(w2c[0, 0] * w2c[0, 3] + w2c[1, 0] * w2c[1, 3] + w2c[2, 0] * w2c[2, 3])
     eye_y = -(w2c[0, 1] * w2c[0, 3] + w2c[1, 1] * w2c[1, 3] + w2c[2, 1] * w2c[2, 3])
     eye_z = -(w2c[0, 2] * w2c[0, 3] + w2c[1, 2] * w2c[1, 3] + w2c[2, 2] * w2c[2, 3])
@@ -103,6 +106,13 @@ def project(  # noqa: PLR0915 - one straight-line formula, which calls would onl
             x = w2c[0, 0] * mx + w2c[0, 1] * my + w2c[0, 2] * mz + w2c[0, 3]
             y = w2c[1, 0] * mx + w2c[1, 1] * my + w2c[1, 2] * mz + w2c[1, 3]
             rz = one / z
+            px, py = fx * x * rz + cx, fy * y * rz + cy
+            # A bound of the extents by the largest scale and the steepest ray spares most of what is out of sight.
+            largest_scale = max(scales[i, 0], scales[i, 1], scales[i, 2]) * rz
+            bound_x = MAX_EXTENT_SIGMA * math.sqrt(largest_scale * largest_scale * steep_x + eps2d) + one
+            bound_y = MAX_EXTENT_SIGMA * math.sqrt(largest_scale * largest_scale * steep_y + eps2d) + one
+            if not (px + bound_x > 0.0 and px - bound_x < width and py + bound_y > 0.0 and py - bound_y < height):
+                continue
             qw, qx, qy, qz = quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3]
             norm = one / math.sqrt(max(qw * qw + qx * qx + qy * qy + qz * qz, np.float32(1e-24)))
             qw, qx, qy, qz = qw * norm, qx * norm, qy * norm, qz * norm
@@ -152,7 +162,6 @@ def project(  # noqa: PLR0915 - one straight-line formula, which calls would onl
             # Beyond these no pixel centre reaches 1/255, so rounding them up as gsplat does would change nothing.
             rx = min(extent * math.sqrt(cov_xx), radius) + EXTENT_MARGIN
             ry = min(extent * math.sqrt(cov_yy), radius) + EXTENT_MARGIN
-            px, py = fx * x * rz + cx, fy * y * rz + cy
             if not (px + rx > 0.0 and px - rx < width and py + ry > 0.0 and py - ry < height):
                 continue
             dx, dy, dz = mx - eye_x, my - eye_y, mz - eye_z
@@ -228,10 +237,10 @@ def gather(splats, order):
 
 
 @jit(parallel=True)
-def bin_into_tiles(ordered, tiles_x, tiles_y):
+def bin_into_tiles(ordered, tiles_x, tiles_y, bands):
     """Lists of splats per tile, near to far: (`starts` [tiles + 1], `members`).
 
-    Bands of tile rows are filled in parallel; each scans all splats in order, so lists do not depend on threads.
+    Bands of tile rows are filled in parallel; each scans all splats in order, so lists do not depend on their number.
     """
     num = ordered.shape[0]
     counts = np.zeros(tiles_x * tiles_y + 1, np.int64)
@@ -239,8 +248,8 @@ def bin_into_tiles(ordered, tiles_x, tiles_y):
     for j in numba.prange(num):
         spans[j, 0], spans[j, 1] = _tile_span(ordered[j, 0], ordered[j, 10], tiles_x)
         spans[j, 2], spans[j, 3] = _tile_span(ordered[j, 1], ordered[j, 11], tiles_y)
-    for band in numba.prange(BANDS):
-        first, last = band * tiles_y // BANDS, (band + 1) * tiles_y // BANDS
+    for band in numba.prange(bands):
+        first, last = band * tiles_y // bands, (band + 1) * tiles_y // bands
         for j in range(num):
             for ty in range(max(first, spans[j, 2]), min(last, spans[j, 3])):
                 for tx in range(spans[j, 0], spans[j, 1]):
@@ -248,8 +257,8 @@ def bin_into_tiles(ordered, tiles_x, tiles_y):
     starts = np.cumsum(counts)
     cursors = starts[:-1].copy()
     members = np.empty(starts[-1], np.int32)
-    for band in numba.prange(BANDS):
-        first, last = band * tiles_y // BANDS, (band + 1) * tiles_y // BANDS
+    for band in numba.prange(bands):
+        first, last = band * tiles_y // bands, (band + 1) * tiles_y // bands
         for j in range(num):
             for ty in range(max(first, spans[j, 2]), min(last, spans[j, 3])):
                 for tx in range(spans[j, 0], spans[j, 1]):
@@ -284,23 +293,34 @@ def _composite_lanes(buffer, base, dx0, row_constant, row_slope, half_a, opacity
         transmittance = buffer[at]
         remaining = transmittance * (one - alpha)
         enough = remaining > MIN_TRANSMITTANCE
-        live = buffer[at + np.uint64(16)]
-        weight = alpha * transmittance * live
-        weight = weight if (drawn & enough) else zero
-        buffer[at + np.uint64(16)] = live if (enough | (not drawn)) else zero
-        buffer[at] = transmittance - weight
-        buffer[at + np.uint64(32)] += weight * red
-        buffer[at + np.uint64(48)] += weight * green
-        buffer[at + np.uint64(64)] += weight * blue
-        buffer[at + np.uint64(80)] += weight * depth
+        weight = alpha * transmittance if (drawn & enough) else zero
+        # Chosen by value, not by branch: a store under a mask cannot be forwarded to the next splat's load.
+        buffer[at] = -abs(transmittance) if (drawn & (not enough)) else transmittance - weight
+        buffer[at + np.uint64(16)] += weight * red
+        buffer[at + np.uint64(32)] += weight * green
+        buffer[at + np.uint64(48)] += weight * blue
+        buffer[at + np.uint64(64)] += weight * depth
 
 
 @jit(fastmath=True)
-def _composite_tile(ordered, members, left, top, buffer):
+def _mark_dead(buffer, dead):
+    """Mark the runs of pixels that nothing further can reach, and count the others."""
+    alive = 0
+    for group in range(TILE * GROUPS):
+        base = np.uint64(group // GROUPS * TILE * CHANNELS + group % GROUPS * LANES)
+        most = np.float32(-1.0)
+        for k in range(np.uint64(LANES)):
+            most = max(most, buffer[base + k])
+        dead[group] = most < np.float32(0.0)
+        alive += int(most >= np.float32(0.0))
+    return alive
+
+
+@jit(fastmath=True)
+def _composite_tile(ordered, members, left, top, buffer, dead):
     for y in range(TILE):
         for x in range(TILE):
             buffer[y * TILE * CHANNELS + x] = np.float32(1.0)
-            buffer[y * TILE * CHANNELS + TILE + x] = np.float32(1.0)
     for m in range(members.shape[0]):
         splat = ordered[members[m]]
         px, py, rx, ry = splat[0], splat[1], splat[10], splat[11]
@@ -315,17 +335,14 @@ def _composite_tile(ordered, members, left, top, buffer):
         for y in range(first, last):
             dy = py - np.float32(top + y) - np.float32(0.5)
             for x in range(start, stop, LANES):
+                if dead[y * GROUPS + x // LANES]:
+                    continue
                 _composite_lanes(
                     buffer, np.uint64(y * TILE * CHANNELS + x), dx0 - np.float32(x), half_c * dy * dy, b * dy, half_a,
                     splat[5], splat[6], splat[7], splat[8], splat[9],
                 )  # fmt: skip
-        if (m & 31) == 31:
-            live = np.float32(0.0)
-            for y in range(TILE):
-                for x in range(TILE):
-                    live += buffer[y * TILE * CHANNELS + TILE + x]
-            if live == np.float32(0.0):
-                break
+        if (m & 15) == 15 and _mark_dead(buffer, dead) == 0:
+            break
 
 
 @jit(parallel=True, fastmath=True)
@@ -335,13 +352,14 @@ def composite(ordered, starts, members, tiles_x, tiles_y, background, color, dep
     for tile in numba.prange(tiles_x * tiles_y):
         buffer = np.zeros(TILE * TILE * CHANNELS, np.float32)
         left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
-        _composite_tile(ordered, members[starts[tile] : starts[tile + 1]], left, top, buffer)
+        dead = np.zeros(TILE * GROUPS, np.bool_)
+        _composite_tile(ordered, members[starts[tile] : starts[tile + 1]], left, top, buffer, dead)
         for y in range(min(TILE, height - top)):
             for x in range(min(TILE, width - left)):
                 base = y * TILE * CHANNELS + x
-                remaining = buffer[base]
+                remaining = abs(buffer[base])
                 covered = np.float32(1.0) - remaining
                 for c in range(3):
-                    color[top + y, left + x, c] = buffer[base + (2 + c) * TILE] + remaining * background[c]
-                depth[top + y, left + x] = buffer[base + 5 * TILE] / max(covered, np.float32(1e-10))
+                    color[top + y, left + x, c] = buffer[base + (1 + c) * TILE] + remaining * background[c]
+                depth[top + y, left + x] = buffer[base + 4 * TILE] / max(covered, np.float32(1e-10))
                 alpha[top + y, left + x] = covered

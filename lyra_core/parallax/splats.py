@@ -14,7 +14,7 @@ from lyra_core.parallax.layers import Layers, Samples
 from lyra_core.values import Gaussians
 
 # Standard deviation in units of the distance between samples: sharp where the photograph is, closed elsewhere.
-SEEN_SIGMA, FILLED_SIGMA, DOME_SIGMA = 0.36, 0.65, 0.9
+SEEN_SIGMA, FILLED_SIGMA, DOME_SIGMA = 0.36, 0.65, 0.65
 THICKNESS = 0.15  # of a splat across its surface, relative to its smaller extent
 SH_C0 = 0.28209479177387814
 SHARPENING_PASSES = 5

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing
+import queue
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from catalogs.commit import commit
 from lyra_core.formats.store import Store, open_store
 from lyra_core.identity import chunk_ids
 from lyra_core.layout import world_key
-from lyra_core.records import Artifact, FrameRecord, WorldRecord, frame_records
+from lyra_core.records import Artifact, FrameRecord, WorldRecord, frame_table
 
 MORNING = datetime(2026, 11, 22, 8, tzinfo=UTC)
 NUM_FRAMES = 5
@@ -45,11 +48,16 @@ def world(index: int, **changes: object) -> WorldRecord:
     return WorldRecord(**{**values, **changes})
 
 
-def cameras(world_id: str) -> list[FrameRecord]:
+def cameras(world_id: str) -> pa.Table:
     """Five cameras that differ between worlds."""
     generator = np.random.default_rng(int(world_id[:8], 16))
     w2c, K = generator.random((NUM_FRAMES, 4, 4)), generator.random((NUM_FRAMES, 3, 3))
-    return frame_records(world_id, w2c, K, fps=16.0, image_size=(832, 480))
+    return frame_table(world_id, w2c, K, fps=16.0, image_size=(832, 480))
+
+
+def camera_rows(world_id: str) -> list[FrameRecord]:
+    """The same as records."""
+    return [FrameRecord.from_row(row) for row in cameras(world_id).to_pylist()]
 
 
 def store_payload(store: Store, record: WorldRecord) -> WorldRecord:
@@ -81,7 +89,11 @@ def race(target: Callable, processes: int, *args: object) -> list:
     children = [context.Process(target=run) for _ in range(processes)]
     for child in children:
         child.start()
-    found = [results.get(timeout=120) for _ in children]
+    found = []
+    while len(found) < processes:
+        with contextlib.suppress(queue.Empty):
+            found.append(results.get(timeout=0.5))
+        assert not any(child.exitcode for child in children), "a process died; its traceback is above"
     for child in children:
         child.join()
     return found
@@ -115,6 +127,7 @@ def sample():
     return types.SimpleNamespace(
         world=world,
         cameras=cameras,
+        camera_rows=camera_rows,
         store_payload=store_payload,
         commit_worlds=commit_worlds,
         race=race,

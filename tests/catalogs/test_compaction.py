@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import math
 import multiprocessing
 import os
 import signal
 import threading
 import time
 
+import pyarrow.parquet as pq
 import pytest
 
 from catalogs.commit import committed_ids, read_commits
@@ -34,7 +37,9 @@ def check_whole(store, sample, indices, version=None):
     }
     assert ref.num_accepted == sum(r.accepted for r in wanted.values())
     assert ref.num_frames == len(frames) == len(wanted) * sample.num_frames
-    assert sorted(frames, key=lambda f: (f.world_id, f.frame)) == [f for w in sorted(wanted) for f in sample.cameras(w)]
+    assert sorted(frames, key=lambda f: (f.world_id, f.frame)) == [
+        f for w in sorted(wanted) for f in sample.camera_rows(w)
+    ]
 
 
 def test_nothing_committed_gives_no_snapshot(store):
@@ -80,6 +85,9 @@ def test_parts_are_as_described(store, sample):
     for part in (*ref.worlds, *ref.frames):
         data = store.read_bytes(part.key)
         assert (len(data), hashlib.sha256(data).hexdigest()) == (part.bytes, part.sha256)
+    # A group of rows for each batch of commits, not one for each world.
+    groups = [pq.ParquetFile(io.BytesIO(store.read_bytes(part.key))).num_row_groups for part in ref.frames]
+    assert sum(groups) == math.ceil(50 / SMALL.batch_worlds)
 
 
 def test_worlds_without_cameras_and_large_batches(store, sample):

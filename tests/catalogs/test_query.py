@@ -37,7 +37,7 @@ def test_tables_show_everything_once(catalog, sample):
     ]
     frames = query(catalog, "SELECT * FROM frames ORDER BY world_id, frame")
     assert [FrameRecord.from_row(row) for row in frames.to_pylist()] == [
-        frame for row in sorted(worlds["world_id"].to_pylist()) for frame in sample.cameras(row)
+        frame for row in sorted(worlds["world_id"].to_pylist()) for frame in sample.camera_rows(row)
     ]
     assert query(catalog, "SELECT ordinal, reason FROM rejects").to_pylist() == [{"ordinal": 3, "reason": "no image"}]
 

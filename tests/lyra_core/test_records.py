@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lyra_core.errors import CatalogError
+from lyra_core.errors import CameraPathError, CatalogError
 from lyra_core.records import (
     SCHEMA_VERSION,
     Artifact,
@@ -22,7 +22,7 @@ from lyra_core.records import (
     RejectRecord,
     WorldRecord,
     arrow_schema,
-    frame_records,
+    frame_table,
 )
 
 RECORDS = [WorldRecord, FrameRecord, RejectRecord]
@@ -129,7 +129,8 @@ def test_artifacts_fill_the_flat_columns():
 def test_frames_of_a_camera_path():
     generator = np.random.default_rng(0)
     w2c, K = generator.random((3, 4, 4)), generator.random((3, 3, 3))
-    rows = frame_records("a", w2c, K, fps=16.0, image_size=(832, 480), frames=[0, 8, 16])
+    table = frame_table("a", w2c, K, fps=16.0, image_size=(832, 480), frames=[0, 8, 16])
+    rows = [FrameRecord.from_row(row) for row in table.to_pylist()]
     assert [(r.frame, r.t_s, r.width, r.height) for r in rows] == [
         (0, 0.0, 832, 480),
         (8, 0.5, 832, 480),
@@ -137,4 +138,11 @@ def test_frames_of_a_camera_path():
     ]
     assert np.array_equal(np.reshape([r.w2c for r in rows], (3, 4, 4)), w2c)
     assert np.array_equal(np.reshape([r.K for r in rows], (3, 3, 3)), K)
-    assert [r.frame for r in frame_records("a", w2c, K, fps=16.0, image_size=(8, 4))] == [0, 1, 2]
+    assert table.equals(pa.Table.from_pylist([r.to_row() for r in rows], schema=table.schema))
+    assert table.schema.equals(arrow_schema(FrameRecord))
+    assert frame_table("a", w2c, K, fps=16.0, image_size=(8, 4))["frame"].to_pylist() == [0, 1, 2]
+
+
+def test_frames_need_one_intrinsics_a_camera():
+    with pytest.raises(CameraPathError, match="2 intrinsics"):
+        frame_table("a", np.zeros((3, 4, 4)), np.zeros((2, 3, 3)), fps=16.0, image_size=(8, 4))

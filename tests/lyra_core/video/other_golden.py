@@ -113,13 +113,13 @@ def write_dit(folder: Path) -> None:
 def run_case(golden, case, dtype, prefix, rnd) -> dict[str, torch.Tensor]:
     model = golden.model(dtype)
     inputs, latents, timestep, layout = golden.case_a() if case == "A" else golden.case_b()
-    found = {}
+    seen = {}
     for index, block in enumerate(model.blocks):
-        block.register_forward_hook(lambda _, __, out, i=index: found.update({f"{prefix}block{i}": out.clone()}))
-    model.blocks[0].register_forward_pre_hook(lambda _, a: found.update({f"{prefix}x_tokens": a[0].clone()}))
+        block.register_forward_hook(lambda _, __, out, i=index: seen.update({f"{prefix}block{i}": out.clone()}))
+    model.blocks[0].register_forward_pre_hook(lambda _, a: seen.update({f"{prefix}x_tokens": a[0].clone()}))
     context = model.prepare_context(inputs, layout=layout)
-    found[f"{prefix}out"] = model(latents, timestep, context)
-    found = dict(found)  # a copy: the hooks go on with what follows
+    seen[f"{prefix}out"] = model(latents, timestep, context)
+    found = dict(seen)  # a copy: the hooks go on with what follows
     if dtype == torch.bfloat16:
         return found
     rows, columns = golden.io[f"{case}.gen_grid"][1:].tolist()

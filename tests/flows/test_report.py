@@ -1,0 +1,81 @@
+"""The summary people read in the Prefect UI, and the counts behind it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flows.recipes import find_recipe
+from flows.report import TABLE_ROWS, Reporter, listening
+from lyra_core.records import RejectRecord
+from lyra_core.spec import WorldSpec
+from tasks.outcome import Failure, Outcome
+from tasks.plan import Plan
+
+SPEC = WorldSpec(
+    world_id="a" * 32, chunk_ids=("a" * 32,), seed_uri="photos/one.jpg", seed_sha256="b" * 64, ordinal=0,
+    camera_path="orbit-left", num_frames=81,
+)  # fmt: skip
+MADE = Outcome(
+    spec=SPEC, kind="created", accepted=True, num_splats=1234, num_bytes=2_000_000, psnr_db=27.5,
+    stage_s={"video": 2.0, "encode": 1.0}, thumbnail="data:image/jpeg;base64,AAAA",
+)  # fmt: skip
+FAILURE = Failure(permanent=True, stage="seed", error_type="SeedError", message="wanted an image, found a poem")
+
+
+@pytest.fixture
+def published(monkeypatch) -> dict:
+    """What would go to Prefect's server."""
+    kept: dict = {}
+    monkeypatch.setattr("flows.report.create_markdown_artifact", lambda text, key, **_: kept.update({key: text}))
+    monkeypatch.setattr("flows.report.create_table_artifact", lambda rows, key, **_: kept.update({key: rows}))
+    monkeypatch.setattr("flows.report.create_progress_artifact", lambda progress, key, **_: kept.update({key: progress}))
+    return kept
+
+
+def reporter(**counts: int) -> Reporter:
+    plan = Plan(path=Path("plan.jsonl"))
+    for name, value in counts.items():
+        setattr(plan, name, value)
+    return Reporter(plan=plan, recipe=find_recipe("parallax"), run_id="run-1", out="./worlds")
+
+
+def test_counts_pictures_and_rejects_are_in_the_summary(published):
+    report = reporter(num_seeds=4, num_remaining=3, num_existing=1)
+    report.plan.new_rejects.append(
+        RejectRecord(run_id="run-1", ordinal=3, stage="seed", reason="it is empty", seed_uri="photos/empty.jpg")
+    )
+    report.add(MADE)
+    report.add(replace(MADE, accepted=False, thumbnail=""))
+    report.add(Outcome(spec=SPEC, kind="rejected", failure=FAILURE))
+    summary = report.finish(snapshot_version=7)
+    assert (summary.seeds, summary.created, summary.existing, summary.rejected) == (4, 2, 1, 2)
+    assert (summary.not_accepted, summary.snapshot_version, summary.has_rejects) == (1, 7, True)
+    assert summary.seconds_per_stage == {"video": 4.0, "encode": 2.0}
+    assert summary.example_world_id == "a" * 32
+    text = published["batch-summary"]
+    assert text.count("data:image/jpeg;base64,") == 1
+    assert "| 4 | 2 | 1 | 0 | 2 | 1 |" in text
+    assert "`photos/empty.jpg`: it is empty" in text
+    assert "`photos/one.jpg`: wanted an image, found a poem" in text
+    assert "thumbnail" not in published["batch-worlds"][0]
+    assert published["batch-progress"] == 100.0
+
+
+def test_a_large_batch_keeps_a_bounded_table(published):
+    report = reporter(num_seeds=3 * TABLE_ROWS, num_remaining=3 * TABLE_ROWS)
+    for _ in range(3 * TABLE_ROWS):
+        report.add(MADE)
+    assert report.finish(snapshot_version=None).created == 3 * TABLE_ROWS
+    assert len(published["batch-worlds"]) == TABLE_ROWS
+
+
+def test_a_listener_hears_every_outcome():
+    heard = []
+    with listening(heard.append):
+        report = reporter(num_remaining=1)
+        report.add(MADE)
+    reporter(num_remaining=1).add(MADE)
+    assert heard == [MADE]

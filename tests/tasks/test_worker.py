@@ -1,0 +1,121 @@
+"""The worker as a plain class: worlds, and failures as values that say whether retrying can help."""
+
+from __future__ import annotations
+
+import numba
+import pytest
+import torch
+
+from catalogs.commit import committed_ids
+from flows.recipes import find_recipe
+from lyra_core.errors import OutOfMemoryError, SeedError, StoreError
+from lyra_core.formats.store import open_store
+from lyra_core.seed_digests import SeedDigestCache
+from tasks.manifest import read_seeds
+from tasks.outcome import Failure
+from tasks.plan import Request, make_plan
+from tasks.worker import Worker, canary_image, guarded, guarded_load, limit_threads
+from tasks.worker_config import WorkerConfig
+from tasks.world import StageClock
+
+
+@pytest.fixture
+def work(tmp_path, make_seeds, fault_recipe, model_path):
+    """A worker on the fault model, and the specs of some seeds."""
+
+    def prepare(*names: str):
+        store = open_store(str(tmp_path / "out"))
+        plan = make_plan(
+            read_seeds([str(make_seeds(*names))]),
+            store,
+            Request(recipe=fault_recipe, run_id="run"),
+            SeedDigestCache(tmp_path / "digests.sqlite"),
+            tmp_path / "plan.jsonl",
+        )
+        config = WorkerConfig(recipe=fault_recipe, out_url=store.root, run_id="run", scratch=str(tmp_path / "scratch"))
+        return Worker(config), list(plan.specs()), store
+
+    return prepare
+
+
+def test_a_world_is_made_then_finished_in_another_thread(work):
+    worker, (spec,), store = work("a.png")
+    assert worker.make(spec) is None
+    outcome = worker.finish(spec.world_id)
+    assert (outcome.kind, outcome.num_splats) == ("created", 2)
+    assert committed_ids(store) == {spec.world_id}
+    assert worker.make(spec) is None
+    assert worker.finish(spec.world_id).kind == "exists"
+    worker.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "error", "permanent"),
+    [("bad.png", "video", "ReconstructionError", True), ("bug.png", "video", "ZeroDivisionError", False)],
+)
+def test_a_failure_is_a_value_with_its_stage(work, name, stage, error, permanent):
+    worker, (spec,), store = work(name)
+    failure = worker.make(spec)
+    assert isinstance(failure, Failure)
+    assert (failure.stage, failure.error_type, failure.permanent) == (stage, error, permanent)
+    assert bool(failure.traceback) is (error == "ZeroDivisionError")
+    assert committed_ids(store) == set()
+
+
+def test_a_seed_that_changed_since_planning_is_refused(work):
+    worker, (spec,), _ = work("a.png")
+    with open(spec.seed_uri, "ab") as file:  # noqa: PTH123
+        file.write(b"more")
+    failure = worker.make(spec)
+    assert (failure.stage, failure.permanent) == ("seed", True)
+
+
+def test_an_output_that_goes_away_is_transient_and_commits_nothing(work, tmp_path):
+    worker, (spec,), _ = work("a.png")
+    (tmp_path / "out").write_text("a file where the folder should be")
+    assert worker.make(spec) is None
+    failure = worker.finish(spec.world_id)
+    assert (failure.stage, failure.permanent, failure.error_type) == ("store", False, "StoreError")
+
+
+@pytest.mark.parametrize(
+    ("error", "permanent"),
+    [(SeedError("x"), True), (StoreError("x"), False), (OutOfMemoryError("x"), False), (KeyError("x"), False)],
+)
+def test_only_errors_of_the_seed_are_permanent(error, permanent):
+    def work():
+        raise error
+
+    assert guarded(work, StageClock()).permanent is permanent
+
+
+def test_a_model_that_does_not_load_blames_no_seed(model_path):
+    recipe = find_recipe("parallax", ["model=fault_model:load_broken"])
+    failure = guarded_load(
+        lambda: Worker(WorkerConfig(recipe=recipe, out_url="memory://x", run_id="run", scratch="/nowhere"))
+    )
+    assert (failure.stage, failure.permanent) == ("load", False)
+    assert "the weights are on a disk that is gone" in failure.message
+
+
+def test_the_canary_needs_no_seed(work):
+    worker, _, store = work("a.png")
+    assert worker.canary() is None
+    assert committed_ids(store) == set()
+    assert canary_image(64, 48).shape == (48, 64, 3)
+
+
+def test_threads_are_limited_where_the_work_is_done(work, monkeypatch):
+    worker, (spec,), _ = work("a.png")
+    seen = {}
+    generate = worker.model.generate
+
+    def look(*arguments, **options):
+        seen["make"] = (torch.get_num_threads(), numba.get_num_threads())
+        return generate(*arguments, **options)
+
+    monkeypatch.setattr(worker.model, "generate", look)
+    limit_threads(2)  # what another thread of the process chose says nothing here
+    worker.make(spec)
+    worker.finish(spec.world_id)
+    assert seen["make"] == (1, 1)
