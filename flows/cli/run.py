@@ -169,7 +169,7 @@ def _open_workers(parameters: GenerateParameters, plan: Plan, settings: Settings
 
     store = open_store(parameters.out)
     workforce = plan_workforce(settings, plan.num_remaining)
-    config = worker_config(parameters.resolved_recipe(), parameters, str(parameters.run_id), workforce, store)
+    config = worker_config(parameters.resolved_recipe(), parameters, str(parameters.run_id), workforce, store, settings)
     stack.enter_context(opened_before(stack.enter_context(open_pool(config, settings, workforce, store))))
 
 
