@@ -143,10 +143,11 @@ def canonical_json(mapping: Mapping[str, object]) -> str:
         RecipeError: keys that are no strings, NaN or infinity, or values other than str, bool, int, float, None,
             lists, tuples and mappings of these.
     """
-    return json.dumps(_plain(mapping, "the mapping"), sort_keys=True, separators=(",", ":"))
+    return json.dumps(_plain(mapping, ("the mapping",)), sort_keys=True, separators=(",", ":"))
 
 
-def _plain(value: object, where: str) -> object:
+def _plain(value: object, where: tuple[object, ...]) -> object:
+    """The value in plain types; `where` is the way to it, spelt out only in an error."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):  # also enumerations of strings
@@ -155,18 +156,23 @@ def _plain(value: object, where: str) -> object:
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise RecipeError(f"{where} is {value}; only finite numbers can be part of an id")
+            raise RecipeError(f"{_spelt(where)} is {value}; only finite numbers can be part of an id")
         return float(value)
     if isinstance(value, list | tuple):
-        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+        return [_plain(item, (*where, i)) for i, item in enumerate(value)]
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise RecipeError(f"{where} has the key {key!r}; keys must be strings")
-        return {str.__str__(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
+                raise RecipeError(f"{_spelt(where)} has the key {key!r}; keys must be strings")
+        return {str.__str__(key): _plain(item, (*where, key)) for key, item in value.items()}
     raise RecipeError(
-        f"{where} is a {type(value).__name__}; wanted str, bool, int, float, None, or lists and mappings of these"
+        f"{_spelt(where)} is a {type(value).__name__}; wanted str, bool, int, float, None, or lists and mappings of "
+        "these"
     )
+
+
+def _spelt(where: tuple[object, ...]) -> str:
+    return str(where[0]) + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in where[1:])
 
 
 def _link(kind: str, *parts: bytes) -> str:

@@ -16,8 +16,9 @@ from lyra_core.identity import digest_file
 
 # A file changed within the clock's granularity keeps its stamp, so a digest taken right after a change proves little.
 _SETTLED_NS = 2_000_000_000
-T = TypeVar("T")
+S, T = TypeVar("S"), TypeVar("T")
 _VARIABLES = 500  # SQLite allows 999 in one statement where it is old
+_BLOCK = 64
 
 
 class SeedDigestCache:
@@ -68,7 +69,7 @@ class SeedDigestCache:
 
         A file that cannot be read gives its StoreError instead of a digest.
         """
-        stats = list(executor.map(_stat, uris))
+        stats = _in_blocks(executor, _stat, uris)
         known = self._known(uris)
 
         def find(index: int) -> str | StoreError:
@@ -80,7 +81,7 @@ class SeedDigestCache:
             except StoreError as error:
                 return error
 
-        found = list(executor.map(find, range(len(uris))))
+        found = _in_blocks(executor, find, range(len(uris)))
         self._remember(
             [
                 (uri, *stat, sha256)
@@ -131,6 +132,12 @@ class SeedDigestCache:
                 stacklevel=3,
             )
             return None
+
+
+def _in_blocks(executor: Executor, function: Callable[[S], T], items: Sequence[S]) -> list[T]:
+    """executor.map in blocks, since handing over one small file costs more than reading it."""
+    blocks = [items[start : start + _BLOCK] for start in range(0, len(items), _BLOCK)]
+    return [result for block in executor.map(lambda block: [function(i) for i in block], blocks) for result in block]
 
 
 def _stat(uri: str) -> tuple[int, str] | None:

@@ -41,7 +41,8 @@ class WorldSpec:
 
     def to_json(self) -> str:
         """One line of JSON, for plan files."""
-        return json.dumps(dataclasses.asdict(self), separators=(",", ":"))
+        # Not asdict: it copies every value deeply, which is most of the time of planning a long manifest.
+        return json.dumps({name: getattr(self, name) for name in _FIELDS}, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, line: str) -> WorldSpec:
@@ -56,3 +57,6 @@ class WorldSpec:
         """Seed stem and the first eight characters of the id, as shown in the Prefect UI."""
         stem = self.seed_uri.rstrip("/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
         return f"{stem}-{self.world_id[:8]}"
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(WorldSpec))

@@ -128,7 +128,7 @@ def test_limit_looks_at_so_many_seeds(plan, make_seeds):
 
 
 PLANNING = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from flows.batch import prepare_plan
 from flows.parameters import GenerateParameters
@@ -139,13 +139,15 @@ parameters = GenerateParameters(seeds=[sys.argv[2]], out=str(folder / "out"))
 start = time.perf_counter()
 _, plan = prepare_plan(parameters, parameters.resolved_recipe(), settings, sys.argv[3])
 seconds = time.perf_counter() - start
-print(json.dumps([plan.num_remaining, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+# Not getrusage: a child starts with its parent's peak.
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps([plan.num_remaining, seconds, int(peak.split()[1]) / 1024]))
 """
 
 
 @pytest.mark.slow
 def test_a_hundred_thousand_rows_plan_quickly_in_flat_memory(tmp_path):
-    """30 s on two quiet cores; memory grows by the ids alone (40 MB for 90,000 more rows)."""
+    """30 s on two quiet cores; memory grows by the ids alone."""
     seeds = tmp_path / "seeds"
     seeds.mkdir()
     for index in range(100_000):
@@ -162,7 +164,7 @@ def test_a_hundred_thousand_rows_plan_quickly_in_flat_memory(tmp_path):
     (small, _, small_mb), (large, seconds, large_mb) = found[10_000], found[100_000]
     print(f"100,000 rows: {seconds:.1f} s, {large_mb:.0f} MB; 10,000 rows: {small_mb:.0f} MB")
     assert (small, large) == (10_000, 100_000)
-    assert large_mb - small_mb < 60
+    assert large_mb - small_mb < 40
     assert seconds < 30 * max(1.0, _slowness())
 
 

@@ -75,7 +75,7 @@ def test_an_output_that_goes_away_is_transient_and_commits_nothing(work, tmp_pat
     (tmp_path / "out").write_text("a file where the folder should be")
     assert worker.make(spec) is None
     failure = worker.finish(spec.world_id)
-    assert (failure.stage, failure.permanent, failure.error_type) == ("store", False, "StoreError")
+    assert (failure.stage, failure.permanent, failure.error_type) == ("upload", False, "StoreError")
 
 
 @pytest.mark.parametrize(
