@@ -60,7 +60,7 @@ def generate(parameters: GenerateParameters) -> BatchSummary:
             workforce.num_workers,
             workforce.device,
         )
-        config = worker_config(recipe, parameters, run_id, workforce, store)
+        config = worker_config(recipe, parameters, run_id, workforce, store, settings)
         with workers(config, settings, workforce, store) as pool:
             batch = Batch(
                 pool=pool,

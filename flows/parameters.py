@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.recipes import find_recipe
@@ -34,4 +36,7 @@ class GenerateParameters(BaseModel):
         """
         recipe = find_recipe(self.recipe, self.assignments)
         recipe.require_licenses(frozenset(self.accepted_licenses))
+        if recipe.weights is not None and "://" not in recipe.weights:
+            # Workers run in other folders.
+            recipe = recipe.model_copy(update={"weights": str(Path(recipe.weights).expanduser().resolve())})
         return recipe

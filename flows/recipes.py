@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from lyra_core.errors import RecipeError
 from tasks.recipe import Recipe, with_fields
+from tasks.recipe_groups import MENDED_VIDEO, ReconstructionGroup, VideoGroup
 
 
 def parallax() -> Recipe:
@@ -35,7 +36,72 @@ def parallax_480p() -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"parallax": parallax, "parallax-480p": parallax_480p}
+def lyra2() -> Recipe:
+    """The released Lyra 2 weights as their authors run them along a path of one's own."""
+    return Recipe(
+        name="lyra2",
+        description="Lyra 2 as released: 35 steps, guidance 5, the authors' conditions; needs converted weights.",
+        model="lyra2",
+        weights="weights",
+        weights_licenses=("nvidia-internal-research", "apache-2.0"),
+        restricted_licenses=("nvidia-internal-research",),
+        output_license="nvidia-internal-research",
+        width=832,
+        height=480,
+        video=VideoGroup(),
+        reconstruction=ReconstructionGroup(),
+        seconds_per_world=420.0,
+        bytes_per_world=90_000_000,
+    )
+
+
+def lyra2_fast() -> Recipe:
+    """The released few-step student: a LoRA and four network calls a chunk, without guidance."""
+    return lyra2().model_copy(
+        update={
+            "name": "lyra2-fast",
+            "description": "Lyra 2 in four steps a chunk (the released distillation LoRA); a tenth of the time.",
+            "video": VideoGroup(sampler="distilled", loras=("lora-dmd:1.0",)),
+            "seconds_per_world": 75.0,
+        }
+    )
+
+
+def lyra2_mended() -> Recipe:
+    """The released weights under conditions whose known faults are mended (docs/decisions/0002)."""
+    return lyra2().model_copy(
+        update={
+            "name": "lyra2-mended",
+            "description": "Lyra 2 with mended conditions, which depart from those the weights were trained with.",
+            "video": MENDED_VIDEO,
+        }
+    )
+
+
+def parallax_da3() -> Recipe:
+    """A chain without restricted weights: the baseline's video, lifted with Apache-2.0 depth and refined."""
+    return Recipe(
+        name="parallax-da3",
+        description="Licence-clean reconstruction: Apache-2.0 depth, splats from pixels, refined on CUDA.",
+        model="parallax-da3",
+        weights="weights",
+        weights_licenses=("apache-2.0",),
+        width=832,
+        height=480,
+        reconstruction=ReconstructionGroup(lifter="depth", is_refined=True),
+        seconds_per_world=60.0,
+        bytes_per_world=90_000_000,
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "parallax": parallax,
+    "parallax-480p": parallax_480p,
+    "lyra2": lyra2,
+    "lyra2-fast": lyra2_fast,
+    "lyra2-mended": lyra2_mended,
+    "parallax-da3": parallax_da3,
+}
 
 
 def find_recipe(name: str, assignments: Sequence[str] = ()) -> Recipe:

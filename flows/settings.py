@@ -34,12 +34,18 @@ class Settings(BaseModel):
     load_deadline_s: float = Field(1800, gt=0)
     model_path: str = Field("", description="folders of your own models (package.module:factory), joined by ':'")
     home: Path = Field(Path("~/.lyra"), description="caches, the local Prefect server's database and logs")
+    scratch: str | None = Field(None, description="finished chunks of worlds in the making; default: home/scratch")
     prefect_api_url: str | None = Field(None, description="an existing Prefect server; default: a local one")
 
     @property
     def home_path(self) -> Path:
         """The home folder with ~ expanded."""
         return self.home.expanduser()
+
+    @property
+    def scratch_folder(self) -> str:
+        """Where workers keep unfinished worlds; ~ is left for each worker to expand."""
+        return str(self.home / "scratch") if self.scratch is None else self.scratch
 
 
 def load_settings(flags: Mapping[str, Any] | None = None, folder: Path | None = None) -> Settings:

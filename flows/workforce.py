@@ -99,7 +99,12 @@ def _memory_bytes() -> int:
 
 
 def worker_config(
-    recipe: Recipe, parameters: GenerateParameters, run_id: str, workforce: Workforce, store: Store
+    recipe: Recipe,
+    parameters: GenerateParameters,
+    run_id: str,
+    workforce: Workforce,
+    store: Store,
+    settings: Settings,
 ) -> WorkerConfig:
     """What every worker of the batch is told."""
     return WorkerConfig(
@@ -110,6 +115,7 @@ def worker_config(
         num_threads=workforce.num_threads,
         accepted_licenses=tuple(parameters.accepted_licenses),
         code_commit=code_commit(),
+        scratch=settings.scratch_folder,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from lyra_core.errors import RecipeError
+from lyra_core.gaussians.reconstruct import ReconstructionReport
 from lyra_core.values import CameraPath, Gaussians, Seed, VideoClip
 
 
@@ -38,22 +39,41 @@ class WorldModel(Protocol):
         width: int = 416,
         height: int = 240,
         on_frame: Callable[[int, int], None] | None = None,
+        chunk_ids: Sequence[str] | None = None,
+        chunk_dir: str | Path | None = None,
     ) -> VideoClip:
-        """A video of the photograph's world along the path; equal arguments give equal bytes."""
+        """A video of the photograph's world along the path; equal arguments give equal bytes on a CPU.
+
+        The factory gives the world's chunk_ids, from which all noise derives in place of `seed`, and a chunk_dir of
+        the world's own, in which a model may keep finished chunks: called again with both, it goes on from them.
+        """
         ...
 
-    def reconstruct(self, clip: VideoClip) -> Gaussians:
-        """The clip's world as 3D Gaussians, in the frame of its cameras, from the clip alone."""
+    def reconstruct(
+        self,
+        clip: VideoClip,
+        *,
+        chunk_dir: str | Path | None = None,
+        on_report: Callable[[ReconstructionReport], None] | None = None,
+    ) -> Gaussians:
+        """The clip's world as 3D Gaussians, in the frame of its cameras, from the clip alone.
+
+        A model that lifts videos chunk by chunk keeps them in chunk_dir and tells on_report how it went.
+        """
         ...
 
 
 # Each name and where its class lives; a class is imported when its name is asked for.
 MODELS = {
     "parallax": "lyra_core.parallax.model:ParallaxModel",
+    "lyra2": "lyra_core.generative.lyra2:load_lyra2",
+    "parallax-da3": "lyra_core.generative.apache:load_parallax_da3",
 }
 
+Option = str | float | bool | Path | None | Mapping[str, object]
 
-def load_model(name: str = "parallax", *, device: str = "cpu", **options: str | float | bool | Path) -> WorldModel:
+
+def load_model(name: str = "parallax", *, device: str = "cpu", **options: Option) -> WorldModel:
     """A model ready to generate worlds.
 
     Args:

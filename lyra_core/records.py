@@ -173,10 +173,11 @@ class WorldRecord(_Row):
     camera_convention: str | None = column("string", "opencv_w2c: x right, y down, z forward, world to camera")
     path_length_m: float | None = column("float", "length of the camera path, m")
     total_rotation_deg: float | None = column("float", "sum of rotations between frames, degrees")
-    camera_residual_deg: float | None = column("float", "mean angle between requested and recovered cameras, degrees")
+    camera_residual_deg: float | None = column("float", "median angle between requested and recovered cameras, degrees")
     camera_residual_percent: float | None = column(
-        "float", "mean distance between requested and recovered cameras, % of the path's length"
+        "float", "median distance between requested and recovered cameras, % of the path's length"
     )
+    cameras_source: str | None = column("string", "cameras the Gaussians stand on: requested or recovered")
     # splats
     num_splats: int | None = column("int64", "number of Gaussians")
     sh_degree: int | None = column("int8", "degree of the spherical harmonics, 0 to 3")
@@ -196,6 +197,8 @@ class WorldRecord(_Row):
     floater_frac: float | None = column("float", "share of Gaussians in front of every surface seen")
     coverage_frac: float | None = column("float", "share of pixels of the path with opacity over 0.5")
     opacity_mean: float | None = column("float", "mean opacity of the Gaussians")
+    is_refined: bool | None = column("bool", "whether a refinement was kept; null where none ran")
+    refine_gain_db: float | None = column("float", "what it gained on held-out frames, kept or not, dB")
     quality_version: str | None = column("string", "version of the quality measures")
     accepted: bool = column("bool", "whether the world passed its quality gates", True)
     reject_reasons: tuple[str, ...] = column("list<string>", "quality gates it failed", ())

@@ -131,7 +131,7 @@ class Seed:
         intrinsics: pixels of this image. [3 3] float64
         sha256: digest of the file's bytes as found.
         uri: where the file was found.
-        focal_source: "exif", "manifest" or "default" (55 degrees horizontal).
+        focal_source: "exif", "manifest", "default" (55 degrees horizontal) or "estimated" (by a depth network).
         original_size: width and height before cropping, after orientation.
         crop_box: left, top, right, bottom in pixels of the oriented original.
         notes: what decoding changed ("exif orientation 6", "cmyk to srgb", ...).

@@ -72,7 +72,7 @@ def store_world(
 def world_record(config: WorkerConfig, made: MadeWorld, clock: StageClock) -> WorldRecord:
     """Everything the catalog keeps of a world, except its files."""
     spec, seed, clip, recipe, quality = made.spec, made.seed, made.clip, config.recipe, made.quality
-    reasons = reject_reasons(quality, recipe)
+    reasons = reject_reasons(quality, recipe, made.report)
     finished = datetime.now(UTC)
     hashed = recipe.hashed_fields()
     intrinsics = clip.cameras.intrinsics[0]
@@ -106,6 +106,7 @@ def world_record(config: WorkerConfig, made: MadeWorld, clock: StageClock) -> Wo
         width=clip.cameras.image_width,
         height=clip.cameras.image_height,
         num_frames=len(clip),
+        num_keyframes=made.report.num_keyframes if made.report else None,
         fps=clip.fps,
         camera_model="pinhole",
         fx=float(intrinsics[0, 0]),
@@ -115,6 +116,9 @@ def world_record(config: WorkerConfig, made: MadeWorld, clock: StageClock) -> Wo
         camera_convention="opencv_w2c",
         path_length_m=path_length_m(clip.cameras),
         total_rotation_deg=total_rotation_deg(clip.cameras),
+        camera_residual_deg=made.report.residual_deg if made.report else None,
+        camera_residual_percent=made.report.residual_percent if made.report else None,
+        cameras_source=made.report.cameras if made.report else None,
         num_splats=len(made.gaussians),
         sh_degree=made.gaussians.sh_degree,
         **_bounds(made.gaussians),
@@ -126,6 +130,8 @@ def world_record(config: WorkerConfig, made: MadeWorld, clock: StageClock) -> Wo
         floater_frac=quality.floater_frac if quality else None,
         coverage_frac=quality.coverage_frac if quality else None,
         opacity_mean=float(made.gaussians.opacities.mean()),
+        is_refined=made.report.is_refined if made.report else None,
+        refine_gain_db=made.report.refine_gain_db if made.report else None,
         quality_version=QUALITY_VERSION if quality else None,
         accepted=not reasons,
         reject_reasons=tuple(reasons),

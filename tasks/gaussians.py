@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from lyra_core.errors import ReconstructionError
+from lyra_core.gaussians.reconstruct import ReconstructionReport
 from lyra_core.model import WorldModel
 from lyra_core.values import Gaussians, VideoClip
 
 
-def lift_to_gaussians(model: WorldModel, clip: VideoClip) -> Gaussians:
+def lift_to_gaussians(
+    model: WorldModel, clip: VideoClip, scratch: Path
+) -> tuple[Gaussians, ReconstructionReport | None]:
     """Reconstruct, and never let an empty set through silently.
+
+    Args:
+        model: loaded by the worker.
+        clip: with its requested cameras.
+        scratch: the world's own folder, in which a model keeps finished chunks.
+
+    Returns:
+        the Gaussians, and how it went where the model tells.
 
     Raises:
         ReconstructionError: no Gaussians came out.
     """
-    gaussians = model.reconstruct(clip)
+    reports: list[ReconstructionReport] = []
+    gaussians = model.reconstruct(clip, chunk_dir=scratch, on_report=reports.append)
     if len(gaussians) == 0:
         raise ReconstructionError("wanted Gaussians from the clip, found none; look at its depth and sky mask")
-    return gaussians
+    return gaussians, reports[-1] if reports else None

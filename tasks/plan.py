@@ -14,13 +14,14 @@ from pathlib import Path
 
 from catalogs.commit import committed_ids
 from catalogs.rejects import list_rejects, reject
-from lyra_core.errors import CameraPathError, LyraError, ManifestError, SeedError, StoreError
+from lyra_core.errors import CameraPathError, LyraError, ManifestError, PromptError, SeedError, StoreError
 from lyra_core.formats.store import Store
 from lyra_core.geometry.requests import request_digest_parts
 from lyra_core.identity import chain_start, chunk_ids
 from lyra_core.records import RejectRecord
 from lyra_core.seed_digests import SeedDigestCache
 from lyra_core.spec import WorldSpec
+from lyra_core.video.caption_list import captions_of_chunks
 from tasks.manifest import BadRow, ManifestRow
 from tasks.recipe import ALGORITHM_VERSION, Recipe
 from tasks.weights import weights_digests
@@ -123,7 +124,7 @@ def make_plan(
                 assert isinstance(row, ManifestRow)  # noqa: S101  a bad row has no digest
                 try:
                     specs = namer.name(row, digest)
-                except CameraPathError as error:
+                except (CameraPathError, PromptError) as error:
                     _count_reject(plan, _reject(row, request, error, digest), rejected_uris)
                     continue
                 for spec in specs:
@@ -164,11 +165,13 @@ class WorldNamer:
         camera_path = absolute_file(row.camera_path or self.recipe.camera_path)
         cameras = self._requested(camera_path, num_frames)
         caption = row.prompt if row.prompt is not None else self.recipe.prompt
+        captions = captions_of_chunks(caption, len(cameras))
+        distinct = captions if len(set(captions)) > 1 else captions[:1]
         fields = self._fields if row.hfov_deg is None else {**self._fields, "hfov_deg": row.hfov_deg}
         specs = []
         for variant in range(row.variants or self.recipe.variants):
             start = chain_start(seed_sha256, fields, self._weights, ALGORITHM_VERSION, variant)
-            links = chunk_ids(start, cameras, [caption] * len(cameras))
+            links = chunk_ids(start, cameras, captions)
             specs.append(
                 WorldSpec(
                     world_id=links[-1],
@@ -178,7 +181,7 @@ class WorldNamer:
                     ordinal=row.ordinal,
                     camera_path=camera_path,
                     num_frames=num_frames,
-                    prompts=(caption,) if caption else (),
+                    prompts=distinct if any(captions) else (),
                     variant=variant,
                     hfov_deg=row.hfov_deg,
                     seed_license=row.license,

@@ -7,8 +7,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lyra_core.errors import RecipeError
+from tasks.recipe_groups import ReconstructionGroup, VideoGroup
 
-ArtifactRole = Literal["ply", "video", "lossless", "cameras", "transforms", "colmap", "preview", "flythrough"]
+ArtifactRole = Literal["ply", "video", "lossless", "cameras", "transforms", "colmap", "preview", "flythrough", "chunks"]
 
 CHUNK_FRAMES = 80
 
@@ -27,6 +28,8 @@ UNHASHED_FIELDS = frozenset(
         "output_license",
     }
 )
+# The same for fields of groups.
+UNHASHED_IN_GROUPS = {"video": frozenset({"latents_per_window"})}
 
 
 class Recipe(BaseModel):
@@ -52,6 +55,8 @@ class Recipe(BaseModel):
     camera_path: str = "dolly-in"
     prompt: str = ""
     variants: int = Field(1, ge=1, le=1000)
+    video: VideoGroup | None = Field(None, description="of models that generate; None for others")
+    reconstruction: ReconstructionGroup | None = Field(None, description="of models that lift videos; None for others")
 
     artifacts: tuple[ArtifactRole, ...] = (
         "ply",
@@ -85,7 +90,23 @@ class Recipe(BaseModel):
     def hashed_fields(self) -> dict[str, object]:
         """The fields that change the output, for the world's id. Per-seed requests are chained separately."""
         skip = UNHASHED_FIELDS | {"num_frames", "camera_path", "prompt", "variants"}
-        return {k: v for k, v in self.model_dump(mode="json").items() if k not in skip}
+        fields = {k: v for k, v in self.model_dump(mode="json").items() if k not in skip}
+        for group in ("video", "reconstruction"):
+            if fields[group] is None:
+                del fields[group]  # a recipe without the group keeps the ids it had before the group existed
+            else:
+                unhashed = UNHASHED_IN_GROUPS.get(group, frozenset())
+                fields[group] = {k: v for k, v in fields[group].items() if k not in unhashed}
+        return fields
+
+    def model_options(self) -> dict[str, object]:
+        """What the recipe tells lyra_core.load_model besides the model's name and device."""
+        options: dict[str, object] = {} if self.weights is None else {"weights": self.weights}
+        for group in ("video", "reconstruction"):
+            value = getattr(self, group)
+            if value is not None:
+                options[group] = value.model_dump(mode="json")
+        return options
 
     def require_licenses(self, accepted: frozenset[str]) -> None:
         """Refuse restricted weights whose licence the caller did not accept by name.
@@ -106,6 +127,9 @@ class Recipe(BaseModel):
 def with_fields(recipe: Recipe, assignments: list[str]) -> Recipe:
     """A recipe with `field=value` assignments applied and everything validated again.
 
+    Fields of groups are named with dots (`video.num_steps=4`); `none` stands for no value; tuples are separated by
+    commas.
+
     Raises:
         RecipeError: unknown field, unreadable value, or a value out of range.
     """
@@ -113,16 +137,38 @@ def with_fields(recipe: Recipe, assignments: list[str]) -> Recipe:
 
     changed = recipe.model_dump()
     for assignment in assignments:
-        field, separator, value = assignment.partition("=")
-        if not separator or field not in Recipe.model_fields:
+        name, separator, value = assignment.partition("=")
+        *groups, field = name.split(".")
+        home: object = changed
+        for group in groups:
+            home = home.get(group) if isinstance(home, dict) else None
+        if not separator or not isinstance(home, dict) or field not in home or isinstance(home[field], dict):
             raise RecipeError(
                 f"--set wants field=value with a field of the recipe, found {assignment!r}; "
-                f"fields: {', '.join(sorted(Recipe.model_fields))}"
+                f"fields: {', '.join(sorted(field_names(recipe)))}"
             )
-        changed[field] = tuple(filter(None, value.split(","))) if isinstance(changed[field], tuple) else value
+        home[field] = _parsed(value, home[field])
     try:
         return Recipe.model_validate(changed)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "recipe"
         raise RecipeError(f"recipe '{recipe.name}': {where}: {first['msg']}, found {first.get('input')!r}") from error
+
+
+def field_names(recipe: Recipe) -> dict[str, object]:
+    """Every field with its value, those of groups under dotted names."""
+
+    def flat(fields: dict[str, object], prefix: str) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for name, value in fields.items():
+            found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        return found
+
+    return flat(recipe.model_dump(), "")
+
+
+def _parsed(value: str, current: object) -> object:
+    if isinstance(current, tuple):
+        return tuple(filter(None, value.split(",")))
+    return None if value.lower() == "none" and not isinstance(current, str) else value

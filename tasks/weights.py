@@ -13,6 +13,10 @@ def weights_digests(recipe: Recipe) -> tuple[str, ...]:
     """
     if recipe.weights is None:
         return ()
+    from lyra_core.weights.bundle import PARTS, find_sets, lora_parts, set_digests
     from lyra_core.weights.manifest import manifest_digest
 
-    return (manifest_digest(recipe.weights),)
+    if recipe.model not in PARTS:
+        return (manifest_digest(recipe.weights),)
+    loras = () if recipe.video is None else recipe.video.loras
+    return set_digests(find_sets(recipe.weights, (*PARTS[recipe.model], *lora_parts(loras))))

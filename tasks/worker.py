@@ -27,6 +27,7 @@ from lyra_core.spec import WorldSpec
 from tasks.artifacts import encode
 from tasks.commit import store_world
 from tasks.outcome import Failure, Outcome
+from tasks.scratch import ScratchFolders, kept_chunks
 from tasks.worker_config import WorkerConfig
 from tasks.world import MadeWorld, StageClock, make_world
 
@@ -43,8 +44,8 @@ class Worker:
         self.config = config
         limit_threads(config.num_threads)
         self.store = open_store(config.out_url)
-        options = {"weights": config.recipe.weights} if config.recipe.weights else {}
-        self.model = load_model(config.recipe.model, device=config.device, **options)
+        self.model = load_model(config.recipe.model, device=config.device, **config.recipe.model_options())
+        self.scratch = ScratchFolders(config.scratch, self.store)
         self._finisher = ThreadPoolExecutor(
             1, thread_name_prefix="finish", initializer=limit_threads, initargs=(config.num_threads,)
         )
@@ -54,8 +55,14 @@ class Worker:
         """Run the stages that need the models; None means the rest was handed to the finishing thread."""
         limit_threads(self.config.num_threads)  # an actor's calls come on threads of their own
         clock = StageClock()
-        made = guarded(lambda: make_world(self.model, spec, self.config.recipe, clock), clock)
+
+        def make() -> MadeWorld:
+            return make_world(self.model, spec, self.config.recipe, clock, self.scratch.open(spec))
+
+        made = guarded(make, clock)
         if isinstance(made, Failure):
+            if made.permanent:
+                self.scratch.remove(spec.world_id)
             return made
         self._finishing[spec.world_id] = self._finisher.submit(
             guarded, lambda: self._encode_and_store(made, clock), clock
@@ -78,6 +85,7 @@ class Worker:
                 "dolly-in",
                 num_frames=81,
                 seed=0,
+                prompts=["a picture of nothing in particular"],
                 width=recipe.width,
                 height=recipe.height,
             )
@@ -93,8 +101,12 @@ class Worker:
         with tempfile.TemporaryDirectory(prefix="lyra-world-") as folder:
             with clock("encode"):
                 files = encode(made.clip, made.gaussians, made.pictures, self.config.recipe, Path(folder))
+                if "chunks" in self.config.recipe.artifacts:
+                    files += kept_chunks(made.scratch)
             clock.stage = "store"
-            return store_world(self.store, self.config, made, files, clock)
+            outcome = store_world(self.store, self.config, made, files, clock)
+        self.scratch.remove(made.spec.world_id)
+        return outcome
 
 
 def guarded(work: Callable[[], T], clock: StageClock) -> T | Failure:

@@ -18,6 +18,7 @@ class WorkerConfig:
         num_threads: CPU threads of torch and numba in this worker.
         accepted_licenses: licences the user accepted by name, recorded per row.
         code_commit: git commit of the code, recorded and not hashed.
+        scratch: folder on the worker's own disk for finished chunks of worlds in the making; ~ is the worker's home.
     """
 
     recipe: Recipe
@@ -27,3 +28,4 @@ class WorkerConfig:
     num_threads: int = 1
     accepted_licenses: tuple[str, ...] = ()
     code_commit: str = ""
+    scratch: str = "~/.lyra/scratch"

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
+from lyra_core.gaussians.reconstruct import ReconstructionReport
 from lyra_core.model import WorldModel
 from lyra_core.quality import Quality
 from lyra_core.spec import WorldSpec
@@ -45,12 +47,14 @@ class MadeWorld:
     seed: Seed
     clip: VideoClip
     gaussians: Gaussians
+    report: ReconstructionReport | None
     quality: Quality | None
     pictures: Pictures
+    scratch: Path
 
 
-def make_world(model: WorldModel, spec: WorldSpec, recipe: Recipe, clock: StageClock) -> MadeWorld:
-    """Run every stage that needs the models.
+def make_world(model: WorldModel, spec: WorldSpec, recipe: Recipe, clock: StageClock, scratch: Path) -> MadeWorld:
+    """Run every stage that needs the models; `scratch` is the world's own folder for finished chunks.
 
     Raises:
         LyraError: the seed or a model's input is wrong; clock.stage names the stage.
@@ -58,11 +62,20 @@ def make_world(model: WorldModel, spec: WorldSpec, recipe: Recipe, clock: StageC
     with clock("seed"):
         seed = read_seed(spec, recipe)
     with clock("video"):
-        clip = generate_video(model, seed, spec, recipe)
+        clip = generate_video(model, seed, spec, recipe, scratch)
     with clock("gaussians"):
-        gaussians = lift_to_gaussians(model, clip)
+        gaussians, report = lift_to_gaussians(model, clip, scratch)
     with clock("quality"):
         quality = measure_quality(clip, gaussians, recipe)
     with clock("pictures"):
         pictures = render_pictures(clip, gaussians, recipe)
-    return MadeWorld(spec=spec, seed=seed, clip=clip, gaussians=gaussians, quality=quality, pictures=pictures)
+    return MadeWorld(
+        spec=spec,
+        seed=seed,
+        clip=clip,
+        gaussians=gaussians,
+        report=report,
+        quality=quality,
+        pictures=pictures,
+        scratch=scratch,
+    )

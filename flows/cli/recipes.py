@@ -19,14 +19,17 @@ def recipes(
     """
     choose_json(as_json)
     from flows.recipes import RECIPES, find_recipe
+    from tasks.recipe import field_names
 
     if name is not None:
-        fields = find_recipe(name).model_dump(mode="json")
+        recipe = find_recipe(name)
         if as_json:
-            print_json(fields)
+            print_json(recipe.model_dump(mode="json"))
         else:
+            fields = field_names(recipe)
+            wide = 2 + max(len(field) for field in fields)
             for field, value in fields.items():
-                console().print(f"{field:<22}{value}", markup=False)
+                console().print(f"{field:<{wide}}{_readable(value)}", markup=False, highlight=False, soft_wrap=True)
         return 0
     made = [make() for make in RECIPES.values()]
     if as_json:
@@ -46,3 +49,12 @@ def recipes(
         )
     console().print(table)
     return 0
+
+
+def _readable(value: object) -> str:
+    """As --set takes it."""
+    if isinstance(value, tuple | list):
+        return ",".join(str(item) for item in value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "none" if value is None else str(value)

@@ -96,6 +96,7 @@ def run(
             str(parameters.run_id),
             lambda n: spinner.update(f"planning: {n:,} seeds"),
         )
+    _warn_of_missing_captions(plan, chosen)
     if dry_run:
         _print_dry_run(plan, chosen, settings, as_json)
         plan.discard()
@@ -114,6 +115,18 @@ def _require_camera_path(recipe: Recipe) -> None:
     from lyra_core.geometry.requests import request_digest_parts
 
     request_digest_parts(recipe.camera_path, recipe.num_frames)
+
+
+def _warn_of_missing_captions(plan: Plan, recipe: Recipe) -> None:
+    """Say before hours of work that the network was trained with captions and these worlds have none."""
+    if recipe.video is None or recipe.video.captioner != "manifest":
+        return
+    silent = sum(not spec.prompts for spec in plan.specs())
+    if silent:
+        console(stderr=True).print(
+            f"[yellow]{silent:,} of {plan.num_remaining:,} worlds have no caption[/]; {recipe.model} was trained with "
+            f"captions of 80 to 100 words: add a column 'prompt' to the manifest or --set prompt='...'"
+        )
 
 
 def _generate(parameters: GenerateParameters, plan: Plan, settings: Settings, as_json: bool) -> int:
@@ -156,7 +169,7 @@ def _open_workers(parameters: GenerateParameters, plan: Plan, settings: Settings
 
     store = open_store(parameters.out)
     workforce = plan_workforce(settings, plan.num_remaining)
-    config = worker_config(parameters.resolved_recipe(), parameters, str(parameters.run_id), workforce, store)
+    config = worker_config(parameters.resolved_recipe(), parameters, str(parameters.run_id), workforce, store, settings)
     stack.enter_context(opened_before(stack.enter_context(open_pool(config, settings, workforce, store))))
 
 

@@ -64,20 +64,26 @@ def convert(
     dst: Annotated[Path, typer.Argument(help="Directory to make.")],
     name: Annotated[str, typer.Option(help="A known set; its keys are checked.")] = "",
     kind: Annotated[str, typer.Option(help="Naming rules, for weights of your own.")] = "",
+    config: Annotated[
+        Path | None, typer.Option(help="With --kind: JSON of the sizes that differ from the released model's.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Convert weights to safetensors with a manifest; pickles are read without being trusted."""
     choose_json(as_json)
+    if config is not None and not kind:
+        raise typer.BadParameter("--config belongs to --kind: the sizes of a known set are known")
     if bool(name) == bool(kind):
         raise typer.BadParameter("give --name (a known set) or --kind (weights of your own)")
+    from lyra_core.weights.convert import Labels, convert_set, read_config
     from lyra_core.weights.convert import convert as convert_any
-    from lyra_core.weights.convert import convert_set
 
     with _progress("converting", as_json) as progress:
         if name:
             manifest = convert_set(src, dst, name, progress=progress)
         else:
-            manifest = convert_any(src, dst, kind, progress=progress)
+            labels = Labels(name=dst.name, config={} if config is None else read_config(config))
+            manifest = convert_any(src, dst, kind, labels=labels, progress=progress)
         _print_manifest(manifest, dst, as_json)
 
 

@@ -130,6 +130,8 @@ class ReconstructionReport:
         num_gaussians: of the output.
         coverage: share of the sample views' pixels that are drawn, 0 to 1.
         seconds: wall time.
+        is_refined: whether a refinement was kept; None where none ran.
+        refine_gain_db: what it gained on held-out frames, kept or not.
     """
 
     num_frames: int
@@ -155,6 +157,8 @@ class ReconstructionReport:
     num_gaussians: int
     coverage: float
     seconds: float
+    is_refined: bool | None = None
+    refine_gain_db: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from torch import Tensor
 from lyra_core.errors import ReconstructionError
 from lyra_core.formats.image import open_image
 from lyra_core.gaussians.rasterize import Rasterizer
+from lyra_core.gaussians.reconstruct import ReconstructionReport
 from lyra_core.geometry.seed_cameras import cameras_for_seed
 from lyra_core.parallax.depth import SKY_DEPTH_M, ParallaxDepth, photo_depth
 from lyra_core.parallax.layers import build_layers
@@ -52,6 +53,8 @@ class ParallaxModel(ParallaxDepth):
         width: int = 416,
         height: int = 240,
         on_frame: Callable[[int, int], None] | None = None,
+        chunk_ids: Sequence[str] | None = None,  # noqa: ARG002 - idem
+        chunk_dir: str | Path | None = None,  # noqa: ARG002 - seconds of work are not worth keeping
     ) -> VideoClip:
         """The photograph seen along a camera path whose first camera took it.
 
@@ -64,6 +67,8 @@ class ParallaxModel(ParallaxDepth):
             width: of the frames, pixels; exchanged with the height for photographs of the other orientation.
             height: of the frames, pixels.
             on_frame: called with (frames done, frames wanted).
+            chunk_ids: accepted and not used.
+            chunk_dir: accepted and not used.
 
         Returns:
             A clip whose depth and sky of frame 0 are the estimated ones and of later frames the drawn ones.
@@ -84,7 +89,13 @@ class ParallaxModel(ParallaxDepth):
         clip.depth_m[0], clip.sky[0] = depth, sky
         return clip
 
-    def reconstruct(self, clip: VideoClip) -> Gaussians:
+    def reconstruct(
+        self,
+        clip: VideoClip,
+        *,
+        chunk_dir: str | Path | None = None,  # noqa: ARG002 - one frame is lifted, in one go
+        on_report: Callable[[ReconstructionReport], None] | None = None,  # noqa: ARG002 - no cameras are recovered
+    ) -> Gaussians:
         """Gaussians of the clip, lifted from frame 0 and its depth (estimated where the clip has none).
 
         Raises:

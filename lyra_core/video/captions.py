@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from lyra_core.errors import LyraWarning, PromptError, WeightsError
+from lyra_core.video.caption_list import captions_by_frame
 
 if TYPE_CHECKING:
     from typing import Self
@@ -70,11 +71,7 @@ class ManifestCaptions:
         Raises:
             PromptError: no caption holds for the first chunk.
         """
-        keys = sorted(captions)
-        if not keys or keys[0] > 1:
-            raise PromptError(f"a caption must hold from frame 0 or 1 on, found captions from frames {keys}")
-        firsts = (1 + chunk_frames * k for k in range(num_chunks))
-        return cls([captions[max(key for key in keys if key <= first)] for first in firsts])
+        return cls(captions_by_frame(captions, num_chunks, chunk_frames))
 
     def require(self, num_chunks: int) -> None:
         """Check that every chunk has one.

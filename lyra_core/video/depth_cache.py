@@ -89,7 +89,7 @@ def estimate_window(
     reference = remembered_depth(remembered, cameras, warp) if align and cameras is not None else None
     estimate = estimator.estimate(frames, cameras, None if reference is None else reference.cpu())
     _require_fitting(estimate, frames)
-    depth = _masked(estimate, config)
+    depth = mask_depth(estimate, config)
     if reference is not None:
         weights = estimate.confidence * ~estimate.sky
         depth = depth * overlap_scale(depth, reference.to(depth), weights.to(depth), config.min_overlap)
@@ -132,7 +132,8 @@ def overlap_scale(
     return math.exp(float(ratio[order[middle]]))
 
 
-def _masked(estimate: DepthEstimate, config: DepthConfig) -> Float[Tensor, "n h w"]:
+def mask_depth(estimate: DepthEstimate, config: DepthConfig) -> Float[Tensor, "n h w"]:
+    """The depth that is believed of an estimate, metres, 0 where it is not. [n h w]"""
     depth = clean_depth(estimate.depth_m.float())
     zero = torch.zeros_like(depth)
     if config.min_confidence > 0:

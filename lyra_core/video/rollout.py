@@ -81,6 +81,8 @@ class RolloutModels:
         depth: estimates depth of new frames.
         text: for a network that reads captions.
         image: for a network that sees the last frame's tokens.
+        negative_text: what guidance leads away from, where it is given as an embedding rather than as the config's
+            negative_prompt (the released one is). [1 s c]
     """
 
     dit: DiT
@@ -88,6 +90,7 @@ class RolloutModels:
     depth: DepthEstimator
     text: TextEncoder | None = None
     image: ImageEncoder | None = None
+    negative_text: Tensor | None = None
 
 
 class Rollout:
@@ -130,6 +133,7 @@ class Rollout:
         *,
         photographs: Sequence[Photograph] = (),
         seed_depth_m: Float[Tensor, "h w"] | None = None,
+        on_frame: Callable[[int, int], None] | None = None,
     ) -> VideoClip:
         """Generate the video of a world along a camera path.
 
@@ -141,6 +145,7 @@ class Rollout:
             store_dir: keeps finished chunks and resumes from them; None keeps nothing.
             photographs: more pictures of the same place with known cameras.
             seed_depth_m: depth of the photograph if it is known already (0 where unknown), metres.
+            on_frame: called after each chunk with (frames done, frames wanted).
 
         Returns:
             The clip, with depth of the frames the memory has seen (0 elsewhere).
@@ -181,6 +186,8 @@ class Rollout:
             else:
                 world.append(record.sampled, record.history)
             world.remember(record.depth_frames.tolist(), record.depth_m, request.camera_path)
+            if on_frame is not None:
+                on_frame(world.num_frames, len(camera_path))
         return self._clip(world, request)
 
     # ---------------------------------------------------------------- before the first chunk
@@ -300,7 +307,8 @@ class Rollout:
         scale = 1.0 if models.text is None else config.guidance_scale
         negative: tuple[KeyValue, ...] = ()
         if models.text is not None and scale != 1.0:
-            negative = dit.prepare_text(models.text([config.negative_prompt]).to(self.device))
+            away = models.text([config.negative_prompt]) if models.negative_text is None else models.negative_text
+            negative = dit.prepare_text(away.to(self.device))
         velocity = guided_velocity(dit, context, negative, scale)
         solve = sample_euler if config.sampler == "euler" else sample_unipc
         return solve(velocity, noise, self._schedule())[0]

@@ -13,7 +13,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import lyra_core
@@ -42,12 +42,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """What the manifest says about a set besides its tensors."""
+    """What the manifest says about a set besides its tensors; `config` as in Manifest."""
 
     name: str
     licence: str = ""
     repo_id: str = ""
     revision: str = ""
+    config: Mapping[str, object] = field(default_factory=dict)
 
 
 def convert(
@@ -144,6 +145,21 @@ def convert_set(
     )
 
 
+def read_config(path: Path) -> dict[str, object]:
+    """The sizes of a model of one's own, from a JSON file, for Labels.config.
+
+    Raises:
+        WeightsError: it cannot be read, or holds no JSON object.
+    """
+    try:
+        found = json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} should hold the model's sizes as a JSON object: {error}") from error
+    if not isinstance(found, dict):
+        raise WeightsError(f"{path} should hold the model's sizes as a JSON object, found {type(found).__name__}")
+    return found
+
+
 class _Work:
     """The half-finished directory of a conversion, and what is already in it."""
 
@@ -237,6 +253,7 @@ def _manifest(
         },
         tensors=tensors,
         ignored=weights.ignored,
+        config=labels.config,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from lyra_core.errors import WeightsError
@@ -63,6 +63,8 @@ class Manifest:
         files: by name.
         tensors: by name.
         ignored: keys of the source that were left out on purpose.
+        config: of a model of your own, what differs from the preset of its kind and shapes do not all
+            tell: widths, heads, layout.
     """
 
     name: str
@@ -76,15 +78,18 @@ class Manifest:
     files: Mapping[str, FileRecord]
     tensors: Mapping[str, TensorRecord]
     ignored: tuple[str, ...] = ()
+    config: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
-        """sha256 of names, dtypes, shapes and contents of the tensors; how they are cut into files
-        does not matter."""
+        """sha256 of names, dtypes, shapes and contents of the tensors, and of the config if there is one;
+        how they are cut into files does not matter."""
         lines = [
             json.dumps([name, tensor.dtype, list(tensor.shape), tensor.sha256])
             for name, tensor in sorted(self.tensors.items())
         ]
+        if self.config:
+            lines.append(json.dumps(["config", self.config], sort_keys=True))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

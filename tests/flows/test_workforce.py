@@ -64,7 +64,7 @@ def test_a_pool_that_is_open_is_used_and_left_open(tmp_path):
     parameters = GenerateParameters(seeds=["x.jpg"], out=str(tmp_path))
     store = open_store(str(tmp_path))
     force = plan_workforce(settings, 1)
-    config = worker_config(parameters.resolved_recipe(), parameters, "run", force, store)
+    config = worker_config(parameters.resolved_recipe(), parameters, "run", force, store, settings)
     with open_pool(config, settings, force, store) as mine, opened_before(mine):
         with workers(config, settings, force, store) as found:
             assert found is mine

@@ -44,7 +44,7 @@ class FaultModel:
             ),
         )
 
-    def reconstruct(self, clip):
+    def reconstruct(self, clip, **_):
         return Gaussians(
             means=torch.tensor([[0.0, 0.0, 2.0], [0.1, 0.0, 2.0]]),
             quats=torch.tensor([[1.0, 0, 0, 0]]).repeat(2, 1),

@@ -43,7 +43,7 @@ def batch(tmp_path, make_seeds, fault_recipe, model_path):
             SeedDigestCache(tmp_path / "digests.sqlite"),
             tmp_path / "plan.jsonl",
         )
-        config = WorkerConfig(recipe=recipe, out_url=store.root, run_id="run")
+        config = WorkerConfig(recipe=recipe, out_url=store.root, run_id="run", scratch=str(tmp_path / "scratch"))
         ledger = Ledger(policy=POLICY)
         if executor == "inline":
             pool = InlinePool(config, ledger)
@@ -127,7 +127,7 @@ def test_workers_killed_at_random_lose_nothing(tmp_path, make_seeds, fault_recip
         SeedDigestCache(tmp_path / "digests.sqlite"),
         tmp_path / "plan.jsonl",
     )
-    config = WorkerConfig(recipe=fault_recipe, out_url=store.root, run_id="run")
+    config = WorkerConfig(recipe=fault_recipe, out_url=store.root, run_id="run", scratch=str(tmp_path / "scratch"))
     # Each kill is a death of whatever world was there; the cap is raised because here the machine is at fault.
     ledger = Ledger(policy=RetryPolicy(max_deaths=5, max_load_failures=10, backoff_s=0.05))
     with RayPool(

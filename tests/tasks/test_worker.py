@@ -32,7 +32,8 @@ def work(tmp_path, make_seeds, fault_recipe, model_path):
             SeedDigestCache(tmp_path / "digests.sqlite"),
             tmp_path / "plan.jsonl",
         )
-        return Worker(WorkerConfig(recipe=fault_recipe, out_url=store.root, run_id="run")), list(plan.specs()), store
+        config = WorkerConfig(recipe=fault_recipe, out_url=store.root, run_id="run", scratch=str(tmp_path / "scratch"))
+        return Worker(config), list(plan.specs()), store
 
     return prepare
 
@@ -90,7 +91,9 @@ def test_only_errors_of_the_seed_are_permanent(error, permanent):
 
 def test_a_model_that_does_not_load_blames_no_seed(model_path):
     recipe = find_recipe("parallax", ["model=fault_model:load_broken"])
-    failure = guarded_load(lambda: Worker(WorkerConfig(recipe=recipe, out_url="memory://x", run_id="run")))
+    failure = guarded_load(
+        lambda: Worker(WorkerConfig(recipe=recipe, out_url="memory://x", run_id="run", scratch="/nowhere"))
+    )
     assert (failure.stage, failure.permanent) == ("load", False)
     assert "the weights are on a disk that is gone" in failure.message
 

@@ -45,7 +45,7 @@ class DepthAnythingEstimator:
 
     Args:
         model: the any-view or the nested network, in eval mode, on its device.
-        process_size: longest side of the network's input, pixels.
+        process_size: longest side of the network's input, pixels; None keeps the frames' own, rounded to patches.
         budget: sizes of a pass; None measures the device's free memory at every call.
         overlap: frames that neighbouring windows share when a video does not fit into one pass.
 
@@ -57,7 +57,7 @@ class DepthAnythingEstimator:
         self,
         model: DepthAnything3 | NestedDepthAnything3,
         *,
-        process_size: int = PROCESS_SIZE,
+        process_size: int | None = PROCESS_SIZE,
         budget: Budget | None = None,
         overlap: int = WINDOW_OVERLAP,
     ) -> None:
@@ -134,7 +134,7 @@ class DepthAnythingEstimator:
         """
         self._require(frames, cameras, reference_depth_m)
         budget = budget or self._budget(frames)
-        images = preprocess(frames.to(self.device), self.process_size)
+        images = preprocess(frames.to(self.device), self._longest(frames))
         height, width = (int(x) for x in images.shape[2:])
         requested = None if cameras is None else cameras.resized(height, width)
         options = InferenceOptions(gaussian_stride=gaussian_stride, views_per_slice=budget.views_per_slice)
@@ -152,10 +152,13 @@ class DepthAnythingEstimator:
         normalised, _ = normalise_cameras(requested.world_to_cam)
         return self.model(images, normalised.to(images), requested.intrinsics.to(images), options)
 
+    def _longest(self, frames: Tensor) -> int:
+        return max(frames.shape[1:3]) if self.process_size is None else self.process_size
+
     def _budget(self, frames: Tensor) -> Budget:
         if self.budget is not None:
             return self.budget
-        height, width = network_size(frames.shape[1], frames.shape[2], self.process_size)
+        height, width = network_size(frames.shape[1], frames.shape[2], self._longest(frames))
         return device_budget(self.device, height, width, self.model.config)
 
     def _estimate_windows(

@@ -36,8 +36,8 @@ def listed(path):
 
 
 @pytest.fixture
-def keys_dir(golden_dir):
-    return golden_dir / "released_keys"
+def keys_dir(released_dir):
+    return released_dir / "released_keys"
 
 
 def test_video_transformer(keys_dir):

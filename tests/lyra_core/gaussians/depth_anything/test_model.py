@@ -48,8 +48,8 @@ def listed_keys(path: Path) -> dict[str, str]:
         ("da3nested-giant-large", 1383),
     ],
 )
-def test_golden_state_dicts_of_every_release(golden_dir: Path, preset: str, tensors: int) -> None:
-    wanted = listed_keys(golden_dir / "da3_keys" / f"{preset}.txt")
+def test_golden_state_dicts_of_every_release(released_dir: Path, preset: str, tensors: int) -> None:
+    wanted = listed_keys(released_dir / "da3_keys" / f"{preset}.txt")
     assert len(wanted) == tensors
     config = PRESETS[preset]
     with torch.device("meta"):

@@ -1,0 +1,77 @@
+"""The released Lyra 2 model: networks from a folder of converted weights, choices as released unless told otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lyra_core.configure import configured
+from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
+from lyra_core.generative.model import GenerativeModel, Parts
+from lyra_core.generative.networks import (
+    load_caption_encoder,
+    load_dit,
+    load_frame_encoder,
+    load_negative_prompt,
+    load_nested_depth,
+    load_vae,
+    parse_lora,
+)
+from lyra_core.generative.presets import Options, build_reconstructor, joined_digest
+from lyra_core.video.captions import Captioner, VisionLanguageCaptioner
+from lyra_core.video.rollout import RolloutModels
+from lyra_core.video.rollout_config import FAITHFUL
+from lyra_core.weights.bundle import LYRA2_PARTS, find_sets, lora_parts, set_digests
+from lyra_core.weights.manifest import manifest_digest
+
+
+def load_lyra2(
+    *,
+    device: str = "cpu",
+    weights: str | Path | None = None,
+    video: Options | None = None,
+    reconstruction: Options | None = None,
+) -> GenerativeModel:
+    """The released model, from a folder of converted sets (docs/weights.md).
+
+    Args:
+        device: where it computes; bfloat16 on CUDA (about 55 GB of weights), float32 on the CPU.
+        weights: the folder; None is `weights` in the current folder.
+        video: fields of lyra_core.video.rollout_config.RolloutConfig that differ from the released choices, besides
+            `loras` (converted sets with strengths, "lora-dmd:1.0") and `captioner` ("manifest", or the folder of a
+            vision-language model).
+        reconstruction: fields of lyra_core.gaussians.reconstruct.ReconstructionConfig that differ from its defaults,
+            besides `lifter` ("head" or "depth"), `is_refined` and `refine` (fields of RefineConfig).
+
+    Raises:
+        WeightsError: sets are missing; the message says how to bring them.
+        StateDictError: a set does not fit its network.
+        RecipeError: an unknown field, or choices that do not belong together.
+    """
+    video = dict(video or {})
+    loras = [str(lora) for lora in _sequence(video.pop("loras", ()))]
+    captioner = _captioner(str(video.pop("captioner", "manifest")), device)
+    config = configured(FAITHFUL, video, "video.")
+    homes = find_sets(weights, (*LYRA2_PARTS, *lora_parts(loras)))
+    dit = load_dit(homes["dit"], device, [(homes[lora], parse_lora(lora)[1]) for lora in loras])
+    # The longest side of a frame is what the reference implementation hands to the depth network.
+    estimator = DepthAnythingEstimator(load_nested_depth(homes["reconstruction"], device), process_size=None)
+    models = RolloutModels(
+        dit=dit,
+        vae=load_vae(homes["vae"], device),
+        depth=estimator,
+        text=load_caption_encoder(homes["text"], homes["tokenizer"], device),
+        image=load_frame_encoder(homes["image"], device),
+        negative_text=load_negative_prompt(homes["negative prompt"], dit.config.text_dim),
+    )
+    name = manifest_digest(homes["reconstruction"])[:12]
+    reconstructor = build_reconstructor(estimator, name, reconstruction or {}, device)
+    parts = Parts(models=models, config=config, reconstructor=reconstructor, captioner=captioner)
+    return GenerativeModel("lyra2", joined_digest(set_digests(homes)), parts)
+
+
+def _captioner(choice: str, device: str) -> Captioner | None:
+    return None if choice == "manifest" else VisionLanguageCaptioner(choice, device=device)
+
+
+def _sequence(value: object) -> tuple[object, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)

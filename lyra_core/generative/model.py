@@ -1,0 +1,209 @@
+"""The world model with learned networks: a photograph in, a video chunk by chunk, and its Gaussians.
+
+    photograph --- depth estimator ---> seed depth, intrinsics ---> cameras of the requested path
+         |                                   |                           |
+         +-----------------------------------+------ Rollout -----------+ ---> clip (chunks kept in chunk_dir/video)
+                                                                                |
+                                                         Reconstructor ---> Gaussians (chunk_dir/gaussians)
+
+The released model and the one trained here are factories of this class: they differ in networks and choices only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lyra_core.depth import DepthEstimate
+from lyra_core.errors import FrameError
+from lyra_core.formats.image import open_image
+from lyra_core.generative.reconstructor import OnReport, Reconstructor
+from lyra_core.generative.seed_estimate import estimate_seed
+from lyra_core.geometry.seed_cameras import cameras_for_seed
+from lyra_core.identity import chain_start, chunk_ids
+from lyra_core.values import CameraPath, Gaussians, Seed, VideoClip
+from lyra_core.video.captions import Captioner, NoCaptions
+from lyra_core.video.chunk_store import chain_inputs
+from lyra_core.video.depth_cache import mask_depth
+from lyra_core.video.rollout import Rollout, RolloutModels
+from lyra_core.video.rollout_config import RolloutConfig
+from lyra_core.video.rollout_request import Photograph
+
+# Part of ids that are made here rather than by a plan: raise it when equal inputs give other bytes.
+ALGORITHM_VERSION = "generative-1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a generative model consists of.
+
+    Attributes:
+        models: networks of the rollout; its depth estimator also looks at the photograph.
+        config: choices of the rollout.
+        reconstructor: lifts clips.
+        captioner: finds captions where the caller gives none; None means no words, with a warning where the network
+            reads them.
+    """
+
+    models: RolloutModels
+    config: RolloutConfig
+    reconstructor: Reconstructor
+    captioner: Captioner | None = None
+
+
+class GenerativeModel:
+    """A `WorldModel` (lyra_core.model) built from parts."""
+
+    def __init__(self, name: str, weights_digest: str, parts: Parts) -> None:
+        """`weights_digest` identifies all weights, 64 hex digits.
+
+        Raises:
+            RecipeError: networks and choices that do not belong together.
+        """
+        self.name = name
+        self.weights_digest = weights_digest
+        self.parts = parts
+        self.rollout = Rollout(parts.models, parts.config)
+
+    def generate(
+        self,
+        image: Seed | str | Path | Image.Image | np.ndarray | Tensor,
+        camera_path: CameraPath | str,
+        *,
+        num_frames: int = 81,
+        seed: int = 0,
+        prompts: Sequence[str] | None = None,
+        width: int = 832,
+        height: int = 480,
+        on_frame: Callable[[int, int], None] | None = None,
+        chunk_ids: Sequence[str] | None = None,
+        chunk_dir: str | Path | None = None,
+        photographs: Sequence[Photograph] = (),
+    ) -> VideoClip:
+        """The photograph's world along a camera path whose first camera took it.
+
+        Without chunk_ids they follow from the photograph, `seed`, the weights, and the cameras, captions and
+        photographs of each chunk and those before, so that a longer path called with the same chunk_dir continues a
+        shorter one.
+
+        Args:
+            image: a photograph, or a seed, whose size then counts; sides are multiples of the latent stride.
+            camera_path: a preset's name, a trajectory file, or OpenCV cameras in metres of the seed's depth.
+            num_frames: 1 + chunks (81, 161, ... for the released layout).
+            seed: of the noise, where no chunk_ids are given.
+            prompts: one caption, or one a chunk; None asks the model's captioner.
+            width: of the frames, pixels; exchanged with the height for photographs of the other orientation.
+            height: of the frames, pixels.
+            on_frame: called after each chunk with (frames done, frames wanted).
+            chunk_ids: one a chunk, from which noise derives.
+            chunk_dir: keeps finished chunks and resumes from them.
+            photographs: more pictures of the place with known cameras in the frame and metres of the path.
+
+        Returns:
+            The clip; depth where the memory has it, 0 elsewhere.
+
+        Raises:
+            SeedError: the image cannot be used.
+            FrameError: a frame count other than 1 + chunks, or sides of no whole latents.
+            CameraPathError: an unknown preset, fewer cameras than frames, or another number of ids than chunks.
+            PromptError: no caption, or another number of them.
+            DepthError: the estimator found nothing.
+            StoreError: finished chunks cannot be read or written.
+        """
+        photo = image if isinstance(image, Seed) else open_image(image, width, height)
+        self._require_chunks(num_frames)
+        folder = None if chunk_dir is None else Path(chunk_dir) / "video"
+        estimate = estimate_seed(photo, self.parts.models.depth, self.weights_digest, folder)
+        photo = _with_intrinsics(photo, estimate)
+        cameras = cameras_for_seed(
+            camera_path,
+            num_frames=num_frames,
+            intrinsics=photo.intrinsics,
+            depth_m=estimate.depth_m[0],
+            sky=estimate.sky[0],
+        )
+        ids = chunk_ids or self._chunk_ids(photo, seed, cameras, prompts, photographs)
+        return self.rollout.run(
+            photo,
+            cameras,
+            prompts or self._captioner(),
+            ids,
+            folder,
+            photographs=photographs,
+            seed_depth_m=mask_depth(estimate, self.parts.config.depth)[0],
+            on_frame=on_frame,
+        )
+
+    def reconstruct(
+        self, clip: VideoClip, *, chunk_dir: str | Path | None = None, on_report: OnReport | None = None
+    ) -> Gaussians:
+        """The clip's world as 3D Gaussians, in the frame of its cameras, from its frames and cameras.
+
+        Args:
+            clip: generated by any model.
+            chunk_dir: keeps finished chunks and resumes from them.
+            on_report: told how it went.
+
+        Raises:
+            as lyra_core.gaussians.reconstruct.reconstruct.
+        """
+        folder = None if chunk_dir is None else Path(chunk_dir) / "gaussians"
+        return self.parts.reconstructor(clip, chunk_dir=folder, on_report=on_report)
+
+    def _captioner(self) -> Captioner:
+        return self.parts.captioner or NoCaptions(network_reads_text=self.parts.models.text is not None)
+
+    def _require_chunks(self, num_frames: int) -> None:
+        step = self.rollout.chunk_frames
+        if num_frames <= step or (num_frames - 1) % step:
+            below = 1 + step * max(1, (num_frames - 1) // step)
+            raise FrameError(
+                f"a video has 1 + {step}k frames, found {num_frames}; the nearest are {below} and {below + step}"
+            )
+
+    def _chunk_ids(
+        self,
+        photo: Seed,
+        seed: int,
+        cameras: CameraPath,
+        prompts: Sequence[str] | None,
+        photographs: Sequence[Photograph],
+    ) -> tuple[str, ...]:
+        """Ids of a world that no plan named: each chained to what its chunk is asked for."""
+        step = self.rollout.chunk_frames
+        count = (len(cameras) - 1) // step
+        # Presets are asked for by name, but here only their cameras are known; the photograph's pixels stand for all
+        # that its depth depends on.
+        fields = {"seed": seed, "model": self.name, "choices": repr(self.parts.config)}
+        start = chain_start(
+            chain_inputs("", photo.image, photo.intrinsics), fields, (self.weights_digest,), ALGORITHM_VERSION, 0
+        )
+        asked = []
+        for chunk in range(count):
+            frames = slice(1 + chunk * step, 1 + (chunk + 1) * step)
+            joining = [
+                part
+                for extra in photographs
+                if extra.from_chunk == chunk
+                for part in (extra.image, extra.camera.world_to_cam, extra.camera.intrinsics)
+            ]
+            asked.append(chain_inputs("", cameras.world_to_cam[frames], cameras.intrinsics[frames], *joining))
+        captions = list(prompts or [""])
+        per_chunk = captions * count if len(captions) == 1 else [*captions, *[""] * count][:count]
+        return chunk_ids(start, asked, per_chunk)
+
+
+def _with_intrinsics(photo: Seed, estimate: DepthEstimate) -> Seed:
+    """The photograph with the estimator's focal length where neither the file nor the manifest told one."""
+    if photo.focal_source != "default" or estimate.intrinsics is None:
+        return photo
+    intrinsics = estimate.intrinsics[0].to(torch.float64)
+    # Estimators know no principal point; the crop does.
+    intrinsics[:2, 2] = photo.intrinsics[:2, 2]
+    return replace(photo, intrinsics=intrinsics, focal_source="estimated")

@@ -1,0 +1,61 @@
+"""Plain choices, as recipes hold them, to the parts of a generative model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+
+from lyra_core.configure import configured
+from lyra_core.errors import RecipeError
+from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
+from lyra_core.gaussians.lifters import EstimatedDepth, GaussianHead, Lifter
+from lyra_core.gaussians.reconstruct import ReconstructionConfig
+from lyra_core.gaussians.refine import RefineConfig
+from lyra_core.generative.reconstructor import Reconstructor
+
+Options = Mapping[str, object]
+
+
+def build_reconstructor(estimator: DepthAnythingEstimator, name: str, options: Options, device: str) -> Reconstructor:
+    """A reconstructor from a depth network and plain choices.
+
+    Args:
+        estimator: the network, on its device.
+        name: identifies its weights.
+        options: fields of ReconstructionConfig that differ from its defaults, besides `lifter` ("head" or "depth"),
+            `is_refined` and `refine` (fields of RefineConfig).
+        device: where a refinement runs.
+
+    Raises:
+        RecipeError: an unknown lifter or field, or a refinement without CUDA.
+    """
+    options = dict(options)
+    kind = options.pop("lifter", "head")
+    is_refined = bool(options.pop("is_refined", False))
+    refine = options.pop("refine", {})
+    if kind not in ("head", "depth"):
+        raise RecipeError(f'reconstruction.lifter should be "head" or "depth", found {kind!r}')
+    chosen: Lifter = (
+        GaussianHead(estimator, name=name)
+        if kind == "head"
+        else EstimatedDepth(estimator, name=name, needs_baseline=False)
+    )
+    return Reconstructor(
+        lifter=chosen,
+        config=configured(ReconstructionConfig(), options, "reconstruction."),
+        refine=configured(RefineConfig(), _mapping(refine), "reconstruction.refine.") if is_refined else None,
+        device=torch.device(device),
+    )
+
+
+def joined_digest(digests: tuple[str, ...]) -> str:
+    """One digest for several sets, in their order, hex."""
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _mapping(value: object) -> Options:
+    if not isinstance(value, Mapping):
+        raise RecipeError(f"reconstruction.refine should hold fields, found {value!r}")
+    return value

@@ -1,0 +1,120 @@
+"""A folder of converted sets that belong together: what a model needs of it, what is missing, and its digests.
+
+    <folder>/lyra2-dit/manifest.json, model-00001-of-00009.safetensors, ...
+    <folder>/lyra2-vae/...
+    <folder>/umt5-tokenizer/tokenizer.json, ...
+
+Light on purpose (no torch): planning a batch asks for digests only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lyra_core.errors import WeightsError
+from lyra_core.weights.manifest import MANIFEST_NAME, manifest_digest
+from lyra_core.weights.registry import LICENCES, WEIGHT_SETS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One set that a model loads.
+
+    Attributes:
+        role: what the model uses it for.
+        sets: names of the sets that can play it, the preferred one first.
+    """
+
+    role: str
+    sets: tuple[str, ...]
+
+
+# Sets with the same architecture stand in for each other: those of Wan 2.1 are the originals, under Apache-2.0.
+LYRA2_PARTS = (
+    Part(role="dit", sets=("lyra2-dit",)),
+    Part(role="vae", sets=("lyra2-vae", "wan-vae")),
+    Part(role="text", sets=("lyra2-text", "wan-text")),
+    Part(role="negative prompt", sets=("lyra2-negative-prompt",)),
+    Part(role="tokenizer", sets=("umt5-tokenizer",)),
+    Part(role="image", sets=("lyra2-image", "wan-image")),
+    Part(role="reconstruction", sets=("lyra2-recon",)),
+)
+APACHE_DEPTH_PARTS = (
+    Part(role="depth", sets=("da3-base",)),
+    Part(role="metric depth", sets=("da3metric-large",)),
+)
+PARTS: dict[str, tuple[Part, ...]] = {"lyra2": LYRA2_PARTS, "parallax-da3": APACHE_DEPTH_PARTS}
+
+
+def find_sets(folder: str | Path | None, parts: Sequence[Part]) -> dict[str, Path]:
+    """The folder of each part's set, by role.
+
+    Raises:
+        WeightsError: sets are missing or not converted; the message names every one and the commands that bring it.
+    """
+    root = Path("weights" if folder is None else folder)
+    found: dict[str, Path] = {}
+    missing: list[Part] = []
+    for part in parts:
+        home = next((root / name for name in part.sets if _is_there(root / name)), None)
+        if home is None:
+            missing.append(part)
+        else:
+            found[part.role] = home
+    if missing:
+        raise WeightsError(_how_to_get(root, missing))
+    return found
+
+
+def lora_parts(loras: Sequence[str]) -> tuple[Part, ...]:
+    """A part for each LoRA of a recipe, written `set` or `set:strength`."""
+    return tuple(Part(role=lora, sets=(lora.partition(":")[0],)) for lora in loras)
+
+
+def set_digests(homes: Mapping[str, Path]) -> tuple[str, ...]:
+    """The digest of each set, from its manifest; of a tokenizer, from its files.
+
+    Raises:
+        WeightsError: a malformed manifest.
+    """
+    return tuple(_digest(home) for home in homes.values())
+
+
+def _is_there(home: Path) -> bool:
+    if WEIGHT_SETS.get(home.name) is not None and WEIGHT_SETS[home.name].kind == "tokenizer":
+        return any((home / name).is_file() for name in ("tokenizer.json", "spiece.model"))
+    return (home / MANIFEST_NAME).is_file()
+
+
+def _digest(home: Path) -> str:
+    if (home / MANIFEST_NAME).is_file():
+        return manifest_digest(home)
+    whole = hashlib.sha256()
+    for path in sorted(path for path in home.iterdir() if path.is_file()):
+        whole.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+def _how_to_get(root: Path, missing: Sequence[Part]) -> str:
+    lines = []
+    for part in missing:
+        name = part.sets[0]
+        item = WEIGHT_SETS.get(name)
+        accept = f" --accept-licence {item.licence}" if item is not None and LICENCES[item.licence].restricted else ""
+        if item is not None and item.kind == "tokenizer":
+            lines.append(f"  lyra weights fetch {name} {root / name}")
+        elif item is not None:
+            lines.append(f"  lyra weights fetch {name} downloads/{name}{accept}")
+            source = Path("downloads") / name / item.entry
+            lines.append(f"  lyra weights convert {source} {root / name} --name {name}")
+        else:
+            lines.append(f"  lyra weights convert FILE {root / name} --kind lora")
+    names = ", ".join(" or ".join(part.sets) for part in missing)
+    return (
+        f"{root} should hold converted weights, a folder for each set; missing: {names}. Bring them with\n"
+        + "\n".join(lines)
+        + "\nor point the recipe at another folder: --set weights=FOLDER (docs/weights.md)"
+    )

@@ -1,0 +1,150 @@
+"""Groups of a recipe say what the library's settings say, change ids where they change worlds, and only there."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+from flows.recipes import RECIPES, find_recipe
+from lyra_core.configure import configured
+from lyra_core.errors import RecipeError
+from lyra_core.gaussians.reconstruct import ReconstructionConfig
+from lyra_core.gaussians.refine import RefineConfig
+from lyra_core.identity import canonical_digest
+from lyra_core.video.rollout_config import FAITHFUL, MENDED
+from tasks.recipe import field_names, with_fields
+from tasks.recipe_groups import MENDED_VIDEO, ReconstructionGroup, VideoGroup
+
+# Fixed by the network rather than chosen by a recipe, or without influence on any number.
+OF_THE_NETWORK = {
+    "conditioning.ray_downsample",
+    "conditioning.correspondence.num_blocks",
+    "conditioning.correspondence.latent_stride",
+    "conditioning.correspondence.downsample",
+    "conditioning.warp.num_targets_at_once",
+    "conditioning.correspondence.warp.num_targets_at_once",
+    "memory.downsample",
+    "memory.num_retrieved",
+}
+
+
+def flat(fields, prefix=""):
+    found = {}
+    for name, value in fields.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
+
+
+def rollout_options(group: VideoGroup) -> dict:
+    return {k: v for k, v in group.model_dump(mode="json").items() if k not in ("loras", "captioner")}
+
+
+@pytest.mark.parametrize(("group", "wanted"), [(VideoGroup(), FAITHFUL), (MENDED_VIDEO, MENDED)])
+def test_video_groups_are_the_librarys_presets(group, wanted):
+    assert configured(FAITHFUL, rollout_options(group)) == wanted
+    assert set(flat(rollout_options(group))) == set(flat(asdict(FAITHFUL))) - OF_THE_NETWORK
+
+
+def test_reconstruction_defaults_are_the_librarys():
+    options = ReconstructionGroup().model_dump(mode="json")
+    refine = options.pop("refine")
+    del options["lifter"], options["is_refined"]
+    assert configured(ReconstructionConfig(), options) == ReconstructionConfig()
+    assert configured(RefineConfig(), refine) == RefineConfig()
+
+
+def test_recipes_without_groups_keep_their_ids():
+    """The digest of the first release: a change would make every existing world anew."""
+    fields = find_recipe("parallax").hashed_fields()
+    assert "video" not in fields
+    assert "reconstruction" not in fields
+    assert canonical_digest(fields)[:16] == "029904f413944cf7"
+
+
+def other(value):
+    """A different value that every field of that kind accepts."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float):
+        return value / 2 + 0.15
+    return None
+
+
+@pytest.mark.parametrize("name", [n for n in field_names(find_recipe("lyra2")) if n.startswith(("video.", "recons"))])
+def test_every_choice_changes_the_id(name):
+    recipe = find_recipe("lyra2")
+    value = field_names(recipe)[name]
+    choices = {
+        "video.sampler": "euler",
+        "video.noise": "generator",
+        "video.captioner": "/models/captions",
+        "video.negative_prompt": "blurry",
+        "video.loras": "lora-realism-boost:0.4",
+        "video.encoded_prefix": "4",
+        "video.depth.align": "overlap",
+        "video.depth.sky": "drop",
+        "video.conditioning.mask_channels": "coverage",
+        "video.conditioning.correspondence.depth_range": "used",
+        "reconstruction.lifter": "depth",
+        "reconstruction.tier": "100k",
+        "reconstruction.sky": "drop",
+        "reconstruction.cameras": "requested",
+        "reconstruction.gate": "1,2",
+        "reconstruction.deviation": "1,2",
+    }
+    text = choices.get(name, "curvature" if name.endswith(".reliability") else other(value))
+    changed = with_fields(recipe, [f"{name}={text}"])
+    assert field_names(changed)[name] != value
+    same = canonical_digest(changed.hashed_fields()) == canonical_digest(recipe.hashed_fields())
+    assert same == (name == "video.latents_per_window")
+
+
+def test_set_speaks_dots_none_and_tuples():
+    recipe = find_recipe(
+        "lyra2",
+        [
+            "video.num_steps=4",
+            "video.conditioning.warp.group_size=none",
+            "video.loras=lora-dmd:1.0,lora-detail-enhancer:0.4",
+            "reconstruction.tier=120000",
+            "reconstruction.gate=1.5,4",
+        ],
+    )
+    assert recipe.video.num_steps == 4
+    assert recipe.video.conditioning.warp.group_size is None
+    assert recipe.video.loras == ("lora-dmd:1.0", "lora-detail-enhancer:0.4")
+    assert recipe.reconstruction.tier == 120000
+    assert recipe.reconstruction.gate == (1.5, 4.0)
+    assert recipe.video.sampler == "unipc"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("video.nmu_steps=4", "video.num_steps"),
+        ("video=mended", "field=value"),
+        ("video.memory=4", "field=value"),
+        ("video.num_steps=0", "video.num_steps: .*greater"),
+        ("video.sampler=ddim", "video.sampler: .*unipc"),
+        ("reconstruction.gate=1", "reconstruction.gate"),
+    ],
+)
+def test_what_does_not_fit_is_named(assignment, message):
+    with pytest.raises(RecipeError, match=message):
+        find_recipe("lyra2", [assignment])
+
+
+def test_a_recipe_without_the_group_has_none_of_its_fields():
+    with pytest.raises(RecipeError, match="field of the recipe"):
+        find_recipe("parallax", ["video.num_steps=4"])
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_options_are_plain_and_licences_declared(name):
+    recipe = find_recipe(name)
+    json.dumps(recipe.model_options())
+    assert bool(recipe.weights) == bool(recipe.weights_licenses)
+    assert set(recipe.restricted_licenses) <= set(recipe.weights_licenses)
+    assert ("nvidia-internal-research" in recipe.restricted_licenses) == recipe.model.startswith("lyra2")
