@@ -17,15 +17,10 @@ def factory_root() -> Path:
     return bundled if (bundled / "flows").is_dir() else package.parent
 
 
-def put_factory_first() -> None:
-    """Let flows, tasks and catalogs be the factory's, whatever else of these names lies on the import path."""
-    root = str(factory_root())
-    sys.path[:] = [root, *(entry for entry in sys.path if entry not in {root, ""})]
-
-
 def main() -> None:
     """Run the lyra command."""
-    put_factory_first()
+    root = str(factory_root())
+    sys.path[:] = [root, *(entry for entry in sys.path if entry not in {root, ""})]
     from flows.cli import app
 
     app()

@@ -16,7 +16,8 @@ from lyra_core.identity import digest_file
 
 # A file changed within the clock's granularity keeps its stamp, so a digest taken right after a change proves little.
 _SETTLED_NS = 2_000_000_000
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
 _VARIABLES = 500  # SQLite allows 999 in one statement where it is old
 _BLOCK = 64
 

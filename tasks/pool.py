@@ -7,6 +7,7 @@ blame. Payloads never come to the driver.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
@@ -410,19 +411,17 @@ def start_ray(settings: RaySettings) -> None:
 
     path = [settings.factory_root, settings.model_path]
     if settings.address == "local":
-        ray.init(
-            address="local",
-            num_cpus=max(1, round(settings.num_workers * settings.cpus_per_worker)),
-            object_store_memory=128 * 2**20,  # only specs and receipts pass through it
-            runtime_env={
-                "env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, path))},
-                # Ray puts the folder the user stands in first on its workers' import path.
-                "worker_process_setup_hook": "lyra_core._launch.put_factory_first",
-            },
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        # Ray puts the folder it is started from first on its workers' import path, and the user's may hold a tasks.py.
+        with contextlib.chdir(settings.factory_root):
+            ray.init(
+                address="local",
+                num_cpus=max(1, round(settings.num_workers * settings.cpus_per_worker)),
+                object_store_memory=128 * 2**20,  # only specs and receipts pass through it
+                runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, path))}},
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
         return
     try:
         ray.init(

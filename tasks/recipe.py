@@ -99,9 +99,9 @@ class Recipe(BaseModel):
                 fields[group] = {k: v for k, v in fields[group].items() if k not in unhashed}
         return fields
 
-    def model_options(self) -> dict[str, object]:
+    def model_options(self) -> dict[str, str | dict[str, object]]:
         """What the recipe tells lyra_core.load_model besides the model's name and device."""
-        options: dict[str, object] = {} if self.weights is None else {"weights": self.weights}
+        options: dict[str, str | dict[str, object]] = {} if self.weights is None else {"weights": self.weights}
         for group in ("video", "reconstruction"):
             value = getattr(self, group)
             if value is not None:
