@@ -16,7 +16,10 @@ from lyra_core.video.vae_layers import CausalCache
 class AutoencoderConfig(Protocol):
     """Shape of the latents."""
 
-    latent_channels: int
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent."""
+        ...
 
     @property
     def spatial_factor(self) -> int:
