@@ -5,17 +5,14 @@ Run from the repository's root: python benchmarks/memory.py
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import math
-import os
-import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numba
 import torch
+from results import write_result
 
 from lyra_core.geometry.warp import WarpConfig, WarpSource, forward_warp
 from lyra_core.video.memory import FAITHFUL_MEMORY, MENDED_MEMORY, MemoryConfig, SpatialMemory, query_offsets
@@ -23,7 +20,6 @@ from lyra_core.video.memory import FAITHFUL_MEMORY, MENDED_MEMORY, MemoryConfig,
 NUM_FRAMES, HEIGHT, WIDTH, FOCAL_PX = 1000, 480, 832, 700.0
 NUM_DEPTHS = 16
 REPEATS = 5
-RESULTS = Path(__file__).parent / "results"
 INTRINSICS = torch.tensor([[FOCAL_PX, 0, WIDTH / 2], [0, FOCAL_PX, HEIGHT / 2], [0, 0, 1]])
 
 
@@ -88,23 +84,10 @@ def time_warp(config: WarpConfig, render: list[int] | None) -> dict[str, float]:
     return timed(lambda: forward_warp(source, cameras, INTRINSICS.expand(80, 3, 3), config, render=render))
 
 
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else ()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def main() -> None:
-    date = dt.datetime.now(dt.UTC).date().isoformat()
-    record = {
+    found = {
         "what": f"{NUM_FRAMES} stored frames of {WIDTH}x{HEIGHT}; warp of one of them to 80 cameras",
-        "date": date,
-        "cpu": cpu_name(),
         "threads": numba.get_num_threads(),
-        "load_average": [round(x, 2) for x in os.getloadavg()],
-        "torch": torch.__version__,
-        "numba": numba.__version__,
-        "python": platform.python_version(),
         "results": {
             "retrieve, one query camera": time_retrieval(FAITHFUL_MEMORY),
             "retrieve, four query cameras": time_retrieval(MENDED_MEMORY),
@@ -112,9 +95,8 @@ def main() -> None:
             "warp to the 20 cameras used": time_warp(WarpConfig(), list(range(3, 80, 4))),
         },
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"memory-{date}.json").write_text(json.dumps(record, indent=2) + "\n")
-    print(json.dumps(record, indent=2))
+    print(json.dumps(found, indent=2))
+    print("wrote", write_result("memory", found))
 
 
 if __name__ == "__main__":

@@ -5,15 +5,11 @@ Run from the repository's root: python benchmarks/rasterize.py
 
 from __future__ import annotations
 
-import datetime as dt
-import json
-import os
-import platform
 import time
-from pathlib import Path
 
 import numba
 import torch
+from results import write_result
 
 from lyra_core.gaussians.rasterize import Rasterizer
 from lyra_core.values import Gaussians
@@ -21,7 +17,6 @@ from lyra_core.values import Gaussians
 COUNTS = (100_000, 400_000, 1_000_000)
 HEIGHT, WIDTH, FOCAL_PX = 480, 832, 800.0
 REPEATS = 7
-RESULTS = Path(__file__).parent / "results"
 
 
 def random_scene(n: int) -> Gaussians:
@@ -36,13 +31,6 @@ def random_scene(n: int) -> Gaussians:
         opacities=torch.rand(n, generator=g),
         sh=torch.randn(n, 1, 3, generator=g) * 0.5,
     )
-
-
-def cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 def main() -> None:
@@ -64,21 +52,12 @@ def main() -> None:
         }
         rows.append({k: round(v, 4) for k, v in row.items()})
         print(rows[-1])
-    today = dt.datetime.now(dt.UTC).date().isoformat()
-    report = {
+    found = {
         "what": f"one {WIDTH}x{HEIGHT} picture, colour + expected depth + alpha, degree 0",
-        "date": today,
-        "cpu": cpu_name(),
         "threads": numba.get_num_threads(),
-        "load_average": [round(x, 2) for x in os.getloadavg()],
-        "numba": numba.__version__,
-        "python": platform.python_version(),
         "results": rows,
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"rasterize-{today}.json"
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    print("wrote", path)
+    print("wrote", write_result("rasterize", found))
 
 
 if __name__ == "__main__":

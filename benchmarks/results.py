@@ -21,10 +21,16 @@ def write_result(name: str, found: dict, folder: Path = RESULTS) -> Path:
 
 
 def hardware() -> dict[str, object]:
-    """What the numbers were measured on."""
+    """What the numbers were measured on, and how busy it was."""
     import torch
 
-    found: dict[str, object] = {"cpu": cpu_name(), "cores": len(os.sched_getaffinity(0)), "torch": torch.__version__}
+    found: dict[str, object] = {
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load_average": [round(x, 2) for x in os.getloadavg()],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
     return found

@@ -26,6 +26,8 @@ SERVER_ENVIRONMENT = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+    # Relative, so that the page finds the API on any port and through a tunnel; its default is port 4200.
+    "PREFECT_SERVER_UI_API_URL": "/api",
     "DO_NOT_TRACK": "1",
 }
 

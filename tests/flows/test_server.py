@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 
@@ -17,6 +18,9 @@ def test_a_server_is_started_once_found_again_and_stopped(tmp_path):
     server = wait_for_server(launch_server(tmp_path), tmp_path)
     try:
         assert running_server(tmp_path) == launch_server(tmp_path) == server
+        # The page asks the port it came from; Prefect's default would be 4200.
+        with urllib.request.urlopen(f"{server.ui_url}/ui-settings", timeout=30) as answer:
+            assert json.load(answer)["api_url"] == "/api"
     finally:
         assert stop_server(tmp_path)
     assert running_server(tmp_path) is None
