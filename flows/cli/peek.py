@@ -12,7 +12,7 @@ from flows.cli.output import AsJson, choose_json, console, human_bytes, print_js
 if TYPE_CHECKING:
     from rich.text import Text
 
-PICTURE_COLUMNS = 72
+PICTURE_COLUMNS, PICTURE_LINES = 72, 24
 
 
 def peek(
@@ -66,7 +66,8 @@ def half_blocks(jpeg: bytes, columns: int) -> Text:
     from rich.text import Text
 
     image = Image.open(io.BytesIO(jpeg)).convert("RGB")
-    rows = max(2, round(columns * image.height / image.width) // 2 * 2)
+    columns = max(1, min(columns, 2 * PICTURE_LINES * image.width // image.height))  # upright pictures fit, too
+    rows = min(2 * PICTURE_LINES, max(2, round(columns * image.height / image.width) // 2 * 2))
     pixels = image.resize((columns, rows), Image.Resampling.LANCZOS)
     text = Text()
     for row in range(0, rows, 2):

@@ -155,3 +155,12 @@ def test_ids_are_the_same_in_a_process_with_other_hash_seeds():
         for h in ("1", "2")
     }
     assert found == {canonical_digest(RECIPE)}
+
+
+def test_ids_never_change_by_accident():
+    """Worlds of every catalog are found by these; a change here makes all of them anew."""
+    start = chain_start("0" * 64, {"width": 416, "fps": 16.0, "video": {"num_steps": 35}}, ("1" * 64,), "1", 0)
+    links = chunk_ids(start, [b"cameras 0", "cameras 1"], ["a place", ""])
+    assert start == "9faf3fe991bd0ac5ada9b5f339e9e4fa"
+    assert links == ("93a345621da403c020c278cc4611548c", "f74bdc9dfb80bd80fbb09f1bd32a659e")
+    assert rng_seed(start, "video", 1) == 9001656124179851695
