@@ -1,4 +1,4 @@
-"""Reconstruction with its networks and its clip on CUDA: the same Gaussians, bounded, and drawn alike by both engines."""
+"""Reconstruction with its networks and its clip on CUDA: the same Gaussians, bounded, drawn alike by both engines."""
 
 from __future__ import annotations
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from lyra_core.errors import FrameError, RecipeError
+from lyra_core.gaussians.keyframes import KeyframeConfig
+from lyra_core.gaussians.lifters import ClipDepth
 from lyra_core.gaussians.photometric import psnr_db, ssim
 from lyra_core.gaussians.rasterize_reference import rasterize_reference
 from lyra_core.gaussians.rasterize_torch import rasterize_torch
-from lyra_core.gaussians.keyframes import KeyframeConfig
-from lyra_core.gaussians.lifters import ClipDepth
 from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.refine import LearningRates, RefineConfig, refine
 from lyra_core.gaussians.render import render
@@ -132,7 +132,7 @@ def test_the_gauge_stays_where_it_is():
     clip = film(truth)
     dim = replace(clip, frames=(clip.frames.float() * 0.8).to(torch.uint8))
     rates = replace(FAST, exposures=1e-2)
-    config = RefineConfig(steps=24, rates=rates, exposure_weight=0.0, min_gain_db=-99.0, judge_steps=1)
+    config = RefineConfig(steps=24, rates=rates, exposure_weight=0.0, min_gain_db=-99.0, max_coverage_loss=1.0)
     found = refine(truth, dim, config, engine="torch")
     # All frames are darker, so the world has to become darker: exposures must not take that up together.
     assert float(found.gaussians.sh[:, 0].mean()) < float(truth.sh[:, 0].mean()) - 0.1
