@@ -127,10 +127,8 @@ class ClipSource:
         """
         if self.photos is None:
             raise ConfigError("clips of photographs were asked for, but no folder of photographs was given")
-        there = torch.Generator(self.device)
-        there.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
         c = self.config
-        return photo_clips(self.photos, count, c.num_frames, c.height, c.width, there, speed=speed)
+        return photo_clips(self.photos, count, c.num_frames, c.height, c.width, generator, speed=speed)
 
     def mixed(self, count: int, generator: torch.Generator) -> Clips:
         """Clips of both sorts in the configured share, colours jittered; both parts have fixed sizes."""
@@ -138,9 +136,7 @@ class ClipSource:
         parts = [self.world_clips(count - photos, generator)] if count > photos else []
         if photos:
             parts.append(self.photo_clips(photos, generator))
-        there = torch.Generator(self.device)
-        there.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-        return jitter_colors(torch.cat(parts), there)
+        return jitter_colors(torch.cat(parts), generator)
 
 
 class ClipPool:
