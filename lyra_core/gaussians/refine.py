@@ -151,7 +151,7 @@ def refine(
             f"refinement holds out every {config.hold_out_every}th frame and needs as many, found {len(clip)}"
         )
     started = time.perf_counter()
-    draw, device = _engine(engine, gaussians.means.device)
+    draw, device = choose_engine(engine, gaussians.means.device)
     problem = _Problem(gaussians.to(device), clip, device, config)
     held = torch.arange(config.hold_out_every - 1, len(clip), config.hold_out_every)
     fitted = [i for i in range(len(clip)) if i not in set(held.tolist())]
@@ -377,7 +377,13 @@ def _between(ends: tuple[float, float], progress: float) -> float:
     return ends[0] * (ends[1] / ends[0]) ** progress if min(ends) > 0 else ends[0] + progress * (ends[1] - ends[0])
 
 
-def _engine(name: str, device: torch.device) -> tuple[Draw, torch.device]:
+def choose_engine(name: str, device: torch.device) -> tuple[Draw, torch.device]:
+    """A rasteriser that gradients flow through, and the device it works on.
+
+    Raises:
+        RecipeError: unknown engine, or one that this device has not got.
+        MissingExtraError: gsplat is not installed.
+    """
     if name not in ENGINES:
         raise RecipeError(f"unknown refinement engine {name!r}; choose one of {', '.join(ENGINES)}")
     if name == "auto":

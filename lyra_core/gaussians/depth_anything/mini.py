@@ -185,9 +185,10 @@ class MiniDepth(nn.Module):
         x = self.up4(self.eighth(x), evidence)
         likely = self.planes(torch.cat([x, cost], 1)).float().softmax(1)
         planes = log_planes(self.config.num_planes, *self.config.span, device=images.device)
-        coarse = torch.einsum("ndhw,d->nhw", likely, planes)[:, None]
+        coarse = (likely * planes[:, None, None]).sum(1, keepdim=True)  # no matrix product: autocast would round it
         x = self.up1(self.up2(torch.cat([x, coarse], 1), half), full)
-        dense = self.dense(x).float()
+        with torch.autocast(x.device.type, enabled=False):
+            dense = self.dense(x.float())
         coarse = functional.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)[:, 0]
         maps = None
         if with_gaussians:
@@ -242,6 +243,7 @@ def _camera_numbers(intrinsics: Tensor, world_to_cam: Tensor | None, height: int
     fov = torch.stack([width / intrinsics[..., 0, 0], height / intrinsics[..., 1, 1]], -1)
     if world_to_cam is None:
         return torch.cat([fov.new_zeros(*fov.shape[:2], 12), fov, torch.zeros_like(fov[..., :1])], -1)
-    relative = world_to_cam[:, :1] @ torch.linalg.inv_ex(world_to_cam)[0]
+    with torch.autocast(fov.device.type, enabled=False):
+        relative = world_to_cam[:, :1] @ torch.linalg.inv_ex(world_to_cam)[0]
     parts = [relative[..., :3, :3].flatten(2), relative[..., :3, 3], fov, torch.ones_like(fov[..., :1])]
     return torch.cat(parts, -1)

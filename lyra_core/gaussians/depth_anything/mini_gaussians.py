@@ -42,9 +42,7 @@ def camera_gaussians(
     K = intrinsics[:, :, :, None, None].to(raw)
     y = (torch.arange(height, device=raw.device) + 0.5)[:, None].expand(height, width)
     x = (torch.arange(width, device=raw.device) + 0.5).expand(height, width)
-    rays = torch.stack(
-        [(x - K[:, 0, 2]) / K[:, 0, 0], (y - K[:, 1, 2]) / K[:, 1, 1], torch.ones_like(z)], dim=-1
-    )
+    rays = torch.stack([(x - K[:, 0, 2]) / K[:, 0, 0], (y - K[:, 1, 2]) / K[:, 1, 1], torch.ones_like(z)], dim=-1)
     footprint = SIGMA * z / K[:, 0, 0]
     scales = footprint[..., None] * (SCALE_REACH * torch.tanh(log_scale.permute(0, 2, 3, 1) / SCALE_REACH)).exp()
     upright = turn.permute(0, 2, 3, 1) + turn.new_tensor([1.0, 0.0, 0.0, 0.0])

@@ -52,9 +52,7 @@ def sweep(
     b, v, _, h, w = features.shape
     device = features.device
     sources = choose_sources(v, num_sources).to(device)
-    y, x = torch.meshgrid(
-        torch.arange(h, device=device) + 0.5, torch.arange(w, device=device) + 0.5, indexing="ij"
-    )
+    y, x = torch.meshgrid(torch.arange(h, device=device) + 0.5, torch.arange(w, device=device) + 0.5, indexing="ij")
     pixels = torch.stack([x, y, torch.ones_like(x)]).flatten(1)  # [3 n]
     # Geometry in fp32: under autocast a pixel's place would be rounded to a few cells.
     with torch.autocast(device.type, enabled=False):
