@@ -23,7 +23,7 @@ from lyra_core.gaussians.depth_anything.mini import LONE_UNIT_M, MiniDepth, Mini
 from lyra_core.gaussians.depth_anything.mini_gaussians import camera_gaussians
 from lyra_core.gaussians.depth_anything.preprocess import resize
 from lyra_core.gaussians.lifters import HeadGaussians, Lift
-from lyra_core.geometry.alignment import classify_motion, scale_from_overlap
+from lyra_core.geometry.alignment import scale_from_overlap
 from lyra_core.geometry.camera import intrinsics_from_hfov
 from lyra_core.values import CameraPath, Gaussians, VideoClip
 
