@@ -8,7 +8,10 @@ import logging
 import sys
 from pathlib import Path
 
+import torch
+
 from lyra_core.training.loop import LoopConfig
+from lyra_core.training.replicas import joined
 from lyra_core.training.vae import VaeTrainingConfig, train_vae
 from lyra_core.video.mini_vae import MINI_VAE, TINY_MINI_VAE
 
@@ -26,7 +29,7 @@ def _arguments() -> argparse.ArgumentParser:
     vae.add_argument("--seed", type=int, default=0)
     vae.add_argument("--batch", type=int, default=96, help="clips of 9 frames a step")
     vae.add_argument("--scenes", type=int, default=768, help="procedural scenes to learn from")
-    vae.add_argument("--no-compile", action="store_true", help="run renderer and model uncompiled")
+    vae.add_argument("--no-compile", action="store_true", help="run the model uncompiled")
     vae.add_argument("--toy", action="store_true", help="small frames and model, to try the command on a CPU")
     return parser
 
@@ -35,7 +38,7 @@ def _config(options: argparse.Namespace) -> VaeTrainingConfig:
     loop = LoopConfig(
         max_seconds=60 * options.minutes,
         pause_after_s=None if options.pause_after is None else 60 * options.pause_after,
-        bf16=not options.toy,
+        precision="float32" if options.toy else "autocast",
         evaluate_every_s=0 if options.toy else 60,
         checkpoint_every_s=0 if options.toy else 120,
         warmup_steps=20 if options.toy else 100,
@@ -51,6 +54,7 @@ def _config(options: argparse.Namespace) -> VaeTrainingConfig:
             photographs=options.photographs,
             num_scenes=4,
             num_held_out=3,
+            workers=0,
             textures_per_kind=2,
             texture_size=64,
             pool_clips=32,
@@ -74,8 +78,20 @@ def main(arguments: list[str] | None = None) -> int:
     options = _arguments().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     log = logging.getLogger("lyra_core.training")
+    torch.backends.cudnn.benchmark = True
     config = _config(options)
-    result = train_vae(config, out_dir=options.out, resume_from=options.resume, device=options.device, report=log.info)
+    with joined(options.device) as (replicas, device):
+        log.info("process %d of %d on %s", replicas.rank, replicas.count, device)
+        result = train_vae(
+            config,
+            out_dir=options.out,
+            resume_from=options.resume,
+            device=device,
+            report=log.info,
+            replicas=replicas,
+        )
+        if not replicas.is_first:
+            return 0
     frames = result.step * config.batch * config.num_frames
     last = {key: round(value, 3) for row in result.metrics[-4:] for key, value in row.items()}
     summary = {"steps": result.step, "seconds": round(result.elapsed_s, 1), "frames": frames, "last": last}
