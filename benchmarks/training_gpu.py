@@ -73,8 +73,8 @@ def measure_renderer(worlds, options):
                 return worlds.clips(options.clips, 9, generator, supersample=supersample)
 
             frames, first = rate(draw, 9 * options.clips, options.seconds, options.device)
-            flat = worlds.shelves[shelf].scenes.is_flat
-            say(what="renderer", flat=flat, supersample=supersample, frames_per_s=round(frames), first_s=round(first, 1))
+            row = {"flat": worlds.shelves[shelf].scenes.is_flat, "supersample": supersample}
+            say(what="renderer", **row, frames_per_s=round(frames), first_s=round(first, 1))
     worlds.sizes = sizes
 
 
@@ -134,7 +134,7 @@ def measure_dit(options):
     from lyra_core.video.mini_config import MINI_DIT
 
     device = options.device
-    sizes = [(256, 8), (256, 10), (384, 6)] if device != "cpu" else [(64, 2)]
+    sizes = [(256, 8), (384, 6)] if device != "cpu" else [(64, 2)]
     rows, columns = options.size[0] // 8, options.size[1] // 8
     for dim, layers in sizes:
         config = dataclasses.replace(MINI_DIT, dim=dim, ffn_dim=3 * dim, num_heads=dim // 64, num_layers=layers)
@@ -172,7 +172,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--size", type=int, nargs=2, default=(128, 224))
     parser.add_argument("--eager", action="store_true")
-    parser.add_argument("--out", type=Path, default=Path("."), help="folder for a picture of some worlds")
+    parser.add_argument("--out", type=Path, default=Path(), help="folder for a picture of some worlds")
     options = parser.parse_args()
     options.compile, options.size = not options.eager, tuple(options.size)
     torch.backends.cudnn.benchmark = True

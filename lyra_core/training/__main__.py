@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from lyra_core.training.loop import LoopConfig
 from lyra_core.training.replicas import joined
 from lyra_core.training.vae import VaeTrainingConfig, train_vae
+from lyra_core.training.workers import MAX_WORKERS, SPARE_CORES
 from lyra_core.video.mini_vae import MINI_VAE, TINY_MINI_VAE
 
 
@@ -29,6 +31,7 @@ def _arguments() -> argparse.ArgumentParser:
     vae.add_argument("--seed", type=int, default=0)
     vae.add_argument("--batch", type=int, default=96, help="clips of 9 frames a step")
     vae.add_argument("--scenes", type=int, default=768, help="procedural scenes to learn from")
+    vae.add_argument("--workers", type=int, help="processes that prepare scenes (default: most of the cores)")
     vae.add_argument("--no-compile", action="store_true", help="run the model uncompiled")
     vae.add_argument("--toy", action="store_true", help="small frames and model, to try the command on a CPU")
     return parser
@@ -69,6 +72,7 @@ def _config(options: argparse.Namespace) -> VaeTrainingConfig:
         batch=options.batch,
         photographs=options.photographs,
         num_scenes=options.scenes,
+        workers=options.workers,
         is_compiled=not options.no_compile,
     )
 
@@ -79,8 +83,10 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     log = logging.getLogger("lyra_core.training")
     torch.backends.cudnn.benchmark = True
-    config = _config(options)
     with joined(options.device) as (replicas, device):
+        if options.workers is None:
+            options.workers = min(MAX_WORKERS, (os.cpu_count() or 1) - SPARE_CORES) // replicas.count
+        config = _config(options)
         log.info("process %d of %d on %s", replicas.rank, replicas.count, device)
         result = train_vae(
             config,
