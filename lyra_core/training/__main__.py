@@ -5,14 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from pathlib import Path
+
+import torch
 
 from lyra_core.gaussians.depth_anything.mini import TINY_MINI_DEPTH
 from lyra_core.training.depth import DepthTrainingConfig, train_depth
 from lyra_core.training.depth_windows import WindowConfig
 from lyra_core.training.loop import LoopConfig
+from lyra_core.training.replicas import Replicas, joined
 from lyra_core.training.vae import VaeTrainingConfig, train_vae
+from lyra_core.training.workers import MAX_WORKERS, SPARE_CORES
 from lyra_core.video.mini_vae import MINI_VAE, TINY_MINI_VAE
 
 
@@ -29,7 +34,8 @@ def _arguments() -> argparse.ArgumentParser:
     vae.add_argument("--seed", type=int, default=0)
     vae.add_argument("--batch", type=int, default=96, help="clips of 9 frames a step")
     vae.add_argument("--scenes", type=int, default=768, help="procedural scenes to learn from")
-    vae.add_argument("--no-compile", action="store_true", help="run renderer and model uncompiled")
+    vae.add_argument("--workers", type=int, help="processes that prepare scenes (default: most of the cores)")
+    vae.add_argument("--no-compile", action="store_true", help="run the model uncompiled")
     vae.add_argument("--toy", action="store_true", help="small frames and model, to try the command on a CPU")
     depth = commands.add_parser("depth", help="train the small depth and Gaussian network")
     depth.add_argument("--minutes", type=float, required=True, help="training time, start-up not counted")
@@ -41,6 +47,7 @@ def _arguments() -> argparse.ArgumentParser:
     depth.add_argument("--seed", type=int, default=0)
     depth.add_argument("--batch", type=int, default=32, help="windows of 6 frames a step")
     depth.add_argument("--scenes", type=int, default=1024, help="procedural scenes to learn from")
+    depth.add_argument("--workers", type=int, help="processes that prepare scenes (default: most of the cores)")
     depth.add_argument("--rate", type=float, default=6e-4, help="learning rate at the top")
     depth.add_argument("--splats-from", type=int, default=1200, help="first step whose Gaussians are drawn; -1: never")
     depth.add_argument("--toy", action="store_true", help="small frames and model, to try the command on a CPU")
@@ -54,7 +61,7 @@ def _depth_config(options: argparse.Namespace) -> DepthTrainingConfig:
         pause_after_s=None if options.pause_after is None else 60 * options.pause_after,
         learning_rate=options.rate,
         betas=(0.9, 0.98),
-        bf16=not toy,
+        precision="float32" if toy else "autocast",
         evaluate_every_s=0 if toy else 90,
         checkpoint_every_s=0 if toy else 110,
         warmup_steps=20 if toy else 200,
@@ -72,6 +79,7 @@ def _depth_config(options: argparse.Namespace) -> DepthTrainingConfig:
             supersample=1,
             pool_windows=16,
             fresh_windows=2,
+            workers=0,
         )
         return DepthTrainingConfig(
             loop=loop,
@@ -82,18 +90,25 @@ def _depth_config(options: argparse.Namespace) -> DepthTrainingConfig:
             splat_windows=1,
             splat_from_step=splats_from,
         )
-    data = WindowConfig(num_scenes=options.scenes, photographs=options.photographs)
+    data = WindowConfig(num_scenes=options.scenes, photographs=options.photographs, workers=options.workers)
     return DepthTrainingConfig(
         loop=loop, data=data, seed=options.seed, batch=options.batch, splat_from_step=splats_from
     )
 
 
-def _train_depth(options: argparse.Namespace, log: logging.Logger) -> None:
+def _train_depth(options: argparse.Namespace, log: logging.Logger, replicas: Replicas, device: str) -> None:
     config = _depth_config(options)
     result = train_depth(
-        config, out_dir=options.out, resume_from=options.resume, device=options.device, report=log.info
+        config,
+        out_dir=options.out,
+        resume_from=options.resume,
+        device=device,
+        report=log.info,
+        replicas=replicas,
     )
-    views = result.step * config.batch * config.shown
+    if not replicas.is_first:
+        return
+    views = result.step * config.batch * config.shown * replicas.count
     last = {key: round(value, 4) for row in result.metrics[-2:] for key, value in row.items()}
     summary = {"steps": result.step, "seconds": round(result.elapsed_s, 1), "views": views, "last": last}
     (options.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
@@ -104,7 +119,7 @@ def _config(options: argparse.Namespace) -> VaeTrainingConfig:
     loop = LoopConfig(
         max_seconds=60 * options.minutes,
         pause_after_s=None if options.pause_after is None else 60 * options.pause_after,
-        bf16=not options.toy,
+        precision="float32" if options.toy else "autocast",
         evaluate_every_s=0 if options.toy else 60,
         checkpoint_every_s=0 if options.toy else 120,
         warmup_steps=20 if options.toy else 100,
@@ -120,6 +135,7 @@ def _config(options: argparse.Namespace) -> VaeTrainingConfig:
             photographs=options.photographs,
             num_scenes=4,
             num_held_out=3,
+            workers=0,
             textures_per_kind=2,
             texture_size=64,
             pool_clips=32,
@@ -134,6 +150,7 @@ def _config(options: argparse.Namespace) -> VaeTrainingConfig:
         batch=options.batch,
         photographs=options.photographs,
         num_scenes=options.scenes,
+        workers=options.workers,
         is_compiled=not options.no_compile,
     )
 
@@ -143,11 +160,25 @@ def main(arguments: list[str] | None = None) -> int:
     options = _arguments().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     log = logging.getLogger("lyra_core.training")
-    if options.command == "depth":
-        _train_depth(options, log)
-        return 0
-    config = _config(options)
-    result = train_vae(config, out_dir=options.out, resume_from=options.resume, device=options.device, report=log.info)
+    torch.backends.cudnn.benchmark = True
+    with joined(options.device) as (replicas, device):
+        if options.workers is None:
+            options.workers = min(MAX_WORKERS, (os.cpu_count() or 1) - SPARE_CORES) // replicas.count
+        log.info("process %d of %d on %s", replicas.rank, replicas.count, device)
+        if options.command == "depth":
+            _train_depth(options, log, replicas, device)
+            return 0
+        config = _config(options)
+        result = train_vae(
+            config,
+            out_dir=options.out,
+            resume_from=options.resume,
+            device=device,
+            report=log.info,
+            replicas=replicas,
+        )
+        if not replicas.is_first:
+            return 0
     frames = result.step * config.batch * config.num_frames
     last = {key: round(value, 3) for row in result.metrics[-4:] for key, value in row.items()}
     summary = {"steps": result.step, "seconds": round(result.elapsed_s, 1), "frames": frames, "last": last}

@@ -26,6 +26,7 @@ from lyra_core.training.depth_losses import depth_losses, picture_loss
 from lyra_core.training.depth_measure import save_pictures, standard_measures
 from lyra_core.training.depth_windows import WindowConfig, WindowPool, Windows, WindowSource, vary_colors
 from lyra_core.training.loop import LoopConfig, LoopResult, step_generator, train
+from lyra_core.training.replicas import ALONE, Replicas
 from lyra_core.training.workers import preparing
 
 
@@ -96,13 +97,14 @@ def in_units(world_to_cam: Tensor, unit_m: Tensor) -> Tensor:
 class DepthTask:
     """The losses of a step."""
 
-    def __init__(self, config: DepthTrainingConfig, pool: WindowPool, draw: Draw | None) -> None:
-        self.config, self.pool, self.draw = config, pool, draw
+    def __init__(self, config: DepthTrainingConfig, pool: WindowPool, draw: Draw | None, seed: int) -> None:
+        self.config, self.pool, self.draw, self.seed = config, pool, draw, seed
 
     def __call__(self, model: MiniDepth, step: int) -> dict[str, Tensor]:
         """Losses of a step by name; data are a function of seed and step."""
-        generator = step_generator(self.config.seed, step)
-        windows = self.pool.draw(generator)
+        generator = step_generator(self.seed, step)
+        with _exactly(self.pool.source.device):
+            windows = self.pool.draw(generator)
         if step % self.config.lone_every == self.config.lone_every - 1:
             return self._lone(model, windows, generator)
         return self._posed(model, windows, generator, step)
@@ -110,7 +112,8 @@ class DepthTask:
     def _lone(self, model: MiniDepth, windows: Windows, generator: torch.Generator) -> dict[str, Tensor]:
         some = torch.randperm(self.config.data.num_frames, generator=generator)[: self.config.shown]
         lone = windows.frames(some.tolist()).lone()
-        images = vary_colors(lone.rgb, generator)
+        with _exactly(lone.rgb.device):
+            images = vary_colors(lone.rgb, generator)
         found = model(images, lone.intrinsics)
         unit = torch.full((len(lone),), LONE_UNIT_M, device=images.device)
         losses = depth_losses(found, lone.depth_m, unit, is_lone=True)
@@ -123,11 +126,12 @@ class DepthTask:
         hidden = windows.frames(sorted(order[config.shown :]))
         unit = guessed_units(shown, config.unit_noise, generator)
         is_drawn = self.draw is not None and config.splat_from_step is not None and step >= config.splat_from_step
-        images = vary_colors(shown.rgb, generator)
-        if is_drawn:
-            # What is drawn is compared with the pictures the network saw; these keep their colours.
-            images = torch.cat([shown.rgb[: config.splat_windows], images[config.splat_windows :]])
-        poses = in_units(shown.world_to_cam, unit)
+        with _exactly(shown.rgb.device):
+            images = vary_colors(shown.rgb, generator)
+            if is_drawn:
+                # What is drawn is compared with the pictures the network saw; these keep their colours.
+                images = torch.cat([shown.rgb[: config.splat_windows], images[config.splat_windows :]])
+            poses = in_units(shown.world_to_cam, unit)
         found = model(images, shown.intrinsics, poses, with_gaussians=is_drawn)
         losses = depth_losses(found, shown.depth_m, unit, is_lone=False)
         if is_drawn and self.draw is not None and found.gaussians is not None:
@@ -138,10 +142,15 @@ class DepthTask:
                 sky_logit=found.sky_logit[few],
                 gaussians=found.gaussians[few],
             )
-            with torch.autocast(images.device.type, enabled=False):
+            with _exactly(images.device):
                 losses["picture"] = picture_loss(part, shown.rows(few), hidden.rows(few), unit[few], self.draw)
             losses["loss"] = losses["loss"] + config.splat_weight * losses["picture"]
         return losses
+
+
+def _exactly(device: torch.device) -> torch.autocast:
+    """No autocast: products of poses and colours would be rounded to eight bits."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def differentiable_draw(device: torch.device) -> Draw:
@@ -179,6 +188,7 @@ def train_depth(
     resume_from: Path | None = None,
     device: str | torch.device = "cpu",
     report: Callable[[str], None] | None = None,
+    replicas: Replicas = ALONE,
 ) -> LoopResult:
     """Train the network.
 
@@ -188,6 +198,7 @@ def train_depth(
         resume_from: a full checkpoint (.pt) to go on exactly where it was, or weights (.safetensors) to start from.
         device: where to train.
         report: receives a line of text now and then.
+        replicas: the processes that train together.
 
     Returns:
         The averaged weights and all metrics.
@@ -208,19 +219,31 @@ def train_depth(
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=layout)
     say = report if report is not None else _silent
-    with preparing() as workers:
+    with preparing(config.data.workers) as workers:
         source = WindowSource(config.data, "train", device, workers)
         held_out = WindowSource(config.data, "heldout", device, workers).one_of_each(config.data.num_held_out)
-    pool = WindowPool(source, config.batch, step_generator(config.seed + 1, 0))
+    seed = replicas.seed(config.seed)
+    pool = WindowPool(source, config.batch, step_generator(seed + 1, 0))
     draw = None if config.splat_from_step is None else differentiable_draw(device)
     size = sum(p.numel() for p in model.parameters())
     say(f"{source.library.sizes.sum():.0f} scenes to learn from, {len(held_out)} held out, {size} parameters")
-    task = DepthTask(config, pool, draw)
+    task = DepthTask(config, pool, draw, seed)
 
     def evaluate(module: MiniDepth) -> dict[str, float | int]:
         return standard_measures(module, held_out, shown=config.shown)
 
-    result = train(model, task, config.loop, out_dir=out_dir, resume_from=exact, evaluate=evaluate, report=report)
+    result = train(
+        model,
+        task,
+        config.loop,
+        out_dir=out_dir,
+        resume_from=exact,
+        evaluate=evaluate,
+        report=report,
+        replicas=replicas,
+    )
+    if not replicas.is_first:
+        return result
     # what is shipped is measured and shown: the weights as the file holds them
     model.load_state_dict({name: value.bfloat16().float() for name, value in result.ema.items()})
     model.eval()
