@@ -7,12 +7,9 @@ whatever the sizes: training starts at once.
 Needs Triton, which comes with torch on CUDA machines.
 """
 # mypy: disable-error-code="no-untyped-def,import-not-found,import-untyped"
-# ruff: noqa: ANN001, ANN202
+# ruff: noqa: ANN001, PLR0915
 
 from __future__ import annotations
-
-import inspect
-from collections.abc import Callable
 
 import torch
 import triton
@@ -20,6 +17,7 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
+from lyra_core.geometry.splat_gpu_kernels import kernel
 from lyra_core.training.intersect import FAR_M, FINE_STEPS, MARCH_GROWTH, MARCH_START_M, MARCH_STEPS, NEAREST
 from lyra_core.training.primitives import PARKED_M
 from lyra_core.training.scene_batch import SceneBatch
@@ -30,11 +28,6 @@ from lyra_core.training.textures import KIND_INDEX
 SHAPE_WIDTH, SURFACE_WIDTH, CAMERA_WIDTH, SCENE_WIDTH = 9, 13, 16, 62
 WAVES_AT = 32
 BLOCK_PIXELS = 128
-
-
-def kernel(function: Callable[..., None]):
-    """`triton.jit` without what a shape-checking import hook put around the function."""
-    return triton.jit(inspect.unwrap(function))
 
 
 NEAREST_T = tl.constexpr(NEAREST)
@@ -402,21 +395,24 @@ def _color(
     border = tl.minimum(tl.maximum((distance - 0.6 * FAR) / (0.4 * FAR), 0.0), 1.0)
     clear = clear * (1 - border * border * (3 - 2 * border))
     root, veil, glow = _sky(dx, dy, dz, scene, texels, size, levels, stride, picture)
-    r = _channel(red, tl.load(s + 6), grime, lambert, up, power, gloss, emission, clear, hit, root, veil, glow, scene, 0)
-    g = _channel(green, tl.load(s + 7), grime, lambert, up, power, gloss, emission, clear, hit, root, veil, glow, scene, 1)
-    b = _channel(blue, tl.load(s + 8), grime, lambert, up, power, gloss, emission, clear, hit, root, veil, glow, scene, 2)
-    return r, g, b
+    red = red * red * tl.load(s + 6) * grime
+    green = green * green * tl.load(s + 7) * grime
+    blue = blue * blue * tl.load(s + 8) * grime
+    return (
+        _channel(red, lambert, up, power, gloss, emission, clear, hit, root, veil, glow, scene, 0),
+        _channel(green, lambert, up, power, gloss, emission, clear, hit, root, veil, glow, scene, 1),
+        _channel(blue, lambert, up, power, gloss, emission, clear, hit, root, veil, glow, scene, 2),
+    )
 
 
 @kernel
 def _channel(
-    albedo, tint, grime, lambert, up, power, gloss, emission, clear, hit, root, veil, glow, scene,
-    channel: tl.constexpr,
-):  # fmt: skip
+    albedo, lambert, up, power, gloss, emission, clear, hit, root, veil, glow, scene, channel: tl.constexpr
+):
     strength = power * tl.load(scene + 4 + channel)
     above, below = tl.load(scene + 8 + channel), tl.load(scene + 11 + channel)
     irradiance = below + (above - below) * up + strength * lambert
-    color = albedo * albedo * tint * grime * (irradiance + emission) + strength * gloss
+    color = albedo * (irradiance + emission) + strength * gloss
     color = color * clear + tl.load(scene + 14 + channel) * (1 - clear)
     color = tl.where(hit, color, _sky_channel(root, veil, glow, scene, channel))
     return tl.sqrt(1 - tl.exp(-tl.maximum(color, 0.0) * tl.load(scene + 23)))
@@ -480,7 +476,8 @@ def _scene_rows(scenes: SceneBatch) -> Float[Tensor, "b width"]:
     light, ground, atlas = scenes.light, scenes.ground, scenes.atlas
     cloud = KIND_INDEX["cloud"]
     variant = (light.cloud_variant * atlas.count[cloud]).floor() + atlas.first[cloud]
-    counts = [(part.center[..., 1] < 0.5 * PARKED_M).sum(-1) for part in (scenes.boxes, scenes.ellipsoids, scenes.frusta)]
+    parts = (scenes.boxes, scenes.ellipsoids, scenes.frusta)
+    counts = [(part.center[..., 1] < 0.5 * PARKED_M).sum(-1) for part in parts]
     columns = [
         light.position, light.color, light.reach_m, light.above, light.below, light.haze, light.haze_per_m,
         light.zenith, light.cloud, variant, light.exposure, ground.rise, scenes.slope_texture,

@@ -1,4 +1,4 @@
-"""Processes that prepare scenes and textures before a training run: a start of seconds where one process takes minutes."""
+"""Processes that prepare scenes and textures before a training run, which so starts in seconds and not in minutes."""
 
 from __future__ import annotations
 
