@@ -48,6 +48,7 @@ def _arguments() -> argparse.ArgumentParser:
     depth.add_argument("--batch", type=int, default=32, help="windows of 6 frames a step")
     depth.add_argument("--scenes", type=int, default=1024, help="procedural scenes to learn from")
     depth.add_argument("--workers", type=int, help="processes that prepare scenes (default: most of the cores)")
+    depth.add_argument("--views", type=Path, help="camera paths made with `views --for depth`, to start at once")
     depth.add_argument("--rate", type=float, default=6e-4, help="learning rate at the top")
     depth.add_argument("--splats-from", type=int, default=1200, help="first step whose Gaussians are drawn; -1: never")
     depth.add_argument("--toy", action="store_true", help="small frames and model, to try the command on a CPU")
@@ -90,7 +91,9 @@ def _depth_config(options: argparse.Namespace) -> DepthTrainingConfig:
             splat_windows=1,
             splat_from_step=splats_from,
         )
-    data = WindowConfig(num_scenes=options.scenes, photographs=options.photographs, workers=options.workers)
+    data = WindowConfig(
+        num_scenes=options.scenes, photographs=options.photographs, workers=options.workers, views=options.views
+    )
     return DepthTrainingConfig(
         loop=loop, data=data, seed=options.seed, batch=options.batch, splat_from_step=splats_from
     )

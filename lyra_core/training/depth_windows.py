@@ -20,10 +20,30 @@ from torch.nn import functional
 
 from lyra_core.errors import ConfigError
 from lyra_core.training.atlas import build_atlas
-from lyra_core.training.world_clips import PathPlan, WorldLibrary
+from lyra_core.training.world_clips import PathPlan, WorldLibrary, load_views, sample_views
 from lyra_core.training.worlds import render_frames
 
 LUMA = (0.299, 0.587, 0.114)
+DEPTH_PATHS = PathPlan(
+    num_frames=65,
+    names=(
+        "wander",
+        "orbit-left",
+        "wander",
+        "dolly-in",
+        "truck-right",
+        "wander-and-return",
+        "wander",
+        "pan-right",
+        "arc-right",
+        "truck-left",
+        "wander",
+        "zoom-out",
+        "orbit-right",
+    ),
+    takes=3,
+)
+"""Mostly motions with parallax."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +57,7 @@ class WindowConfig:
         num_scenes: procedural scenes to learn from.
         num_held_out: procedural scenes to measure on.
         takes: camera paths a scene.
+        views: file of camera paths (see world_clips.save_views) made with DEPTH_PATHS, or None to search for them.
         textures_per_kind: procedural textures of each kind.
         texture_size: texels of a side.
         photographs: folder of photographs for textures, or None.
@@ -52,7 +73,8 @@ class WindowConfig:
     num_frames: int = 6
     num_scenes: int = 1024
     num_held_out: int = 44
-    takes: int = 2
+    takes: int = 3
+    views: Path | None = None
     textures_per_kind: int = 16
     texture_size: int = 256
     photographs: Path | None = None
@@ -133,13 +155,19 @@ class WindowSource:
             photographs=config.photographs,
             workers=workers,
         ).to(device)
+        seeds = range(config.num_scenes if is_train else config.num_held_out)
+        plan = replace(DEPTH_PATHS, takes=config.takes)
+        if config.views is None:
+            views = sample_views(seeds, split, plan, (config.height, config.width), workers)
+        else:
+            views = load_views(config.views, split)
         self.library = WorldLibrary(
-            range(config.num_scenes if is_train else config.num_held_out),
+            seeds,
             split,
             atlas,
             size=(config.height, config.width),
-            plan=PathPlan(takes=config.takes),
-            workers=workers,
+            plan=plan,
+            views=views,
         )
 
     @torch.no_grad()
@@ -155,7 +183,6 @@ class WindowSource:
         scene = torch.randint(len(shelf.scenes), (count,), generator=generator)
         take = torch.randint(shelf.cam_to_world.shape[1], (count,), generator=generator)
         longest = (self.library.plan.num_frames - 1) // (self.config.num_frames - 1)
-        # Half of the windows are fast: a slow one has too little parallax to show how depth follows from it.
         stride = torch.randint(1, longest + 1, (count,), generator=generator)
         share = torch.rand(count, generator=generator)
         return self._windows(which, scene, take, stride, share)

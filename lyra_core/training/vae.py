@@ -25,7 +25,7 @@ from lyra_core.training.photo_clips import Number, PhotoLibrary, jitter_colors, 
 from lyra_core.training.photographs import load_photographs
 from lyra_core.training.replicas import ALONE, Replicas
 from lyra_core.training.workers import preparing
-from lyra_core.training.world_clips import WorldLibrary, psnr_db
+from lyra_core.training.world_clips import SHORT_PATHS, WorldLibrary, psnr_db, sample_views
 from lyra_core.video.mini_vae import GROUP, MINI_VAE, MiniVAE, MiniVAEConfig, build_mini_vae
 
 Clips = Float[Tensor, "b t 3 h w"]
@@ -111,13 +111,9 @@ class ClipSource:
             photographs=config.photographs,
             workers=workers,
         ).to(device)
-        self.worlds = WorldLibrary(
-            range(config.num_scenes if is_train else config.num_held_out),
-            split,
-            atlas,
-            size=(config.height, config.width),
-            workers=workers,
-        )
+        seeds, size = range(config.num_scenes if is_train else config.num_held_out), (config.height, config.width)
+        views = sample_views(seeds, split, SHORT_PATHS, size, workers)
+        self.worlds = WorldLibrary(seeds, split, atlas, size=size, views=views)
         self.photos: PhotoLibrary | None = None
         if config.photographs is not None:
             found = load_photographs(config.photographs, split)
