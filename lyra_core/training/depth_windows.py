@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float16, Int, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -23,6 +23,7 @@ from lyra_core.training.atlas import build_atlas
 from lyra_core.training.world_clips import PathPlan, WorldLibrary, load_views, sample_views
 from lyra_core.training.worlds import render_frames
 
+FARTHEST_M = 6e4  # what half precision holds
 LUMA = (0.299, 0.587, 0.114)
 DEPTH_PATHS = PathPlan(
     num_frames=65,
@@ -88,6 +89,10 @@ class WindowConfig:
             raise ConfigError(
                 "windows need sides that are multiples of 8 and two frames, found "
                 f"{self.width}x{self.height} and {self.num_frames}"
+            )
+        if self.fresh_windows < 1 or 0 < self.pool_windows < self.fresh_windows:
+            raise ConfigError(
+                f"a pool holds at least one refresh, found {self.pool_windows} and fresh_windows {self.fresh_windows}"
             )
 
 
@@ -234,30 +239,54 @@ class WindowSource:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedWindows:
+    """Windows in half the memory or less; fields as Windows."""
+
+    rgb: UInt8[Tensor, "b t 3 h w"]
+    depth_m: Float16[Tensor, "b t h w"]
+    world_to_cam: Float[Tensor, "b t 4 4"]
+    intrinsics: Float[Tensor, "b t 3 3"]
+
+    @classmethod
+    def of(cls, windows: Windows) -> PackedWindows:
+        """Colours in 8 bits, depth in half precision."""
+        return cls(
+            rgb=(windows.rgb * 255).round().to(torch.uint8),
+            depth_m=windows.depth_m.clamp(max=FARTHEST_M).half(),
+            world_to_cam=windows.world_to_cam,
+            intrinsics=windows.intrinsics,
+        )
+
+    @staticmethod
+    def unpacked(parts: Sequence[PackedWindows], rows: Sequence[int]) -> Windows:
+        """One row of each part, as a batch."""
+        joined = {
+            name: torch.stack([getattr(part, name)[row] for part, row in zip(parts, rows, strict=True)]).float()
+            for name in ("rgb", "depth_m", "world_to_cam", "intrinsics")
+        }
+        return Windows(**{**joined, "rgb": joined["rgb"] / 255})
+
+
 class WindowPool:
     """Windows on the device, partly replaced each step: drawing one is dearer than a second look at it."""
 
     def __init__(self, source: WindowSource, batch: int, generator: torch.Generator) -> None:
-        self.source, self.batch, self.kept, self.cursor = source, batch, [], 0
+        self.source, self.batch, self.cursor = source, batch, 0
+        self.kept: list[PackedWindows] = []
         while source.config.pool_windows and self._filled() < min(4 * batch, source.config.pool_windows):
             self._refresh(generator)
 
     def _filled(self) -> int:
-        return sum(len(part) for part in self.kept)
+        return len(self.kept) * self.source.config.fresh_windows
 
     def _refresh(self, generator: torch.Generator) -> None:
         config = self.source.config
-        fresh = self.source.draw(config.fresh_windows, generator)
-        packed = Windows(
-            rgb=(fresh.rgb * 255).round().to(torch.uint8),
-            depth_m=fresh.depth_m.clamp(max=6e4).half(),
-            world_to_cam=fresh.world_to_cam,
-            intrinsics=fresh.intrinsics,
-        )
-        if self._filled() + len(fresh) <= config.pool_windows:
-            self.kept.append(packed)
+        fresh = PackedWindows.of(self.source.draw(config.fresh_windows, generator))
+        if self._filled() + config.fresh_windows <= config.pool_windows:
+            self.kept.append(fresh)
             return
-        self.kept[self.cursor] = packed
+        self.kept[self.cursor] = fresh
         self.cursor = (self.cursor + 1) % len(self.kept)
 
     def draw(self, generator: torch.Generator) -> Windows:
@@ -267,12 +296,8 @@ class WindowPool:
         self._refresh(generator)
         # Whole refreshes are of one ground; a batch is mixed from many of them.
         which = torch.randint(len(self.kept), (self.batch,), generator=generator).tolist()
-        row = torch.randint(self.source.config.fresh_windows, (self.batch,), generator=generator).tolist()
-        joined = {
-            name: torch.stack([getattr(self.kept[i], name)[j] for i, j in zip(which, row, strict=True)])
-            for name in ("rgb", "depth_m", "world_to_cam", "intrinsics")
-        }
-        return replace(Windows(**joined), rgb=joined["rgb"].float() / 255, depth_m=joined["depth_m"].float())
+        rows = torch.randint(self.source.config.fresh_windows, (self.batch,), generator=generator).tolist()
+        return PackedWindows.unpacked([self.kept[i] for i in which], rows)
 
 
 def vary_colors(rgb: Float[Tensor, "b t 3 h w"], generator: torch.Generator) -> Float[Tensor, "b t 3 h w"]:

@@ -10,7 +10,7 @@ from lyra_core.gaussians.rasterize_torch import rasterize_torch
 from lyra_core.training.depth import DepthTask, DepthTrainingConfig, build_mini_depth, train_depth
 from lyra_core.training.depth_losses import depth_losses
 from lyra_core.training.depth_measure import abs_rel, standard_measures
-from lyra_core.training.depth_windows import WindowConfig, WindowPool, Windows, WindowSource, vary_colors
+from lyra_core.training.depth_windows import PackedWindows, WindowConfig, WindowPool, WindowSource, vary_colors
 from lyra_core.training.loop import FULL_CHECKPOINT, WEIGHTS, LoopConfig, train
 
 DATA = WindowConfig(
@@ -23,6 +23,7 @@ DATA = WindowConfig(
     texture_size=32,
     supersample=1,
     pool_windows=0,
+    fresh_windows=2,
     workers=0,
 )
 
@@ -76,12 +77,7 @@ def test_colours_vary_and_stay_colours(source: WindowSource):
 def test_two_tiny_scenes_are_learned(source: WindowSource, tmp_path):
     plan = config(110)
     pool = WindowPool(WindowSource(replace(DATA, pool_windows=4, fresh_windows=4), "train", "cpu"), 2, generator(1))
-    windows = Windows(
-        rgb=pool.kept[0].rgb.float() / 255,
-        depth_m=pool.kept[0].depth_m.float(),
-        world_to_cam=pool.kept[0].world_to_cam,
-        intrinsics=pool.kept[0].intrinsics,
-    )
+    windows = PackedWindows.unpacked([pool.kept[0]] * 4, range(4))
     pool._refresh = lambda _: None  # the same four windows again and again
     model = build_mini_depth(TINY_MINI_DEPTH, 0)
     before = standard_measures(model, windows, shown=4)
@@ -106,7 +102,7 @@ def test_pictures_teach_the_gaussians(source: WindowSource):
     losses = task(model, 0)
     losses["loss"].backward()
     gradients = [p.grad for name, p in model.named_parameters() if name.startswith("splats")]
-    assert float(losses["picture"]) > 0
+    assert float(losses["picture"].detach()) > 0
     assert all(g is not None and bool(torch.isfinite(g).all()) and float(g.abs().sum()) > 0 for g in gradients)
 
 
@@ -137,7 +133,10 @@ def test_losses_vanish_for_the_truth_and_ignore_the_scale_where_it_is_to_be_igno
     unit = torch.full((len(windows),), 3.0)
     truth = (windows.depth_m.clamp_min(1e-3) / 3.0).log()
     model = build_mini_depth(TINY_MINI_DEPTH, 0)
-    found = replace(model(windows.rgb[:, :1], windows.intrinsics[:, :1]), log_depth=truth)
+    lone = windows.lone()
+    windows, truth = lone, truth.flatten(0, 1)[:, None]
+    unit = torch.full((len(windows),), 3.0)
+    found = replace(model(lone.rgb, lone.intrinsics), log_depth=truth)
     exact = depth_losses(found, windows.depth_m, unit, is_lone=False)
     assert float(exact["depth"].detach()) == 0
     assert float(exact["gradient"].detach()) == 0
