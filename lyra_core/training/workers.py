@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 SPARE_CORES = 2
-MAX_WORKERS = 28
+MAX_WORKERS = 12
 
 
 def _one_thread() -> None:
