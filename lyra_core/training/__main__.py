@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 from pathlib import Path
 
@@ -14,7 +13,8 @@ import torch
 from lyra_core.training.loop import LoopConfig
 from lyra_core.training.replicas import joined
 from lyra_core.training.vae import VaeTrainingConfig, train_vae
-from lyra_core.training.workers import MAX_WORKERS, SPARE_CORES
+from lyra_core.training.workers import preparing
+from lyra_core.training.world_clips import LONG_PATHS, sample_views, save_views
 from lyra_core.video.mini_vae import MINI_VAE, TINY_MINI_VAE
 
 
@@ -31,10 +31,27 @@ def _arguments() -> argparse.ArgumentParser:
     vae.add_argument("--seed", type=int, default=0)
     vae.add_argument("--batch", type=int, default=96, help="clips of 9 frames a step")
     vae.add_argument("--scenes", type=int, default=768, help="procedural scenes to learn from")
-    vae.add_argument("--workers", type=int, help="processes that prepare scenes (default: most of the cores)")
+    vae.add_argument("--workers", type=int, help="processes that make textures (default: most of the cores)")
+    vae.add_argument("--views", type=Path, help="camera paths made by the command `views` (default: search now)")
+    vae.add_argument("--start-from", type=Path, help="compact weights to begin with (weights.safetensors)")
     vae.add_argument("--no-compile", action="store_true", help="run the model uncompiled")
     vae.add_argument("--toy", action="store_true", help="small frames and model, to try the command on a CPU")
+    views = commands.add_parser("views", help="search camera paths through procedural scenes, once for many runs")
+    views.add_argument("--scenes", type=int, default=896, help="scenes to learn from")
+    views.add_argument("--held-out", type=int, default=64, help="scenes to measure on")
+    views.add_argument("--out", type=Path, required=True, help="file to write (.npz)")
+    views.add_argument("--workers", type=int, help="processes (default: most of the cores)")
     return parser
+
+
+def _make_views(options: argparse.Namespace) -> int:
+    with preparing(options.workers) as workers:
+        counts = {"train": options.scenes, "heldout": options.held_out}
+        found = {
+            split: sample_views(range(count), split, LONG_PATHS, (128, 224), workers) for split, count in counts.items()
+        }
+    save_views(options.out, found)
+    return 0
 
 
 def _config(options: argparse.Namespace) -> VaeTrainingConfig:
@@ -57,7 +74,6 @@ def _config(options: argparse.Namespace) -> VaeTrainingConfig:
             photographs=options.photographs,
             num_scenes=4,
             num_held_out=3,
-            workers=0,
             textures_per_kind=2,
             texture_size=64,
             pool_clips=32,
@@ -72,7 +88,7 @@ def _config(options: argparse.Namespace) -> VaeTrainingConfig:
         batch=options.batch,
         photographs=options.photographs,
         num_scenes=options.scenes,
-        workers=options.workers,
+        views=options.views,
         is_compiled=not options.no_compile,
     )
 
@@ -82,11 +98,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = _arguments().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     log = logging.getLogger("lyra_core.training")
+    if options.command == "views":
+        return _make_views(options)
     torch.backends.cudnn.benchmark = True
-    with joined(options.device) as (replicas, device):
-        if options.workers is None:
-            options.workers = min(MAX_WORKERS, (os.cpu_count() or 1) - SPARE_CORES) // replicas.count
-        config = _config(options)
+    torch.backends.cudnn.benchmark_limit = 2
+    config = _config(options)
+    # workers first: they are forked, which must precede everything that starts threads
+    with preparing(0 if options.toy else options.workers) as workers, joined(options.device) as (replicas, device):
         log.info("process %d of %d on %s", replicas.rank, replicas.count, device)
         result = train_vae(
             config,
@@ -95,6 +113,8 @@ def main(arguments: list[str] | None = None) -> int:
             device=device,
             report=log.info,
             replicas=replicas,
+            workers=workers,
+            start_from=options.start_from,
         )
         if not replicas.is_first:
             return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 SPARE_CORES = 2
-MAX_WORKERS = 28
+MAX_WORKERS = 12
 
 
 def _one_thread() -> None:
@@ -33,7 +34,10 @@ def preparing(count: int | None = None) -> Iterator[Executor | None]:
     if wanted < 2:
         yield None
         return
-    with ProcessPoolExecutor(wanted, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+    # forked before this process computes anything, workers are there at once with everything imported
+    way = "forkserver" if torch.cuda.is_initialized() or threading.active_count() > 1 else "fork"
+    with ProcessPoolExecutor(wanted, mp_context=get_context(way), initializer=_one_thread) as pool:
+        pool.submit(_one_thread).result()
         yield pool
 
 
