@@ -45,7 +45,7 @@ def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -
 
 
 def _courses(count: int, num_frames: int, generator: torch.Generator) -> Float[Tensor, "b t 4"]:
-    """Turn, slide, rise and approach of each frame, each in [-1, 1] and 0 in the first: steady, there and back, waves."""
+    """Turn, slide, rise and approach of each frame, in [-1, 1], 0 in the first: steady, there and back, or waves."""
     s = torch.linspace(0, 1, num_frames)
     phase = _uniform(generator, 0, 2 * math.pi, count, 1, 4)
     waves = torch.sin(2 * math.pi * s[None, :, None] + phase) - torch.sin(phase)
@@ -99,7 +99,7 @@ def photo_frames(
     )
 
 
-def _draw(  # noqa: PLR0913
+def _draw(
     library: PhotoLibrary, which: Tensor, K: Tensor, position: Tensor, rotation: Tensor, slant: Tensor,
     middle: Tensor, texel_m: Tensor, extent: Tensor, scale: Tensor, size: tuple[int, int], device: torch.device,
 ) -> PhotoFrames:  # fmt: skip
