@@ -56,7 +56,7 @@ def prepare(options):
         atlas = build_atlas("train", per_kind=options.textures, size=256, photographs=photographs, workers=workers)
         say(what="atlas", s=round(time.perf_counter() - begin, 1))
         worlds = WorldLibrary(
-            range(options.scenes), "train", atlas.to(options.device), size=options.size, workers=workers
+            range(options.scenes), "train", atlas.to(options.device), size=options.size
         )
     say(what="scenes and cameras", s=round(time.perf_counter() - begin, 1), scenes=options.scenes)
     return worlds
@@ -164,7 +164,7 @@ def measure_dit(options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--scenes", type=int, default=768)
+    parser.add_argument("--scenes", type=int, default=48)
     parser.add_argument("--textures", type=int, default=16)
     parser.add_argument("--clips", type=int, default=32)
     parser.add_argument("--vae-batch", type=int, default=96)

@@ -24,8 +24,14 @@ BLOCK = 256
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """`triton.jit` without what a shape-checking import hook put around the function."""
-    return triton.jit(inspect.unwrap(function))
+    """`triton.jit` without what a shape-checking import hook put around the function.
+
+    Integers are not specialised: one kernel serves all sizes, and compiling takes longer than it would save.
+    """
+    bare = inspect.unwrap(function)
+    parameters = inspect.signature(bare).parameters.values()
+    free = [p.name for p in parameters if "constexpr" not in str(p.annotation)]
+    return triton.jit(bare, do_not_specialize=free)
 
 
 @kernel

@@ -5,19 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 from pathlib import Path
 
 import torch
 
-from lyra_core.gaussians.depth_anything.mini import TINY_MINI_DEPTH
-from lyra_core.training.depth import DepthTrainingConfig, train_depth
-from lyra_core.training.depth_windows import WindowConfig
+from lyra_core.training.depth_command import add_depth
 from lyra_core.training.loop import LoopConfig
-from lyra_core.training.replicas import Replicas, joined
+from lyra_core.training.replicas import joined
 from lyra_core.training.vae import VaeTrainingConfig, train_vae
-from lyra_core.training.workers import MAX_WORKERS, SPARE_CORES
+from lyra_core.training.workers import preparing
+from lyra_core.training.world_clips import LONG_PATHS, sample_views, save_views
 from lyra_core.video.mini_vae import MINI_VAE, TINY_MINI_VAE
 
 
@@ -34,88 +32,28 @@ def _arguments() -> argparse.ArgumentParser:
     vae.add_argument("--seed", type=int, default=0)
     vae.add_argument("--batch", type=int, default=96, help="clips of 9 frames a step")
     vae.add_argument("--scenes", type=int, default=768, help="procedural scenes to learn from")
-    vae.add_argument("--workers", type=int, help="processes that prepare scenes (default: most of the cores)")
+    vae.add_argument("--workers", type=int, help="processes that make textures (default: most of the cores)")
+    vae.add_argument("--views", type=Path, help="camera paths made by the command `views` (default: search now)")
+    vae.add_argument("--start-from", type=Path, help="compact weights to begin with (weights.safetensors)")
     vae.add_argument("--no-compile", action="store_true", help="run the model uncompiled")
     vae.add_argument("--toy", action="store_true", help="small frames and model, to try the command on a CPU")
-    depth = commands.add_parser("depth", help="train the small depth and Gaussian network")
-    depth.add_argument("--minutes", type=float, required=True, help="training time, start-up not counted")
-    depth.add_argument("--out", type=Path, required=True, help="folder for weights, metrics and pictures")
-    depth.add_argument("--photographs", type=Path, default=Path("examples/seeds"), help="folder of photographs")
-    depth.add_argument("--resume", type=Path, help="full.pt to go on with, or weights.safetensors to start from")
-    depth.add_argument("--pause-after", type=float, help="minutes after which this call stops, to be resumed")
-    depth.add_argument("--device", default="cuda")
-    depth.add_argument("--seed", type=int, default=0)
-    depth.add_argument("--batch", type=int, default=32, help="windows of 6 frames a step")
-    depth.add_argument("--scenes", type=int, default=1024, help="procedural scenes to learn from")
-    depth.add_argument("--workers", type=int, help="processes that prepare scenes (default: most of the cores)")
-    depth.add_argument("--views", type=Path, help="camera paths made with `views --for depth`, to start at once")
-    depth.add_argument("--rate", type=float, default=6e-4, help="learning rate at the top")
-    depth.add_argument("--splats-from", type=int, default=1200, help="first step whose Gaussians are drawn; -1: never")
-    depth.add_argument("--toy", action="store_true", help="small frames and model, to try the command on a CPU")
+    views = commands.add_parser("views", help="search camera paths through procedural scenes, once for many runs")
+    views.add_argument("--scenes", type=int, default=896, help="scenes to learn from")
+    views.add_argument("--held-out", type=int, default=64, help="scenes to measure on")
+    views.add_argument("--out", type=Path, required=True, help="file to write (.npz)")
+    views.add_argument("--workers", type=int, help="processes (default: most of the cores)")
+    add_depth(commands)
     return parser
 
 
-def _depth_config(options: argparse.Namespace) -> DepthTrainingConfig:
-    toy = options.toy
-    loop = LoopConfig(
-        max_seconds=60 * options.minutes,
-        pause_after_s=None if options.pause_after is None else 60 * options.pause_after,
-        learning_rate=options.rate,
-        betas=(0.9, 0.98),
-        precision="float32" if toy else "autocast",
-        evaluate_every_s=0 if toy else 90,
-        checkpoint_every_s=0 if toy else 110,
-        warmup_steps=20 if toy else 200,
-    )
-    splats_from = None if options.splats_from < 0 else options.splats_from
-    if toy:
-        data = WindowConfig(
-            height=32,
-            width=56,
-            num_scenes=4,
-            num_held_out=3,
-            textures_per_kind=2,
-            texture_size=64,
-            photographs=options.photographs,
-            supersample=1,
-            pool_windows=16,
-            fresh_windows=2,
-            workers=0,
-        )
-        return DepthTrainingConfig(
-            loop=loop,
-            data=data,
-            model=TINY_MINI_DEPTH,
-            seed=options.seed,
-            batch=2,
-            splat_windows=1,
-            splat_from_step=splats_from,
-        )
-    data = WindowConfig(
-        num_scenes=options.scenes, photographs=options.photographs, workers=options.workers, views=options.views
-    )
-    return DepthTrainingConfig(
-        loop=loop, data=data, seed=options.seed, batch=options.batch, splat_from_step=splats_from
-    )
-
-
-def _train_depth(options: argparse.Namespace, log: logging.Logger, replicas: Replicas, device: str) -> None:
-    config = _depth_config(options)
-    result = train_depth(
-        config,
-        out_dir=options.out,
-        resume_from=options.resume,
-        device=device,
-        report=log.info,
-        replicas=replicas,
-    )
-    if not replicas.is_first:
-        return
-    views = result.step * config.batch * config.shown * replicas.count
-    last = {key: round(value, 4) for row in result.metrics[-2:] for key, value in row.items()}
-    summary = {"steps": result.step, "seconds": round(result.elapsed_s, 1), "views": views, "last": last}
-    (options.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    log.info("views per second %.0f; %s", views / max(result.elapsed_s, 1e-9), summary)
+def _make_views(options: argparse.Namespace) -> int:
+    with preparing(options.workers) as workers:
+        counts = {"train": options.scenes, "heldout": options.held_out}
+        found = {
+            split: sample_views(range(count), split, LONG_PATHS, (128, 224), workers) for split, count in counts.items()
+        }
+    save_views(options.out, found)
+    return 0
 
 
 def _config(options: argparse.Namespace) -> VaeTrainingConfig:
@@ -138,7 +76,6 @@ def _config(options: argparse.Namespace) -> VaeTrainingConfig:
             photographs=options.photographs,
             num_scenes=4,
             num_held_out=3,
-            workers=0,
             textures_per_kind=2,
             texture_size=64,
             pool_clips=32,
@@ -153,7 +90,7 @@ def _config(options: argparse.Namespace) -> VaeTrainingConfig:
         batch=options.batch,
         photographs=options.photographs,
         num_scenes=options.scenes,
-        workers=options.workers,
+        views=options.views,
         is_compiled=not options.no_compile,
     )
 
@@ -163,15 +100,17 @@ def main(arguments: list[str] | None = None) -> int:
     options = _arguments().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     log = logging.getLogger("lyra_core.training")
+    if options.command == "views":
+        return _make_views(options)
     torch.backends.cudnn.benchmark = True
-    with joined(options.device) as (replicas, device):
-        if options.workers is None:
-            options.workers = min(MAX_WORKERS, (os.cpu_count() or 1) - SPARE_CORES) // replicas.count
+    torch.backends.cudnn.benchmark_limit = 2
+    if "run" in options:
+        options.run(options, log)
+        return 0
+    config = _config(options)
+    # workers first: they are forked, which must precede everything that starts threads
+    with preparing(0 if options.toy else options.workers) as workers, joined(options.device) as (replicas, device):
         log.info("process %d of %d on %s", replicas.rank, replicas.count, device)
-        if options.command == "depth":
-            _train_depth(options, log, replicas, device)
-            return 0
-        config = _config(options)
         result = train_vae(
             config,
             out_dir=options.out,
@@ -179,6 +118,8 @@ def main(arguments: list[str] | None = None) -> int:
             device=device,
             report=log.info,
             replicas=replicas,
+            workers=workers,
+            start_from=options.start_from,
         )
         if not replicas.is_first:
             return 0

@@ -12,22 +12,22 @@ Left behind: `weights.safetensors` (averaged, bf16), `metrics.jsonl`, `curve.png
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lyra_core.errors import ConfigError, WeightsError
+from lyra_core.errors import ConfigError
 from lyra_core.gaussians.depth_anything.mini import LONE_UNIT_M, MINI_DEPTH, MiniDepth, MiniDepthConfig
 from lyra_core.gaussians.depth_anything.mini_estimator import MIN_SOLID_PIXELS
 from lyra_core.gaussians.refine import Draw
 from lyra_core.training.depth_losses import depth_losses, picture_loss
 from lyra_core.training.depth_measure import save_pictures, standard_measures
 from lyra_core.training.depth_windows import WindowConfig, WindowPool, Windows, WindowSource, vary_colors
-from lyra_core.training.loop import LoopConfig, LoopResult, step_generator, train
+from lyra_core.training.loop import LoopConfig, LoopResult, load_weights, step_generator, train
 from lyra_core.training.replicas import ALONE, Replicas
-from lyra_core.training.workers import preparing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,41 +164,28 @@ def differentiable_draw(device: torch.device) -> Draw:
     return choose_engine("auto", device)[0]
 
 
-def load_start(model: MiniDepth, path: Path) -> None:
-    """Averaged weights of an earlier run as the first weights of a new one.
-
-    Raises:
-        WeightsError: there are none, or they belong to another model.
-    """
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise WeightsError(f"training starts from weights.safetensors of an earlier run; there is none at {path}")
-    found = load_file(str(path))
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    if {name: tuple(value.shape) for name, value in found.items()} != wanted:
-        raise WeightsError(f"{path} belongs to another model; train from nothing or choose its configuration")
-    model.load_state_dict({name: value.float() for name, value in found.items()})
-
-
 def train_depth(
     config: DepthTrainingConfig,
     *,
     out_dir: Path,
     resume_from: Path | None = None,
+    start_from: Path | None = None,
     device: str | torch.device = "cpu",
     report: Callable[[str], None] | None = None,
     replicas: Replicas = ALONE,
+    workers: Executor | None = None,
 ) -> LoopResult:
     """Train the network.
 
     Args:
         config: the run.
         out_dir: receives weights, metrics and pictures.
-        resume_from: a full checkpoint (.pt) to go on exactly where it was, or weights (.safetensors) to start from.
+        resume_from: a full checkpoint to go on with, exactly.
+        start_from: compact weights of an earlier run to begin with, with a fresh optimiser.
         device: where to train.
         report: receives a line of text now and then.
         replicas: the processes that train together.
+        workers: processes that prepare scenes.
 
     Returns:
         The averaged weights and all metrics.
@@ -209,19 +196,16 @@ def train_depth(
     """
     device = torch.device(device)
     model = build_mini_depth(config.model, config.seed)
-    exact = resume_from
-    if resume_from is not None and resume_from.suffix == ".safetensors":
-        load_start(model, resume_from)
-        exact = None
+    if start_from is not None:
+        load_weights(model, start_from)
     layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
     model = model.to(device)
     for parameter in model.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=layout)
     say = report if report is not None else _silent
-    with preparing(config.data.workers) as workers:
-        source = WindowSource(config.data, "train", device, workers)
-        held_out = WindowSource(config.data, "heldout", device, workers).one_of_each(config.data.num_held_out)
+    source = WindowSource(config.data, "train", device, workers)
+    held_out = WindowSource(config.data, "heldout", device, workers).one_of_each(config.data.num_held_out)
     seed = replicas.seed(config.seed)
     pool = WindowPool(source, config.batch, step_generator(seed + 1, 0))
     draw = None if config.splat_from_step is None else differentiable_draw(device)
@@ -237,7 +221,7 @@ def train_depth(
         task,
         config.loop,
         out_dir=out_dir,
-        resume_from=exact,
+        resume_from=resume_from,
         evaluate=evaluate,
         report=report,
         replicas=replicas,

@@ -113,7 +113,7 @@ def picture_loss(
     for i in range(len(shown)):
         depth = found.log_depth[i].exp() * unit_m[i]
         raw = found.gaussians
-        if raw is None:
+        if raw is None or bool(shown.sky[i].all()):
             continue
         gaussians = world_gaussians(
             raw[i], depth, shown.rgb[i], shown.intrinsics[i], shown.world_to_cam[i], ~shown.sky[i]
@@ -129,4 +129,4 @@ def picture_loss(
                 picture = torch.where(solid[..., None], raster.color, truth)
                 loss = (1 - SSIM_WEIGHT) * (picture - truth).abs().mean() + SSIM_WEIGHT * (1 - ssim(picture, truth))
                 losses.append(loss)
-    return torch.stack(losses).mean()
+    return torch.stack(losses).mean() if losses else found.log_depth.new_zeros(())

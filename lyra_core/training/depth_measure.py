@@ -102,12 +102,16 @@ def splat_quality(sight: Sight, shown: Windows, windows: Windows, row: int, hidd
 
 
 def _drawn(gaussians: Gaussians, windows: Windows, row: int, frames: list[int]) -> Rendering:
-    height, width = windows.rgb.shape[3:]
+    """Pictures of the Gaussians; empty ones where everything was taken for sky."""
+    height, width = (int(x) for x in windows.rgb.shape[3:])
+    if len(gaussians) == 0:
+        blank = windows.rgb.new_zeros(len(frames), height, width)
+        return Rendering(color=blank[..., None].expand(-1, -1, -1, 3), depth_m=blank, alpha=blank)
     cameras = CameraPath(
         world_to_cam=_orthonormal(windows.world_to_cam[row, frames]),
         intrinsics=windows.intrinsics[row, frames].double(),
-        image_height=int(height),
-        image_width=int(width),
+        image_height=height,
+        image_width=width,
     )
     return render(gaussians, cameras)
 

@@ -66,7 +66,6 @@ class WindowConfig:
         pool_windows: windows kept on the device and drawn from; 0 draws every batch anew (a resumed run is then the
             same bit for bit).
         fresh_windows: windows that replace old ones of the pool a step.
-        workers: processes that prepare scenes; None for most of the cores, 0 for none.
     """
 
     height: int = 128
@@ -82,7 +81,6 @@ class WindowConfig:
     supersample: int = 2
     pool_windows: int = 10_000
     fresh_windows: int = 24
-    workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.height % 8 or self.width % 8 or self.num_frames < 2:

@@ -327,6 +327,26 @@ def save_weights(state: dict[str, Tensor], path: Path) -> None:
     partial.replace(path)
 
 
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Compact weights into a model of the same shapes, whatever its dtype.
+
+    Raises:
+        WeightsError: no such file, or weights of another model.
+    """
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise WeightsError(f"weights are read from a {WEIGHTS}; there is none at {path}")
+    state = load_file(str(path))
+    found, wanted = ({(k, tuple(v.shape)) for k, v in s.items()} for s in (state, model.state_dict()))
+    if found != wanted:
+        raise WeightsError(
+            f"{path} belongs to another model: "
+            f"missing {sorted(wanted - found)[:4]}, unknown {sorted(found - wanted)[:4]}"
+        )
+    model.load_state_dict(state)
+
+
 def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, result: LoopResult) -> None:
     if not path.is_file():
         raise WeightsError(f"training resumes from a full checkpoint ({FULL_CHECKPOINT}); there is none at {path}")

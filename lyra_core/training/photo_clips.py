@@ -117,18 +117,22 @@ def photo_clips(
     return out.clamp(0, 1)
 
 
-def jitter_colors(clips: Float[Tensor, "b t 3 h w"], generator: torch.Generator) -> Float[Tensor, "b t 3 h w"]:
+def jitter_colors(
+    clips: Float[Tensor, "b t 3 h w"], generator: torch.Generator, *, mirror: bool = True
+) -> Float[Tensor, "b t 3 h w"]:
     """Mirror half of the clips and vary gain, gamma and the order of channels: few photographs become many.
 
     Args:
         clips: sRGB in [0, 1].
         generator: on the CPU.
+        mirror: False where cameras belong to the clips.
     """
     device, count = clips.device, clips.shape[0]
     uniform = functools.partial(_uniform, generator)
 
     mirrored = (uniform(0, 1, count) < 0.5)[:, None, None, None, None].to(device)
-    clips = torch.where(mirrored, clips.flip(-1), clips)
+    if mirror:
+        clips = torch.where(mirrored, clips.flip(-1), clips)
     order = torch.argsort(uniform(0, 1, count, 3), dim=1)
     same = (uniform(0, 1, count) < 0.6)[:, None]
     order = torch.where(same, torch.arange(3).expand(count, 3), order).to(device)

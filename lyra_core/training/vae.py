@@ -20,12 +20,19 @@ from torch.nn import functional
 
 from lyra_core.errors import ConfigError
 from lyra_core.training.atlas import build_atlas
-from lyra_core.training.loop import WEIGHTS, LoopConfig, LoopResult, save_weights, step_generator, train
+from lyra_core.training.loop import (
+    WEIGHTS,
+    LoopConfig,
+    LoopResult,
+    load_weights,
+    save_weights,
+    step_generator,
+    train,
+)
 from lyra_core.training.photo_clips import Number, PhotoLibrary, jitter_colors, photo_clips
 from lyra_core.training.photographs import load_photographs
 from lyra_core.training.replicas import ALONE, Replicas
-from lyra_core.training.workers import preparing
-from lyra_core.training.world_clips import SHORT_PATHS, WorldLibrary, psnr_db, sample_views
+from lyra_core.training.world_clips import LONG_PATHS, SHORT_PATHS, WorldLibrary, load_views, psnr_db
 from lyra_core.video.mini_vae import GROUP, MINI_VAE, MiniVAE, MiniVAEConfig, build_mini_vae
 
 Clips = Float[Tensor, "b t 3 h w"]
@@ -57,7 +64,7 @@ class VaeTrainingConfig:
         refreshes: how often a step does so.
         supersample: rays along each side of a pixel.
         is_compiled: compile the model.
-        workers: processes that prepare scenes and textures; None for most of the machine's.
+        views: file of camera paths (world_clips.save_views); None searches for them.
         kl_weight: of the KL term.
 
     Raises:
@@ -84,7 +91,7 @@ class VaeTrainingConfig:
     refreshes: int = 2
     supersample: int = 2
     is_compiled: bool = False
-    workers: int | None = None
+    views: Path | None = None
     kl_weight: float = 1e-4
 
     def __post_init__(self) -> None:
@@ -111,9 +118,14 @@ class ClipSource:
             photographs=config.photographs,
             workers=workers,
         ).to(device)
-        seeds, size = range(config.num_scenes if is_train else config.num_held_out), (config.height, config.width)
-        views = sample_views(seeds, split, SHORT_PATHS, size, workers)
-        self.worlds = WorldLibrary(seeds, split, atlas, size=size, views=views)
+        self.worlds = WorldLibrary(
+            range(config.num_scenes if is_train else config.num_held_out),
+            split,
+            atlas,
+            size=(config.height, config.width),
+            plan=SHORT_PATHS if config.views is None else LONG_PATHS,
+            views=None if config.views is None else load_views(config.views, split),
+        )
         self.photos: PhotoLibrary | None = None
         if config.photographs is not None:
             found = load_photographs(config.photographs, split)
@@ -297,10 +309,11 @@ class _Data:
     measured: dict[str, Clips]
 
 
-def _prepare(config: VaeTrainingConfig, device: torch.device, replicas: Replicas) -> _Data:
-    with preparing(config.workers) as workers:
-        source = ClipSource(config, "train", device, workers)
-        held_out = ClipSource(config, "heldout", device, workers) if replicas.is_first else None
+def _prepare(
+    config: VaeTrainingConfig, device: torch.device, replicas: Replicas, workers: Executor | None
+) -> _Data:
+    source = ClipSource(config, "train", device, workers)
+    held_out = ClipSource(config, "heldout", device, workers) if replicas.is_first else None
     pool = ClipPool(source, step_generator(replicas.seed(config.seed + 1), 0))
     count = 48 if device.type == "cuda" else 8
     return _Data(source=source, pool=pool, measured={} if held_out is None else held_out_clips(held_out, count))
@@ -327,6 +340,8 @@ def train_vae(
     device: str | torch.device = "cpu",
     report: Callable[[str], None] | None = None,
     replicas: Replicas = ALONE,
+    workers: Executor | None = None,
+    start_from: Path | None = None,
 ) -> LoopResult:
     """Train the small autoencoder.
 
@@ -337,6 +352,8 @@ def train_vae(
         device: where to train.
         report: receives a line of text now and then.
         replicas: the processes that train together.
+        workers: processes that make the textures.
+        start_from: compact weights of an earlier run to begin with, with a fresh optimiser.
 
     Returns:
         The averaged weights (with latent statistics) and all metrics.
@@ -347,9 +364,13 @@ def train_vae(
     """
     device = torch.device(device)
     model = _initial_model(config, device)
+    if start_from is not None:
+        load_weights(model, start_from)
+        model.latent_mean.zero_()
+        model.latent_std.fill_(1.0)
     forward = torch.compile(_forward, dynamic=False) if config.is_compiled else _forward
     with ThreadPoolExecutor(1) as beside:
-        preparation = beside.submit(_prepare, config, device, replicas)
+        preparation = beside.submit(_prepare, config, device, replicas, workers)
         if config.is_compiled:
             _warm_up(forward, model, config)
         data = preparation.result()

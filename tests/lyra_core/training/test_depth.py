@@ -24,7 +24,6 @@ DATA = WindowConfig(
     supersample=1,
     pool_windows=0,
     fresh_windows=2,
-    workers=0,
 )
 
 
@@ -118,14 +117,14 @@ def test_a_resumed_run_is_the_unbroken_one(tmp_path):
 
 def test_compact_weights_start_a_new_run_and_foreign_ones_do_not(tmp_path):
     train_depth(config(1), out_dir=tmp_path / "a")
-    found = train_depth(config(1, seed=9), out_dir=tmp_path / "b", resume_from=tmp_path / "a" / WEIGHTS)
+    found = train_depth(config(1, seed=9), out_dir=tmp_path / "b", start_from=tmp_path / "a" / WEIGHTS)
     assert found.step == 1
     assert {p.name for p in (tmp_path / "b").iterdir()} >= {"depth_worlds.jpg", "splats.jpg", WEIGHTS, "state.json"}
     wider = config(1, model=replace(TINY_MINI_DEPTH, match=12))
     with pytest.raises(WeightsError, match="another model"):
-        train_depth(wider, out_dir=tmp_path / "c", resume_from=tmp_path / "a" / WEIGHTS)
+        train_depth(wider, out_dir=tmp_path / "c", start_from=tmp_path / "a" / WEIGHTS)
     with pytest.raises(WeightsError, match="none at"):
-        train_depth(config(1), out_dir=tmp_path / "c", resume_from=tmp_path / "nowhere.safetensors")
+        train_depth(config(1), out_dir=tmp_path / "c", start_from=tmp_path / "nowhere.safetensors")
 
 
 def test_losses_vanish_for_the_truth_and_ignore_the_scale_where_it_is_to_be_ignored(source: WindowSource):

@@ -27,7 +27,6 @@ def config(steps, **changes):
         "fresh_clips": 2,
         "refreshes": 1,
         "supersample": 1,
-        "workers": 0,
     }
     return VaeTrainingConfig(**{**fields, **changes})
 
