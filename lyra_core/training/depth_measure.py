@@ -181,7 +181,12 @@ def save_pictures(model: MiniDepth, windows: Windows, photographs: Path | None, 
     _save(worlds, out_dir / "depth_worlds.jpg")
     _save(splats, out_dir / "splats.jpg")
     if photographs is not None:
-        _save(photo_rows(model, photographs, windows.rgb.shape[3:]), out_dir / "depth_photos.jpg")
+        save_photos(model, photographs, windows.rgb.shape[3:], out_dir / "depth_photos.jpg")
+
+
+def save_photos(model: MiniDepth, folder: Path, size: torch.Size | tuple[int, int], path: Path) -> None:
+    """Photograph, depth and confidence, one row a picture."""
+    _save(photo_rows(model, folder, size), path)
 
 
 @torch.no_grad()
