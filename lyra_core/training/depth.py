@@ -23,10 +23,11 @@ from lyra_core.errors import ConfigError
 from lyra_core.gaussians.depth_anything.mini import LONE_UNIT_M, MINI_DEPTH, MiniDepth, MiniDepthConfig
 from lyra_core.gaussians.depth_anything.mini_estimator import MIN_SOLID_PIXELS
 from lyra_core.gaussians.refine import Draw
+from lyra_core.training.depth_confidence import fit_confidence
 from lyra_core.training.depth_losses import depth_losses, picture_loss
 from lyra_core.training.depth_measure import save_pictures, standard_measures
 from lyra_core.training.depth_windows import WindowConfig, WindowPool, Windows, WindowSource, vary_colors
-from lyra_core.training.loop import LoopConfig, LoopResult, load_weights, step_generator, train
+from lyra_core.training.loop import WEIGHTS, LoopConfig, LoopResult, load_weights, save_weights, step_generator, train
 from lyra_core.training.replicas import ALONE, Replicas
 
 
@@ -228,6 +229,11 @@ def train_depth(
     )
     if not replicas.is_first:
         return result
+    model.load_state_dict(result.ema)
+    model.eval()
+    fit_confidence(model, pool.draw(step_generator(seed + 2, 0)))
+    result.ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    save_weights(result.ema, out_dir / WEIGHTS)
     # what is shipped is measured and shown: the weights as the file holds them
     model.load_state_dict({name: value.bfloat16().float() for name, value in result.ema.items()})
     model.eval()

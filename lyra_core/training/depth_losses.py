@@ -14,9 +14,10 @@ from lyra_core.gaussians.depth_anything.mini import MiniPrediction
 from lyra_core.gaussians.depth_anything.mini_gaussians import world_gaussians
 from lyra_core.gaussians.photometric import ssim
 from lyra_core.gaussians.refine import Draw
+from lyra_core.training.depth_confidence import ERROR_LIMITS, EXPECTED_ERROR
 from lyra_core.training.depth_windows import Windows
 
-CONFIDENCE_WEIGHT = 0.1
+CONFIDENCE_WEIGHT = 0.02
 GRADIENT_WEIGHT, GRADIENT_SCALES = 0.5, 3
 SKY_WEIGHT = 0.2
 SHAPE_WEIGHT = 0.5
@@ -46,8 +47,9 @@ def depth_losses(
 ) -> dict[str, Tensor]:
     """Losses of depth, confidence and sky.
 
-    The confidence term is that of DUSt3R (Wang et al. 2024, section 3.2), the gradient term that of MegaDepth (Li and
-    Snavely 2018, section 4).
+    Confidence is taught the logarithm of the network's own error directly: a weighting of the error by confidence (as in
+    DUSt3R, Wang et al. 2024, section 3.2) fell to its floor in the first minutes, where errors are large, and stayed.
+    The gradient term is that of MegaDepth (Li and Snavely 2018, section 4).
 
     Args:
         found: the prediction.
@@ -58,8 +60,8 @@ def depth_losses(
     solid = depth_m > 0
     wanted = (depth_m.clamp_min(1e-3) / unit_m[:, None, None, None]).log()
     error = log_error(found.log_depth, wanted)
-    confidence = found.log_confidence.exp() + 1.0
-    sure = confidence * error.detach() - CONFIDENCE_WEIGHT * confidence.log()
+    expected = (EXPECTED_ERROR / error.detach().clamp(*ERROR_LIMITS)).log()
+    sure = (found.log_confidence - expected).abs()
     losses = {
         "depth": masked_mean(error, solid),
         "confidence": masked_mean(sure, solid),
@@ -71,7 +73,7 @@ def depth_losses(
         count = solid.sum((2, 3), keepdim=True).clamp_min(1)
         offset = difference.sum((2, 3), keepdim=True) / count
         losses["shape"] = masked_mean(log_error(found.log_depth - offset, wanted), solid)
-    weights = {"gradient": GRADIENT_WEIGHT, "sky": SKY_WEIGHT, "shape": SHAPE_WEIGHT, "confidence": 0.2}
+    weights = {"gradient": GRADIENT_WEIGHT, "sky": SKY_WEIGHT, "shape": SHAPE_WEIGHT, "confidence": CONFIDENCE_WEIGHT}
     losses["loss"] = torch.stack([weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
     return losses
 

@@ -91,7 +91,7 @@ class MiniPrediction:
 
     Attributes:
         log_depth: natural logarithm of z-depth in units. [b v h w]
-        log_confidence: of a confidence of at least 1, less 1, as the losses use it. [b v h w]
+        log_confidence: logarithm of a tenth over the expected relative error. [b v h w]
         sky_logit: positive where sky is likelier than not. [b v h w]
         gaussians: raw numbers of one Gaussian a pixel, or None if not asked for. [b v 12 h w]
     """

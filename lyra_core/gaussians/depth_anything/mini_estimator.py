@@ -8,6 +8,7 @@ Shape legend: t frames, h w pixels of the frames, p q of the network's input.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,7 @@ DEFAULT_HFOV_DEG = 55.0
 FAR_QUANTILE = 0.99
 MIN_SOLID_PIXELS = 64
 UNIT_LIMITS_M = (0.02, 500.0)
+SETTLED_LOG = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +95,12 @@ def see_window(
     """
     if unit_m is None:
         first = see_lone(model, images[:1], intrinsics[:1])
-        unit_m = typical_unit_m(first.depth_m, ~first.sky)
+        guess = typical_unit_m(first.depth_m, ~first.sky)
+        sight = see_window(model, images, intrinsics, world_to_cam, guess, with_gaussians=with_gaussians)
+        # Parallax knows better than a lone look; where they disagree, search around what parallax says.
+        unit_m = typical_unit_m(sight.depth_m[:1], ~sight.sky[:1])
+        if abs(math.log(unit_m / guess)) < SETTLED_LOG:
+            return sight
     relative = (world_to_cam.double() @ torch.linalg.inv(world_to_cam[:1].double())).float()
     relative = torch.cat(
         [relative[:, :, :3], relative[:, :, 3:] / relative.new_tensor([unit_m] * 3 + [1.0])[:, None]], 2
@@ -109,7 +116,7 @@ def _sight(found: MiniPrediction, unit_m: float, dim: int) -> Sight:
     if len(solid) >= MIN_SOLID_PIXELS:
         far = solid[:: -(-len(solid) // 100_000)].float().quantile(FAR_QUANTILE)
         depth = torch.where(sky, torch.maximum(far, depth), depth)
-    confidence = 1.0 - 1.0 / (found.log_confidence.float().exp() + 1.0)  # the network's 1..inf to 0..1
+    confidence = found.log_confidence.float().sigmoid()  # one half for an expected error of a tenth
     raw = None if found.gaussians is None else found.gaussians.squeeze(dim)
     return Sight(depth_m=depth, confidence=confidence.squeeze(dim), sky=sky, raw=raw)
 
