@@ -48,7 +48,8 @@ def depth_losses(
     """Losses of depth, confidence and sky.
 
     Confidence is taught the logarithm of the network's own error directly: a weighting of the error by confidence (as
-    in DUSt3R, Wang et al. 2024, section 3.2) fell to its floor in the first minutes, where errors are large, and stayed.
+    in DUSt3R, Wang et al. 2024, section 3.2) fell to its floor in the first minutes, while errors were large, and
+    stayed there.
     The gradient term is that of MegaDepth (Li and Snavely 2018, section 4).
 
     Args:
