@@ -19,7 +19,7 @@ def main():
     is_cuda = options.device != "cpu"
     start = time.perf_counter()
     atlas = build_atlas("train", per_kind=4).to(options.device)
-    worlds = WorldLibrary(range(options.scenes), "train", atlas, size=(128, 224), workers=1, is_compiled=is_cuda)
+    worlds = WorldLibrary(range(options.scenes), "train", atlas, size=(128, 224))
     print(f"atlas, scenes and cameras: {time.perf_counter() - start:.1f} s")
     sizes = worlds.sizes
     for supersample in options.supersample:

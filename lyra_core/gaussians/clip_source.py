@@ -31,7 +31,7 @@ class ClipSource(Protocol):
 
 
 class MemoryClip:
-    """A clip that is already in memory."""
+    """A clip that is already in memory, on any device; windows lie on the CPU, where fusion runs."""
 
     def __init__(self, clip: VideoClip) -> None:
         self._clip = clip
@@ -46,10 +46,10 @@ class MemoryClip:
         clip = self._clip
 
         def taken(layer: Tensor | None) -> Tensor | None:
-            return None if layer is None else layer[frames]
+            return None if layer is None else layer[frames.to(layer.device)].cpu()
 
         return VideoClip(
-            frames=clip.frames[frames],
+            frames=clip.frames[frames.to(clip.frames.device)].cpu(),
             cameras=clip.cameras[frames],
             fps=clip.fps,
             depth_m=taken(clip.depth_m),

@@ -6,6 +6,14 @@ by a prior, and frames that were never fitted decide whether the result is bette
 
     each step: one frame -> draw with corrected pose and exposure -> L1 + SSIM + depth + regularisers -> Adam
 
+The gauge is fixed: frame 0, the seed, has no pose correction, and the mean exposure of the fitted frames is the
+identity; otherwise world and corrections could drift together.
+
+Held-out frames have faults of their own, so each is judged after its own pose and exposure are fitted to it with the
+Gaussians frozen, before and after refinement alike: test-time pose optimisation as in BARF (Lin et al. 2021, section
+4.2), and the affine colour fit with which appearance models are evaluated (Martin-Brualla et al. 2021, NeRF in the
+Wild, section 5; least squares as in Mildenhall et al. 2022, RawNeRF). 18 numbers a frame cannot hide a wrong world.
+
 Shape legend: t frames, n Gaussians, h w pixels.
 """
 
@@ -22,6 +30,7 @@ from torch import Tensor
 from lyra_core.errors import FrameError, MissingExtraError, RecipeError
 from lyra_core.gaussians.photometric import psnr_db, ssim
 from lyra_core.gaussians.rasterize import Raster
+from lyra_core.geometry.rotation import rotation_vector_to_matrix
 from lyra_core.values import CameraPath, Gaussians, VideoClip
 
 ENGINES = ("auto", "gsplat", "torch")
@@ -30,15 +39,15 @@ Draw = Callable[[Gaussians, Tensor, Tensor, int, int], Raster]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearningRates:
-    """Adam's step sizes; centres in units of the scene's extent."""
+    """Adam's step sizes; centres and poses in pixels at the scene's typical distance, so that they fit every size."""
 
-    means: float = 1.6e-5
+    means: float = 0.02
     quats: float = 5e-4
     log_scales: float = 2e-3
     opacity_logits: float = 2e-2
-    sh_base: float = 1e-3
-    sh_rest: float = 5e-5
-    poses: float = 1e-4
+    sh_base: float = 2.5e-3
+    sh_rest: float = 1e-4
+    poses: float = 0.08
     exposures: float = 1e-3
 
 
@@ -58,6 +67,9 @@ class RefineConfig:
         min_gain_db: held-out gain below which the input is returned.
         max_coverage_loss: share of held-out pixels that may go undrawn.
         rates: step sizes.
+        final_rate: share of them at the end, reached by equal factors.
+        judge_steps: steps that fit the pose of a held-out frame before it is judged.
+        judge_rate: their first step size, as LearningRates.poses.
         seed: of the order of frames.
     """
 
@@ -65,13 +77,16 @@ class RefineConfig:
     hold_out_every: int = 8
     ssim_weight: float = 0.2
     depth_weight: tuple[float, float] = (0.05, 0.005)
-    opacity_weight: float = 0.01
+    opacity_weight: float = 0.001
     scale_weight: float = 0.01
     exposure_weight: float = 0.1
     pose_weight: float = 0.1
     min_gain_db: float = 0.2
     max_coverage_loss: float = 0.001
     rates: LearningRates = LearningRates()
+    final_rate: float = 0.1
+    judge_steps: int = 40
+    judge_rate: float = 0.25
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -92,7 +107,7 @@ class Refinement:
         psnr_after_db: on held-out frames, of the refined Gaussians even if they were not kept.
         coverage_before: share of held-out pixels drawn, 0 to 1.
         coverage_after: likewise.
-        world_to_cam: corrected cameras, held-out ones between their neighbours. [t 4 4]
+        world_to_cam: corrected cameras; those of held-out frames are fitted to the frozen Gaussians. [t 4 4]
         seconds: wall time.
     """
 
@@ -136,7 +151,7 @@ def refine(
             f"refinement holds out every {config.hold_out_every}th frame and needs as many, found {len(clip)}"
         )
     started = time.perf_counter()
-    draw, device = _engine(engine, gaussians.means.device)
+    draw, device = choose_engine(engine, gaussians.means.device)
     problem = _Problem(gaussians.to(device), clip, device, config)
     held = torch.arange(config.hold_out_every - 1, len(clip), config.hold_out_every)
     fitted = [i for i in range(len(clip)) if i not in set(held.tolist())]
@@ -147,6 +162,7 @@ def refine(
         if not queue:
             queue = [fitted[i] for i in torch.randperm(len(fitted), generator=order).tolist()]
         loss = problem.step(draw, queue.pop(), step / config.steps)
+        problem.fix_gauge(fitted)
         if on_step is not None:
             on_step(step, loss)
     problem.fill_in(held.tolist(), fitted)
@@ -171,6 +187,8 @@ class _Problem:
         self._clip, self._device, self._config = clip, device, config
         self._w2c = clip.cameras.world_to_cam.to(device, torch.float32)
         self._extent = _extent_m(gaussians.means, clip.cameras)
+        # one pixel: as an angle, and as a length at the typical distance in units of that distance
+        self._pixel = 1.0 / float(clip.cameras.intrinsics[:, 0, 0].mean())
 
         def unknown(start: Tensor) -> Tensor:
             return start.detach().to(device, torch.float32).clone().requires_grad_(True)
@@ -184,15 +202,16 @@ class _Problem:
         self._exposures = unknown(torch.eye(3, 4).repeat(len(clip), 1, 1))
         rates = config.rates
         groups = [
-            (self._means, rates.means * self._extent),
+            (self._means, rates.means * self._pixel * self._extent),
             (self._quats, rates.quats),
             (self._log_scales, rates.log_scales),
             (self._logits, rates.opacity_logits),
             (self._sh_base, rates.sh_base),
             (self._sh_rest, rates.sh_rest),
-            (self._poses, rates.poses),
+            (self._poses, rates.poses * self._pixel),
             (self._exposures, rates.exposures),
         ]
+        self._rates = [lr for _, lr in groups]
         self._adam = torch.optim.Adam([{"params": [p], "lr": lr} for p, lr in groups], eps=1e-15)
 
     def gaussians(self) -> Gaussians:
@@ -205,25 +224,31 @@ class _Problem:
             sh=torch.cat([self._sh_base, self._sh_rest], 1).detach(),
         )
 
-    def camera(self, frame: int) -> Tensor:
+    def camera(self, frame: int, pose: Tensor | None = None) -> Tensor:
         """world_to_cam with its correction, a small turn and a shift in units of the scene; frame 0 has none."""
         if frame == 0:
             return self._w2c[0]
-        turn, shift = self._poses[frame, :3], self._poses[frame, 3:] * self._extent
-        zero = torch.zeros_like(turn[0])
-        skew = torch.stack([zero, -turn[2], turn[1], turn[2], zero, -turn[0], -turn[1], turn[0], zero]).view(3, 3)
-        moved = torch.cat([torch.linalg.matrix_exp(skew), shift[:, None]], 1)
+        pose = self._poses[frame] if pose is None else pose
+        turn, shift = pose[:3], pose[3:] * self._extent
+        moved = torch.cat([rotation_vector_to_matrix(turn), shift[:, None]], 1)
         return torch.cat([moved, moved.new_tensor([[0.0, 0.0, 0.0, 1.0]])]) @ self._w2c[frame]
 
     def step(self, draw: Draw, frame: int, progress: float) -> float:
         """One step of Adam on one frame; the loss before it."""
         config = self._config
-        raster, picture, target = self._drawn(draw, frame)
+        for group, rate in zip(self._adam.param_groups, self._rates, strict=True):
+            group["lr"] = rate * _between((1.0, config.final_rate), progress)
+        raster, target = self._drawn(draw, frame, self._current(), self.camera(frame))
+        exposure = self._exposures[frame]
+        picture = _exposed(raster.color, exposure)
         loss = (1.0 - config.ssim_weight) * (picture - target).abs().mean()
         loss = loss + config.ssim_weight * (1.0 - ssim(picture, target))
         loss = loss + _between(config.depth_weight, progress) * self._depth_loss(raster, frame)
-        loss = loss + config.opacity_weight * self._logits.sigmoid().mean()
-        loss = loss + config.scale_weight * self._log_scales.exp().mean() / self._extent
+        # Adam makes a full step of any gradient, however small: what this frame does not see must not be pulled.
+        seen = self._seen(frame)
+        share = seen / seen.sum().clamp_min(1.0)
+        loss = loss + config.opacity_weight * (share * self._logits.sigmoid()).sum()
+        loss = loss + config.scale_weight * (share * self._log_scales.exp().mean(1)).sum() / self._extent
         identity = torch.eye(3, 4, device=self._device)
         loss = loss + config.exposure_weight * (self._exposures[frame] - identity).square().sum()
         loss = loss + config.pose_weight * self._poses[frame].square().sum()
@@ -232,21 +257,38 @@ class _Problem:
         self._adam.step()
         return float(loss.detach())
 
-    def _drawn(self, draw: Draw, frame: int) -> tuple[Raster, Tensor, Tensor]:
-        height, width = self._clip.frames.shape[1:3]
-        current = Gaussians(
+    @torch.no_grad()
+    def fix_gauge(self, fitted: list[int]) -> None:
+        """Mean exposure of the fitted frames back to the identity."""
+        drift = self._exposures[fitted].mean(0) - torch.eye(3, 4, device=self._device)
+        self._exposures[fitted] -= drift
+
+    def _current(self) -> Gaussians:
+        return Gaussians(
             means=self._means,
             quats=self._quats,
             scales=self._log_scales.exp(),
             opacities=self._logits.sigmoid(),
             sh=torch.cat([self._sh_base, self._sh_rest], 1),
         )
+
+    @torch.no_grad()
+    def _seen(self, frame: int) -> Tensor:
+        """1 for Gaussians whose centres this frame shows, else 0. [n]"""
+        height, width = self._clip.frames.shape[1:3]
+        K = self._clip.cameras.intrinsics[frame].to(self._device, torch.float32)
+        camera = self.camera(frame)
+        local = self._means @ camera[:3, :3].mT + camera[:3, 3]
+        x = local[:, 0] / local[:, 2] * K[0, 0] + K[0, 2]
+        y = local[:, 1] / local[:, 2] * K[1, 1] + K[1, 2]
+        return ((local[:, 2] > 0) & (x >= 0) & (x <= width) & (y >= 0) & (y <= height)).float()
+
+    def _drawn(self, draw: Draw, frame: int, gaussians: Gaussians, camera: Tensor) -> tuple[Raster, Tensor]:
+        """The raster of a frame and what it should be."""
+        height, width = self._clip.frames.shape[1:3]
         intrinsics = self._clip.cameras.intrinsics[frame].to(self._device, torch.float32)
-        raster = draw(current, self.camera(frame), intrinsics, int(height), int(width))
-        exposure = self._exposures[frame]
-        picture = raster.color @ exposure[:, :3].mT + exposure[:, 3]
-        target = self._clip.frames[frame].to(self._device).float() / 255.0
-        return raster, picture, target
+        raster = draw(gaussians, camera, intrinsics, int(height), int(width))
+        return raster, self._clip.frames[frame].to(self._device).float() / 255.0
 
     def _depth_loss(self, raster: Raster, frame: int) -> Tensor:
         """L1 between inverse depths in units of the scene's extent, where the clip knows its depth."""
@@ -265,7 +307,7 @@ class _Problem:
 
     @torch.no_grad()
     def fill_in(self, held: list[int], fitted: list[int]) -> None:
-        """Held-out frames get what their fitted neighbours have, by linear interpolation: nothing is fitted to them."""
+        """Held-out frames start from what their fitted neighbours have, by linear interpolation."""
         for unknown in (self._poses, self._exposures):
             for frame in held:
                 below = max((i for i in fitted if i < frame), default=None)
@@ -275,15 +317,53 @@ class _Problem:
                     continue
                 unknown[frame] = torch.lerp(unknown[below], unknown[above], (frame - below) / (above - below))
 
-    @torch.no_grad()
     def judge(self, draw: Draw, frames: list[int]) -> tuple[float, float]:
-        """PSNR in dB and the share of pixels drawn, both means over frames."""
+        """PSNR in dB and the share of pixels drawn, both means over frames, each with its pose and exposure fitted."""
+        frozen = self.gaussians()
         quality = cover = 0.0
         for frame in frames:
-            raster, picture, target = self._drawn(draw, frame)
+            self._fit_pose(draw, frame, frozen)
+            with torch.no_grad():
+                raster, target = self._drawn(draw, frame, frozen, self.camera(frame))
+                self._exposures[frame] = _fitted_exposure(raster, target)
+                picture = _exposed(raster.color, self._exposures[frame])
             quality += psnr_db(picture.clamp(0.0, 1.0), target)
             cover += float((raster.alpha > 0.5).float().mean())
         return quality / len(frames), cover / len(frames)
+
+    def _fit_pose(self, draw: Draw, frame: int, frozen: Gaussians) -> None:
+        if frame == 0:
+            return
+        pose = self._poses[frame].detach().clone().requires_grad_(True)
+        first, steps = self._config.judge_rate * self._pixel, self._config.judge_steps
+        adam = torch.optim.Adam([pose], lr=first, betas=(0.8, 0.95))
+        for step in range(steps):
+            adam.param_groups[0]["lr"] = first * _between((1.0, 0.05), step / steps)
+            raster, target = self._drawn(draw, frame, frozen, self.camera(frame, pose))
+            exposure = _fitted_exposure(raster, target)
+            loss = (_exposed(raster.color, exposure) - target).abs().mean()
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+        with torch.no_grad():
+            self._poses[frame] = pose
+
+
+def _exposed(color: Tensor, exposure: Tensor) -> Tensor:
+    return color @ exposure[:, :3].mT + exposure[:, 3]
+
+
+@torch.no_grad()
+def _fitted_exposure(raster: Raster, target: Tensor) -> Tensor:
+    """The affine map of colours that brings a picture nearest to a frame, by least squares. [3 4]"""
+    covered = raster.alpha.flatten() > 0.5
+    color = raster.color.reshape(-1, 3)[covered].double()
+    known = torch.cat([color, torch.ones_like(color[:, :1])], 1)
+    # A ridge of a thousandth of the pixels keeps channels that a grey picture cannot tell apart near the identity.
+    ridge = (1.0 + 1e-3 * len(known)) * torch.eye(4, dtype=torch.float64, device=known.device)
+    start = torch.eye(3, 4, dtype=torch.float64, device=known.device)
+    wanted = target.reshape(-1, 3)[covered].double()
+    return torch.linalg.solve(known.mT @ known + ridge, known.mT @ wanted + ridge @ start.mT).mT.float()
 
 
 def _extent_m(means: Tensor, cameras: CameraPath) -> float:
@@ -297,7 +377,13 @@ def _between(ends: tuple[float, float], progress: float) -> float:
     return ends[0] * (ends[1] / ends[0]) ** progress if min(ends) > 0 else ends[0] + progress * (ends[1] - ends[0])
 
 
-def _engine(name: str, device: torch.device) -> tuple[Draw, torch.device]:
+def choose_engine(name: str, device: torch.device) -> tuple[Draw, torch.device]:
+    """A rasteriser that gradients flow through, and the device it works on.
+
+    Raises:
+        RecipeError: unknown engine, or one that this device has not got.
+        MissingExtraError: gsplat is not installed.
+    """
     if name not in ENGINES:
         raise RecipeError(f"unknown refinement engine {name!r}; choose one of {', '.join(ENGINES)}")
     if name == "auto":

@@ -56,6 +56,14 @@ def matrix_to_quat(matrices: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 4"]:
     return torch.where(quats[..., :1] < 0, -quats, quats)
 
 
+def rotation_vector_to_matrix(vectors: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3 3"]:
+    """Rotations about the vectors by their lengths in radians; smooth at zero, where refinements start."""
+    x, y, z = vectors.unbind(-1)
+    zero = torch.zeros_like(x)
+    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    return torch.linalg.matrix_exp(skew)
+
+
 def quat_xyzw_to_matrix(quats: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 3 3"]:
     """As quat_to_matrix for the order xyzw."""
     return quat_to_matrix(quats.roll(1, dims=-1))

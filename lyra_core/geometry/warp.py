@@ -190,7 +190,7 @@ def forward_warp(
     config: WarpConfig = FAITHFUL_WARP,
     *,
     render: list[int] | None = None,
-    backend: Literal["auto", "numba", "torch"] = "auto",
+    backend: Literal["auto", "numba", "torch", "triton"] = "auto",
 ) -> Warp:
     """Splat a source into target cameras of the same image size.
 
@@ -198,34 +198,41 @@ def forward_warp(
     nearer points win smoothly. Views of one source are accumulated together.
 
     Args:
-        source: one source for all targets (s = 1) or one for each (s = b).
+        source: s sources for b targets, each for b / s consecutive ones (s = 1: one for all).
         target_world_to_cam: rigid transforms.
         target_intrinsics: pixels, integer centres.
         config: reliability and grouping; groups are counted over all targets, rendered or not.
         render: positions of the targets to render; all of them if None.
-        backend: "numba" (CPU; deterministic), "torch" (any device), or chosen by the source's device.
+        backend: "numba" (CPU; deterministic), "torch" (any device; the reference), "triton" (GPU), or chosen by the
+            source's device.
 
     Returns:
         One warp for each rendered target.
 
     Raises:
-        FrameError: the source has neither one item nor as many as there are targets.
+        FrameError: the number of sources does not divide the number of targets.
     """
     num_sources, num_targets = source.values.shape[0], target_world_to_cam.shape[0]
-    if num_sources not in (1, num_targets):
-        raise FrameError(f"a warp needs one source or one a target ({num_targets}), found {num_sources} sources")
+    if num_targets % num_sources:
+        raise FrameError(
+            f"a warp needs one source, or one for equal numbers of the {num_targets} targets, "
+            f"found {num_sources} sources"
+        )
     depth = clean_depth(source.depth_m)
     mask = reliability_mask(depth, config)
     if source.mask is not None:
         mask = mask & source.mask
     points = unproject(torch.where(mask, depth, torch.zeros_like(depth)), source.world_to_cam, source.intrinsics)
-    use_numba = backend == "numba" or (backend == "auto" and depth.device.type == "cpu")
+    way = backend
+    if way == "auto":
+        way = "numba" if depth.device.type == "cpu" else "triton" if depth.is_cuda else "torch"
     scene = _Scene(source.values, points, mask, target_world_to_cam, target_intrinsics)
-    largest = (_max_log_depth_numba if use_numba else _max_log_depth_torch)(scene, config)
+    if way != "triton":
+        scene = _one_source_a_target(scene)
+    largest = _MAX_LOG_DEPTH[way](scene, config)
     normaliser = _share_in_groups(largest, config.group_size)
     chosen = list(range(num_targets)) if render is None else render
-    canvas = (_splat_numba if use_numba else _splat_torch)(scene, normaliser, chosen, config)
-    return _normalise(canvas)
+    return _normalise(_SPLAT[way](scene, normaliser, chosen, config))
 
 
 def warp_flow(
@@ -254,6 +261,16 @@ class _Scene:
     mask: Tensor
     world_to_cam: Tensor
     intrinsics: Tensor
+
+
+def _one_source_a_target(scene: _Scene) -> _Scene:
+    """Sources repeated for their targets, unless one serves all."""
+    sources, targets = scene.values.shape[0], scene.world_to_cam.shape[0]
+    if sources in (1, targets):
+        return scene
+    each = targets // sources
+    values, points, mask = (t.repeat_interleave(each, 0) for t in (scene.values, scene.points, scene.mask))
+    return _Scene(values, points, mask, scene.world_to_cam, scene.intrinsics)
 
 
 def _share_in_groups(largest: Tensor, group_size: int | None) -> Tensor:
@@ -376,3 +393,35 @@ def _accumulate(values: Tensor, image: Tensor, mask: Tensor, normaliser: Tensor)
         cell = (rows * (w + 2) + columns).to(torch.int64).reshape(b, -1, 1)
         canvas.scatter_add_(1, cell.expand(-1, -1, c + 2), carried * weight)
     return canvas.view(b, h + 2, w + 2, c + 2)[:, 1:-1, 1:-1]
+
+
+def _source_of_target(scene: _Scene) -> Tensor:
+    sources, targets = scene.values.shape[0], scene.world_to_cam.shape[0]
+    return torch.arange(targets, device=scene.values.device, dtype=torch.int32) // (targets // sources)
+
+
+def _max_log_depth_triton(scene: _Scene, config: WarpConfig) -> Tensor:
+    from lyra_core.geometry.splat_gpu_kernels import max_log_depth
+
+    return max_log_depth(
+        scene.points,
+        scene.mask,
+        scene.world_to_cam,
+        scene.intrinsics,
+        _source_of_target(scene),
+        only_valid=config.group_size is None,
+    )
+
+
+def _splat_triton(scene: _Scene, normaliser: Tensor, chosen: list[int], config: WarpConfig) -> Tensor:  # noqa: ARG001
+    from lyra_core.geometry.splat_gpu_kernels import splat
+
+    source, cameras, intrinsics = _source_of_target(scene), scene.world_to_cam, scene.intrinsics
+    if len(chosen) < cameras.shape[0]:
+        at = torch.tensor(chosen, device=cameras.device)
+        source, cameras, intrinsics, normaliser = source[at], cameras[at], intrinsics[at], normaliser[at]
+    return splat(scene.values, scene.points, scene.mask, cameras, intrinsics, source, normaliser)
+
+
+_MAX_LOG_DEPTH = {"numba": _max_log_depth_numba, "torch": _max_log_depth_torch, "triton": _max_log_depth_triton}
+_SPLAT = {"numba": _splat_numba, "torch": _splat_torch, "triton": _splat_triton}

@@ -1,4 +1,4 @@
-"""`python -m lyra_core.training vae`: one time-boxed training run, with its measures and pictures."""
+"""`python -m lyra_core.training vae|depth`: one time-boxed training run, with its measures and pictures."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ import logging
 import sys
 from pathlib import Path
 
+import torch
+
+from lyra_core.training.depth_command import add_depth
 from lyra_core.training.loop import LoopConfig
+from lyra_core.training.replicas import joined
 from lyra_core.training.vae import VaeTrainingConfig, train_vae
+from lyra_core.training.workers import preparing
+from lyra_core.training.world_clips import LONG_PATHS, sample_views, save_views
 from lyra_core.video.mini_vae import MINI_VAE, TINY_MINI_VAE
 
 
@@ -26,16 +32,35 @@ def _arguments() -> argparse.ArgumentParser:
     vae.add_argument("--seed", type=int, default=0)
     vae.add_argument("--batch", type=int, default=96, help="clips of 9 frames a step")
     vae.add_argument("--scenes", type=int, default=768, help="procedural scenes to learn from")
-    vae.add_argument("--no-compile", action="store_true", help="run renderer and model uncompiled")
+    vae.add_argument("--workers", type=int, help="processes that make textures (default: most of the cores)")
+    vae.add_argument("--views", type=Path, help="camera paths made by the command `views` (default: search now)")
+    vae.add_argument("--start-from", type=Path, help="compact weights to begin with (weights.safetensors)")
+    vae.add_argument("--no-compile", action="store_true", help="run the model uncompiled")
     vae.add_argument("--toy", action="store_true", help="small frames and model, to try the command on a CPU")
+    views = commands.add_parser("views", help="search camera paths through procedural scenes, once for many runs")
+    views.add_argument("--scenes", type=int, default=896, help="scenes to learn from")
+    views.add_argument("--held-out", type=int, default=64, help="scenes to measure on")
+    views.add_argument("--out", type=Path, required=True, help="file to write (.npz)")
+    views.add_argument("--workers", type=int, help="processes (default: most of the cores)")
+    add_depth(commands)
     return parser
+
+
+def _make_views(options: argparse.Namespace) -> int:
+    with preparing(options.workers) as workers:
+        counts = {"train": options.scenes, "heldout": options.held_out}
+        found = {
+            split: sample_views(range(count), split, LONG_PATHS, (128, 224), workers) for split, count in counts.items()
+        }
+    save_views(options.out, found)
+    return 0
 
 
 def _config(options: argparse.Namespace) -> VaeTrainingConfig:
     loop = LoopConfig(
         max_seconds=60 * options.minutes,
         pause_after_s=None if options.pause_after is None else 60 * options.pause_after,
-        bf16=not options.toy,
+        precision="float32" if options.toy else "autocast",
         evaluate_every_s=0 if options.toy else 60,
         checkpoint_every_s=0 if options.toy else 120,
         warmup_steps=20 if options.toy else 100,
@@ -65,6 +90,7 @@ def _config(options: argparse.Namespace) -> VaeTrainingConfig:
         batch=options.batch,
         photographs=options.photographs,
         num_scenes=options.scenes,
+        views=options.views,
         is_compiled=not options.no_compile,
     )
 
@@ -74,8 +100,29 @@ def main(arguments: list[str] | None = None) -> int:
     options = _arguments().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     log = logging.getLogger("lyra_core.training")
+    if options.command == "views":
+        return _make_views(options)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark_limit = 2
+    if "run" in options:
+        options.run(options, log)
+        return 0
     config = _config(options)
-    result = train_vae(config, out_dir=options.out, resume_from=options.resume, device=options.device, report=log.info)
+    # workers first: they are forked, which must precede everything that starts threads
+    with preparing(0 if options.toy else options.workers) as workers, joined(options.device) as (replicas, device):
+        log.info("process %d of %d on %s", replicas.rank, replicas.count, device)
+        result = train_vae(
+            config,
+            out_dir=options.out,
+            resume_from=options.resume,
+            device=device,
+            report=log.info,
+            replicas=replicas,
+            workers=workers,
+            start_from=options.start_from,
+        )
+        if not replicas.is_first:
+            return 0
     frames = result.step * config.batch * config.num_frames
     last = {key: round(value, 3) for row in result.metrics[-4:] for key, value in row.items()}
     summary = {"steps": result.step, "seconds": round(result.elapsed_s, 1), "frames": frames, "last": last}

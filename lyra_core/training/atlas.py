@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from torch import Tensor
 from lyra_core.errors import ConfigError
 from lyra_core.training.photographs import load_photographs, square_crops
 from lyra_core.training.textures import KIND_INDEX, KINDS, make_texture
+from lyra_core.training.workers import spread
 
 if TYPE_CHECKING:
     from typing import Self
@@ -44,12 +46,14 @@ class Atlas:
         size: texels of a side at the finest level, a power of two.
         first: index of the first texture of each kind. [kinds]
         count: textures of each kind. [kinds]
+        ranges: the same two numbers of each kind, on the host.
     """
 
     texels: Int[Tensor, " p"]
     size: int
     first: Int[Tensor, " kinds"]
     count: Int[Tensor, " kinds"]
+    ranges: tuple[tuple[int, int], ...]
 
     @property
     def levels(self) -> int:
@@ -93,6 +97,11 @@ def pyramid(texture: np.ndarray) -> list[Tensor]:
     return levels
 
 
+def _packed_texture(wanted: tuple[str, int, int]) -> np.ndarray:
+    """Mip levels of one texture (kind, seed, size) as packed texels."""
+    return pack(pyramid(make_texture(*wanted))).numpy()
+
+
 def build_atlas(
     split: str,
     *,
@@ -100,6 +109,7 @@ def build_atlas(
     size: int = 256,
     photographs: str | Path | None = None,
     crops_per_photograph: int = 8,
+    workers: Executor | None = None,
 ) -> Atlas:
     """Textures of every kind, and crops of photographs among the pictures.
 
@@ -109,6 +119,7 @@ def build_atlas(
         size: texels of a side, a power of two.
         photographs: folder of photographs, or None for procedural pictures only.
         crops_per_photograph: how many textures each photograph gives.
+        workers: processes that make the textures.
 
     Raises:
         ConfigError: an unknown split, or a size that is no power of two.
@@ -116,19 +127,27 @@ def build_atlas(
     """
     if size < 8 or size & (size - 1):
         raise ConfigError(f"textures have a power of two of texels on each side (8 or more), found {size}")
+    wanted = [(kind, stream_seed(variant, split), size) for kind in KINDS for variant in range(per_kind)]
+    made = iter(spread(_packed_texture, wanted, workers))
     packed: list[Tensor] = []
     first: list[int] = []
     count: list[int] = []
     for kind in KINDS:
-        textures = [make_texture(kind, stream_seed(variant, split), size) for variant in range(per_kind)]
+        first.append(len(packed))
+        packed += [torch.from_numpy(next(made)) for _ in range(per_kind)]
         if kind == "picture" and photographs is not None:
             rng = np.random.Generator(np.random.PCG64([len(KINDS), stream_seed(0, split)]))
             for photograph in load_photographs(photographs, split):
-                textures += square_crops(photograph, size, crops_per_photograph, rng)
-        first.append(len(packed))
-        count.append(len(textures))
-        packed += [pack(pyramid(texture)) for texture in textures]
-    return Atlas(texels=torch.cat(packed), size=size, first=torch.tensor(first), count=torch.tensor(count))
+                crops = square_crops(photograph, size, crops_per_photograph, rng)
+                packed += [pack(pyramid(crop)) for crop in crops]
+        count.append(len(packed) - first[-1])
+    return Atlas(
+        texels=torch.cat(packed),
+        size=size,
+        first=torch.tensor(first),
+        count=torch.tensor(count),
+        ranges=tuple(zip(first, count, strict=True)),
+    )
 
 
 @functools.lru_cache(maxsize=4)

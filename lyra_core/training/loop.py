@@ -9,18 +9,20 @@ resume) and `weights.safetensors` (EMA in bf16 with `state.json`: to use).
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from lyra_core.errors import ConfigError, WeightsError
+from lyra_core.training.replicas import ALONE, Replicas, average_gradients, share_number, share_tensors
 
 FULL_CHECKPOINT = "full.pt"
 WEIGHTS = "weights.safetensors"
@@ -50,7 +52,8 @@ class LoopConfig:
         weight_decay: of AdamW, on matrices and kernels only.
         clip_norm: largest norm of the gradient.
         ema_decay: of the weights that are kept; lower at the start.
-        bf16: autocast the forward pass.
+        precision: "float32"; "autocast" to bf16; or "copy": gradients of a bf16 copy, as inference computes, move
+            float32 weights.
         log_every: steps between lines of the log.
         evaluate_every_s: seconds between evaluations (0: at the end only).
         checkpoint_every_s: seconds between checkpoints (0: at the end only).
@@ -69,7 +72,7 @@ class LoopConfig:
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     ema_decay: float = 0.999
-    bf16: bool = False
+    precision: Literal["float32", "autocast", "copy"] = "float32"
     log_every: int = 20
     evaluate_every_s: float | int = 0
     checkpoint_every_s: float | int = 0
@@ -134,6 +137,30 @@ def _optimizer(model: nn.Module, config: LoopConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=is_cuda)
 
 
+class _Precision:
+    """The module that computes losses, and the way of its gradients to the float32 weights."""
+
+    def __init__(self, model: Model, config: LoopConfig) -> None:
+        self.model, self.mode = model, config.precision
+        self.worker: Model = copy.deepcopy(model).to(torch.bfloat16) if config.precision == "copy" else model
+        self.device = next(model.parameters()).device.type
+
+    def losses(self, loss_of: LossOf[Model], step: int) -> dict[str, Tensor]:
+        """Losses of a step, by the weights as they are now."""
+        if self.mode == "copy":
+            with torch.no_grad():
+                torch._foreach_copy_(list(self.worker.parameters()), list(self.model.parameters()))
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.mode == "autocast"):
+            return loss_of(self.worker, step)
+
+    def collect(self) -> None:
+        """Hand gradients to the model's own parameters."""
+        if self.mode == "copy":
+            for own, other in zip(self.model.parameters(), self.worker.parameters(), strict=True):
+                own.grad = None if other.grad is None else other.grad.float()
+                other.grad = None
+
+
 def train(
     model: Model,
     loss_of: LossOf[Model],
@@ -143,17 +170,19 @@ def train(
     resume_from: Path | None = None,
     evaluate: Evaluate[Model] | None = None,
     report: Callable[[str], None] | None = None,
+    replicas: Replicas = ALONE,
 ) -> LoopResult:
     """Train a model in place; it ends up with the last weights, the result holds the averaged ones.
 
     Args:
         model: on its device, float32 parameters.
-        loss_of: losses of a step by name; "loss" is minimised.
+        loss_of: losses of a step by name; "loss" is minimised. Called with the model, or its bf16 copy.
         config: how long and how fast.
         out_dir: receives checkpoints, metrics and the curve; created if missing.
         resume_from: a full checkpoint to continue.
         evaluate: measures of the model; called with the averaged weights in it.
         report: receives a line of text now and then.
+        replicas: the processes that train together; the first one writes.
 
     Raises:
         ConfigError: a loss is not finite; the last checkpoint is left as it was.
@@ -164,8 +193,11 @@ def train(
     result = LoopResult(ema={k: v.detach().clone() for k, v in model.state_dict().items()})
     if resume_from is not None:
         _resume(resume_from, model, optimizer, result)
-    device = next(model.parameters()).device.type
-    say = report if report is not None else _silent
+    share_tensors([*model.state_dict().values(), *result.ema.values()], replicas)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    precision, device = _Precision(model, config), parameters[0].device
+    say = report if report is not None and replicas.is_first else _silent
+    measure = evaluate if replicas.is_first else None
     start = time.perf_counter() - result.elapsed_s
     last_save = last_evaluation = time.perf_counter()
     model.train()
@@ -175,10 +207,11 @@ def train(
         rate = config.rate(result.step, result.elapsed_s)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(device, torch.bfloat16, enabled=config.bf16):
-            losses = loss_of(model, result.step)
+        losses = precision.losses(loss_of, result.step)
         losses["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        precision.collect()
+        average_gradients(parameters, replicas)
+        norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         result.step += 1
@@ -187,30 +220,32 @@ def train(
             float(losses["loss"].detach())
             start = time.perf_counter() - result.elapsed_s
         _average(model, result, config.ema_decay)
-        if result.step % config.log_every == 0 or result.step == 1:
-            # reading a loss waits for the device, so the clock below it is true
-            row = {name: float(value.detach()) for name, value in losses.items()}
-            _require_finite(row, result.step)
-            row |= {"step": result.step, "rate": rate, "gradient_norm": float(norm)}
-            result.elapsed_s = time.perf_counter() - start
-            row |= {"elapsed_s": result.elapsed_s, "steps_per_s": result.step / max(result.elapsed_s, 1e-9)}
+        if result.step % config.log_every and result.step != 1:
+            continue
+        # reading a loss waits for the device, so the clock below it is true; between these lines nothing waits
+        row = {name: float(value.detach()) for name, value in losses.items()}
+        _require_finite(row, result.step)
+        row |= {"step": result.step, "rate": rate, "gradient_norm": float(norm)}
+        result.elapsed_s = share_number(time.perf_counter() - start, device, replicas)
+        row |= {"elapsed_s": result.elapsed_s, "steps_per_s": result.step / max(result.elapsed_s, 1e-9)}
+        if replicas.is_first:
             _record(row, result, out_dir)
-            if result.step % (10 * config.log_every) == 0 or result.step == 1:
-                say(" ".join(f"{name} {value:.4g}" for name, value in row.items()))
-        result.elapsed_s = time.perf_counter() - start
+        if result.step % (10 * config.log_every) == 0 or result.step == 1:
+            say(" ".join(f"{name} {value:.4g}" for name, value in row.items()))
         now = time.perf_counter()
-        if evaluate is not None and 0 < config.evaluate_every_s <= now - last_evaluation:
-            # the clock stops: evaluation is not training time
-            _evaluate(model, result, evaluate, out_dir, say)
-            start += time.perf_counter() - now
+        if measure is not None and 0 < config.evaluate_every_s <= now - last_evaluation:
+            _evaluate(model, result, measure, out_dir, say)
             last_evaluation = time.perf_counter()
-        if 0 < config.checkpoint_every_s <= now - last_save:
+        if replicas.is_first and 0 < config.checkpoint_every_s <= now - last_save:
             save_checkpoint(model, optimizer, result, config, out_dir)
             last_save = time.perf_counter()
-    if evaluate is not None:
-        _evaluate(model, result, evaluate, out_dir, say)
-    save_checkpoint(model, optimizer, result, config, out_dir)
-    draw_curve(result.metrics, out_dir / CURVE)
+        # the clock stood still: measuring and saving are not training time
+        start += time.perf_counter() - now
+    if measure is not None:
+        _evaluate(model, result, measure, out_dir, say)
+    if replicas.is_first:
+        save_checkpoint(model, optimizer, result, config, out_dir)
+        draw_curve(result.metrics, out_dir / CURVE)
     return result
 
 
@@ -290,6 +325,26 @@ def save_weights(state: dict[str, Tensor], path: Path) -> None:
     partial = path.with_name(path.name + ".partial")
     save_file(compact, str(partial))
     partial.replace(path)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Compact weights into a model of the same shapes, whatever its dtype.
+
+    Raises:
+        WeightsError: no such file, or weights of another model.
+    """
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise WeightsError(f"weights are read from a {WEIGHTS}; there is none at {path}")
+    state = load_file(str(path))
+    found, wanted = ({(k, tuple(v.shape)) for k, v in s.items()} for s in (state, model.state_dict()))
+    if found != wanted:
+        raise WeightsError(
+            f"{path} belongs to another model: "
+            f"missing {sorted(wanted - found)[:4]}, unknown {sorted(found - wanted)[:4]}"
+        )
+    model.load_state_dict(state)
 
 
 def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, result: LoopResult) -> None:

@@ -26,7 +26,7 @@ class PhotoLibrary:
 
     Attributes:
         levels: sRGB in [0, 1], finest first; each [n 3 h w].
-        extent: share of the canvas each photograph covers, x and y. [n 2]
+        extent: share of the canvas each photograph covers, x and y; on the CPU. [n 2]
     """
 
     levels: tuple[Tensor, ...]
@@ -54,14 +54,14 @@ class PhotoLibrary:
         levels = [level]
         for _ in range(LEVELS - 1):
             levels.append(functional.avg_pool2d(levels[-1], 2))
-        return cls(levels=tuple(levels), extent=torch.tensor(extent, device=device))
+        return cls(levels=tuple(levels), extent=torch.tensor(extent))
 
     def __len__(self) -> int:
         return int(self.extent.shape[0])
 
 
 def _uniform(generator: torch.Generator, low: Number, high: Number, *shape: int) -> Tensor:
-    return low + (high - low) * torch.rand(*shape, generator=generator, device=generator.device)
+    return low + (high - low) * torch.rand(*shape, generator=generator)
 
 
 def photo_clips(
@@ -82,19 +82,19 @@ def photo_clips(
         num_frames: frames of each.
         height: rows.
         width: columns.
-        generator: on the library's device.
+        generator: on the CPU, so that drawing never waits for the device.
         speed: scales the motion; 0 gives stills.
     """
-    device = library.extent.device
+    device = library.levels[0].device
     uniform = functools.partial(_uniform, generator)
 
-    which = torch.randint(len(library), (count,), generator=generator, device=device)
+    which = torch.randint(len(library), (count,), generator=generator)
     extent = library.extent[which]
     canvas = extent.new_tensor([CANVAS[1], CANVAS[0]])
     # canvas pixels a clip pixel covers: 1 shows fine grain, larger shows the whole photograph
     largest = (extent * canvas / extent.new_tensor([width, height])).amin(-1)
     zoom = torch.exp(uniform(0, 1, count) * torch.log(largest.clamp(min=1.0))) * uniform(0.7, 0.95, count)
-    s = torch.linspace(-0.5, 0.5, num_frames, device=device)
+    s = torch.linspace(-0.5, 0.5, num_frames)
     scale = zoom[:, None] * torch.exp(speed * uniform(-0.12, 0.12, count)[:, None] * s)
     roll = speed * uniform(-0.06, 0.06, count)[:, None] * s + uniform(-0.05, 0.05, count)[:, None]
     half = 0.5 * scale.amax(1)[:, None] * extent.new_tensor([width, height]) / canvas
@@ -102,6 +102,7 @@ def photo_clips(
     drift = speed * uniform(-0.11, 0.11, count, 2) * half * 2
     middle = extent / 2 + (uniform(-1, 1, count, 2) * (room - drift.abs() / 2).clamp(min=0))
     at = middle[:, None] + drift[:, None] * s[:, None]
+    at, scale, roll = at.to(device), scale.to(device), roll.to(device)
     v = (torch.arange(height, device=device) + 0.5 - height / 2)[:, None].expand(height, width)
     u = (torch.arange(width, device=device) + 0.5 - width / 2)[None].expand(height, width)
     cos, sin = (f(roll)[..., None, None] for f in (torch.cos, torch.sin))
@@ -116,17 +117,26 @@ def photo_clips(
     return out.clamp(0, 1)
 
 
-def jitter_colors(clips: Float[Tensor, "b t 3 h w"], generator: torch.Generator) -> Float[Tensor, "b t 3 h w"]:
-    """Mirror half of the clips and vary gain, gamma and the order of channels: few photographs become many."""
+def jitter_colors(
+    clips: Float[Tensor, "b t 3 h w"], generator: torch.Generator, *, mirror: bool = True
+) -> Float[Tensor, "b t 3 h w"]:
+    """Mirror half of the clips and vary gain, gamma and the order of channels: few photographs become many.
+
+    Args:
+        clips: sRGB in [0, 1].
+        generator: on the CPU.
+        mirror: False where cameras belong to the clips.
+    """
     device, count = clips.device, clips.shape[0]
     uniform = functools.partial(_uniform, generator)
 
-    mirrored = (uniform(0, 1, count) < 0.5)[:, None, None, None, None]
-    clips = torch.where(mirrored, clips.flip(-1), clips)
+    mirrored = (uniform(0, 1, count) < 0.5)[:, None, None, None, None].to(device)
+    if mirror:
+        clips = torch.where(mirrored, clips.flip(-1), clips)
     order = torch.argsort(uniform(0, 1, count, 3), dim=1)
     same = (uniform(0, 1, count) < 0.6)[:, None]
-    order = torch.where(same, torch.arange(3, device=device).expand(count, 3), order)
+    order = torch.where(same, torch.arange(3).expand(count, 3), order).to(device)
     clips = torch.gather(clips, 2, order[:, None, :, None, None].expand_as(clips))
-    gamma = torch.exp(uniform(-1, 1, count) * math.log(1.5))[:, None, None, None, None]
-    gain = uniform(0.75, 1.2, count, 3)[:, None, :, None, None]
+    gamma = torch.exp(uniform(-1, 1, count) * math.log(1.5))[:, None, None, None, None].to(device)
+    gain = uniform(0.75, 1.2, count, 3)[:, None, :, None, None].to(device)
     return (clips.clamp(min=1e-4) ** gamma * gain).clamp(0, 1)

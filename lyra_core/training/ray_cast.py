@@ -1,14 +1,8 @@
-"""Picks how rays meet shapes: compiled loops on the CPU, fused tensor kernels on a GPU, plain tensors as reference.
-
-Fused kernels are made of a few regions, each compiled alone: one graph of everything takes minutes to compile, and
-scenes with flat and wavy ground share all but two regions.
-"""
+"""Picks how rays meet shapes: compiled loops on the CPU, plain tensors as reference; a GPU draws with render_kernel."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Literal, ParamSpec, TypeVar
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -19,20 +13,12 @@ from lyra_core.training.intersect import Hits
 from lyra_core.training.scene_batch import SceneBatch
 
 Casting = Literal["auto", "plain", "fused"]
-"""auto: loops on the CPU, plain elsewhere. plain: the reference. fused: compiled for fixed shapes (a GPU's way)."""
-
-P = ParamSpec("P")
-Out = TypeVar("Out")
+"""auto: loops on the CPU, fused on a GPU. plain: the reference. fused: one kernel from ray to colour (a GPU's way)."""
 
 
-@functools.cache
-def _fuse(function: Callable[P, Out]) -> Callable[P, Out]:
-    return torch.compile(function, dynamic=False, fullgraph=True)
-
-
-def region(function: Callable[P, Out], casting: Casting) -> Callable[P, Out]:
-    """The function, compiled where the casting is "fused"."""
-    return _fuse(function) if casting == "fused" else function
+def is_fused(casting: Casting, device: torch.device) -> bool:
+    """Whether frames are drawn by the one kernel of render_kernel."""
+    return casting == "fused" or (casting == "auto" and device.type == "cuda")
 
 
 def nearest_hits(
@@ -54,11 +40,11 @@ def nearest_hits(
         from lyra_core.training.intersect_cpu import nearest_hits_cpu
 
         return nearest_hits_cpu(origin, direction, *shapes, scenes.ground, is_flat=scenes.is_flat)
-    hits = region(intersect.nearest_shapes, casting)(origin, direction, *shapes)
+    hits = intersect.nearest_shapes(origin, direction, *shapes)
     if scenes.is_flat:
         ground_t = intersect.hit_plane(origin, direction)
     else:
-        ground_t = region(intersect.hit_ground, casting)(origin, direction, scenes.ground)
+        ground_t = intersect.hit_ground(origin, direction, scenes.ground)
     return intersect.with_ground(hits, ground_t, direction, scenes.texture.shape[1] - 1)
 
 
@@ -75,4 +61,4 @@ def blocked(
         from lyra_core.training.intersect_cpu import blocked_cpu
 
         return blocked_cpu(origin, direction, reach, *shapes)
-    return region(intersect.blocked, casting)(origin, direction, reach, *shapes)
+    return intersect.blocked(origin, direction, reach, *shapes)

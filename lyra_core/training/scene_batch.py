@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
 FIRST = torch.tensor(0)
 CAPACITY = (44, 28, 20)
-"""Boxes, ellipsoids and frusta a scene may hold: fixed, so that a compiled renderer meets one shape."""
-
+"""Boxes, ellipsoids and frusta a scene may hold, which bounds the memory of a batch."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:

@@ -15,7 +15,7 @@ from torch import Tensor
 from lyra_core.training.atlas import sample
 from lyra_core.training.intersect import FAR_M, Hits
 from lyra_core.training.primitives import ground_height
-from lyra_core.training.ray_cast import Casting, blocked, region
+from lyra_core.training.ray_cast import Casting, blocked
 from lyra_core.training.scene_batch import SceneBatch
 from lyra_core.training.textures import KIND_INDEX
 
@@ -49,7 +49,7 @@ def _gather(table: Tensor, index: Tensor) -> Tensor:
     return table[scenes, index]
 
 
-def _tables(scenes: SceneBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def shape_tables(scenes: SceneBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Centre, half, heading and porosity of every shape and the ground, in the order of shape indices."""
     b = len(scenes)
     center = scenes.boxes.center
@@ -66,7 +66,7 @@ def _tables(scenes: SceneBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def locate(scenes: SceneBatch, origin: Tensor, direction: Tensor, hits: Hits) -> HitPoints:
     """Points and normals of hits; misses get harmless values."""
-    centers, halves, headings, porosity = _tables(scenes)
+    centers, halves, headings, porosity = shape_tables(scenes)
     boxes = scenes.boxes.center.shape[1]
     round_end = boxes + scenes.ellipsoids.center.shape[1]
     index = hits.shape
@@ -275,6 +275,6 @@ def shade(
         shadows: cast a second ray to the light.
         casting: how.
     """
-    at, rays = region(aim, casting)(scenes, origin, direction, hits)
+    at, rays = aim(scenes, origin, direction, hits)
     shadow = blocked(scenes, rays.start, rays.towards, rays.reach, casting) if shadows else torch.zeros_like(rays.reach)
-    return region(colorize, casting)(scenes, direction, hits, at, rays, shadow, pixel)
+    return colorize(scenes, direction, hits, at, rays, shadow, pixel)

@@ -8,8 +8,8 @@ Left behind: `weights.safetensors` (averaged, bf16, with the statistics of the l
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,10 +20,19 @@ from torch.nn import functional
 
 from lyra_core.errors import ConfigError
 from lyra_core.training.atlas import build_atlas
-from lyra_core.training.loop import WEIGHTS, LoopConfig, LoopResult, save_weights, step_generator, train
+from lyra_core.training.loop import (
+    WEIGHTS,
+    LoopConfig,
+    LoopResult,
+    load_weights,
+    save_weights,
+    step_generator,
+    train,
+)
 from lyra_core.training.photo_clips import Number, PhotoLibrary, jitter_colors, photo_clips
 from lyra_core.training.photographs import load_photographs
-from lyra_core.training.world_clips import WorldLibrary, psnr_db
+from lyra_core.training.replicas import ALONE, Replicas
+from lyra_core.training.world_clips import LONG_PATHS, SHORT_PATHS, WorldLibrary, load_views, psnr_db
 from lyra_core.video.mini_vae import GROUP, MINI_VAE, MiniVAE, MiniVAEConfig, build_mini_vae
 
 Clips = Float[Tensor, "b t 3 h w"]
@@ -54,7 +63,8 @@ class VaeTrainingConfig:
         fresh_clips: clips rendered into the pool at once.
         refreshes: how often a step does so.
         supersample: rays along each side of a pixel.
-        is_compiled: compile renderer and model.
+        is_compiled: compile the model.
+        views: file of camera paths (world_clips.save_views); None searches for them.
         kl_weight: of the KL term.
 
     Raises:
@@ -81,6 +91,7 @@ class VaeTrainingConfig:
     refreshes: int = 2
     supersample: int = 2
     is_compiled: bool = False
+    views: Path | None = None
     kl_weight: float = 1e-4
 
     def __post_init__(self) -> None:
@@ -91,7 +102,13 @@ class VaeTrainingConfig:
 class ClipSource:
     """Clips of one split: procedural worlds, and photographs where there are any."""
 
-    def __init__(self, config: VaeTrainingConfig, split: str, device: str | torch.device) -> None:
+    def __init__(
+        self,
+        config: VaeTrainingConfig,
+        split: str,
+        device: str | torch.device,
+        workers: Executor | None = None,
+    ) -> None:
         self.config, self.device = config, torch.device(device)
         is_train = split == "train"
         atlas = build_atlas(
@@ -99,14 +116,15 @@ class ClipSource:
             per_kind=config.textures_per_kind if is_train else max(2, config.textures_per_kind // 4),
             size=config.texture_size,
             photographs=config.photographs,
+            workers=workers,
         ).to(device)
         self.worlds = WorldLibrary(
             range(config.num_scenes if is_train else config.num_held_out),
             split,
             atlas,
             size=(config.height, config.width),
-            workers=max(1, (os.cpu_count() or 1) - 2),
-            is_compiled=config.is_compiled and is_train,
+            plan=SHORT_PATHS if config.views is None else LONG_PATHS,
+            views=None if config.views is None else load_views(config.views, split),
         )
         self.photos: PhotoLibrary | None = None
         if config.photographs is not None:
@@ -127,10 +145,8 @@ class ClipSource:
         """
         if self.photos is None:
             raise ConfigError("clips of photographs were asked for, but no folder of photographs was given")
-        there = torch.Generator(self.device)
-        there.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
         c = self.config
-        return photo_clips(self.photos, count, c.num_frames, c.height, c.width, there, speed=speed)
+        return photo_clips(self.photos, count, c.num_frames, c.height, c.width, generator, speed=speed)
 
     def mixed(self, count: int, generator: torch.Generator) -> Clips:
         """Clips of both sorts in the configured share, colours jittered; both parts have fixed sizes."""
@@ -138,9 +154,7 @@ class ClipSource:
         parts = [self.world_clips(count - photos, generator)] if count > photos else []
         if photos:
             parts.append(self.photo_clips(photos, generator))
-        there = torch.Generator(self.device)
-        there.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-        return jitter_colors(torch.cat(parts), there)
+        return jitter_colors(torch.cat(parts), generator)
 
 
 class ClipPool:
@@ -286,6 +300,38 @@ def save_sheet(model: MiniVAE, sets: dict[str, Clips], path: Path, rows: int = 8
     Image.fromarray(pixels).save(path)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Data:
+    """What a run learns from, and what it is measured on (in the first process only)."""
+
+    source: ClipSource
+    pool: ClipPool
+    measured: dict[str, Clips]
+
+
+def _prepare(
+    config: VaeTrainingConfig, device: torch.device, replicas: Replicas, workers: Executor | None
+) -> _Data:
+    source = ClipSource(config, "train", device, workers)
+    held_out = ClipSource(config, "heldout", device, workers) if replicas.is_first else None
+    pool = ClipPool(source, step_generator(replicas.seed(config.seed + 1), 0))
+    count = 48 if device.type == "cuda" else 8
+    return _Data(source=source, pool=pool, measured={} if held_out is None else held_out_clips(held_out, count))
+
+
+def _warm_up(forward: Callable[..., tuple[Tensor, Tensor, Tensor]], model: MiniVAE, config: VaeTrainingConfig) -> None:
+    """One step on noise, so that compiling runs beside the preparation of the data."""
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    shape = (config.batch, 3, config.num_frames, config.height, config.width)
+    video = torch.rand(shape, device=device, generator=torch.Generator(device).manual_seed(0)) * 2 - 1
+    noise = _noise(config, config.batch, generator, device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.loop.precision == "autocast"):
+        loss, *_ = forward(model, video, noise, config.kl_weight)
+    loss.backward()
+    model.zero_grad(set_to_none=True)
+
+
 def train_vae(
     config: VaeTrainingConfig,
     *,
@@ -293,6 +339,9 @@ def train_vae(
     resume_from: Path | None = None,
     device: str | torch.device = "cpu",
     report: Callable[[str], None] | None = None,
+    replicas: Replicas = ALONE,
+    workers: Executor | None = None,
+    start_from: Path | None = None,
 ) -> LoopResult:
     """Train the small autoencoder.
 
@@ -302,6 +351,9 @@ def train_vae(
         resume_from: a full checkpoint of an earlier run.
         device: where to train.
         report: receives a line of text now and then.
+        replicas: the processes that train together.
+        workers: processes that make the textures.
+        start_from: compact weights of an earlier run to begin with, with a fresh optimiser.
 
     Returns:
         The averaged weights (with latent statistics) and all metrics.
@@ -311,30 +363,30 @@ def train_vae(
         WeightsError: a checkpoint that cannot be resumed.
     """
     device = torch.device(device)
-    with torch.random.fork_rng(devices=[]):
-        # layers draw their first weights from the global generator, which is put back afterwards
-        torch.random.default_generator.manual_seed(config.seed)
-        model = build_mini_vae(config.model)
-    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-    model = model.to(device)
-    for parameter in model.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=layout)
-    source = ClipSource(config, "train", device)
-    measured = held_out_clips(ClipSource(config, "heldout", device), 48 if device.type == "cuda" else 8)
-    pool = ClipPool(source, step_generator(config.seed + 1, 0))
+    model = _initial_model(config, device)
+    if start_from is not None:
+        load_weights(model, start_from)
+        model.latent_mean.zero_()
+        model.latent_std.fill_(1.0)
     forward = torch.compile(_forward, dynamic=False) if config.is_compiled else _forward
+    with ThreadPoolExecutor(1) as beside:
+        preparation = beside.submit(_prepare, config, device, replicas, workers)
+        if config.is_compiled:
+            _warm_up(forward, model, config)
+        data = preparation.result()
+    seed = replicas.seed(config.seed)
 
     def loss_of(module: MiniVAE, step: int) -> dict[str, Tensor]:
-        generator = step_generator(config.seed, step)
-        clips = augment(pool.draw(generator), config, generator)
+        generator = step_generator(seed, step)
+        clips = augment(data.pool.draw(generator), config, generator)
         noise = _noise(config, len(clips), generator, device)
         loss, squared, kl = forward(module, _video(clips), noise, config.kl_weight)
         return {"loss": loss, "psnr_train": -10 * torch.log10(squared.detach()), "kl": kl}
 
     def evaluate(module: MiniVAE) -> dict[str, float | int]:
         return {
-            f"psnr_{name}": float(psnr_db(reconstruct(module, clips), clips).mean()) for name, clips in measured.items()
+            f"psnr_{name}": float(psnr_db(reconstruct(module, clips), clips).mean())
+            for name, clips in data.measured.items()
         }
 
     result = train(
@@ -345,14 +397,40 @@ def train_vae(
         resume_from=resume_from,
         evaluate=evaluate,
         report=report,
+        replicas=replicas,
     )
+    if replicas.is_first:
+        _finish(model, result, data, evaluate, out_dir)
+    return result
+
+
+def _initial_model(config: VaeTrainingConfig, device: torch.device) -> MiniVAE:
+    with torch.random.fork_rng(devices=[]):
+        # layers draw their first weights from the global generator, which is put back afterwards
+        torch.random.default_generator.manual_seed(config.seed)
+        model = build_mini_vae(config.model)
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    model = model.to(device)
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+    return model
+
+
+def _finish(
+    model: MiniVAE,
+    result: LoopResult,
+    data: _Data,
+    evaluate: Callable[[MiniVAE], dict[str, float | int]],
+    out_dir: Path,
+) -> None:
+    """Fit the latents' statistics, save, and measure what was saved."""
     model.load_state_dict(result.ema)
     model.eval()
-    fit_latent_statistics(model, source, batches=4)
+    fit_latent_statistics(model, data.source, batches=4)
     result.ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
     save_weights(result.ema, out_dir / WEIGHTS)
     # what is shipped is measured: the weights as the file holds them
     model.load_state_dict({name: value.bfloat16().float() for name, value in result.ema.items()})
     result.metrics.append({f"{name}_shipped": value for name, value in evaluate(model).items()})
-    save_sheet(model, measured, out_dir / "reconstructions.png")
-    return result
+    save_sheet(model, data.measured, out_dir / "reconstructions.png")

@@ -53,7 +53,7 @@ def _motion(
     reach_m: float,
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "t 4 4"]:
-    """Camera to start along a preset, at a pace that shows something in the frames there are, or a wandering."""
+    """Camera to start along a preset, faster where there is less than a chunk of frames to show it, or a wandering."""
     s = np.linspace(0, 1, num_frames) if num_frames > 1 else np.zeros(1)
     if path_name == "wander":
         return _wander(s, reach_m, rng)
@@ -68,7 +68,7 @@ def _motion(
         image_height=size[0],
         image_width=size[1],
         scene_depth_m=min(depth_m, 2.5 * reach_m),
-        strength=gesture * CHUNK_FRAMES / max(num_frames - 1, 1) if is_steady else gesture,
+        strength=gesture * max(1.0, CHUNK_FRAMES / max(num_frames - 1, 1)) if is_steady else gesture,
         any_count=True,
     )
     return path.cam_to_world.numpy()

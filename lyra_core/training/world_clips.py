@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,16 +15,54 @@ from torch import Tensor
 
 from lyra_core.errors import CameraPathError, ConfigError
 from lyra_core.training.atlas import Atlas
-from lyra_core.training.ray_cast import Casting
-from lyra_core.training.scene_batch import CAPACITY, SceneBatch
+from lyra_core.training.scene_batch import SceneBatch
 from lyra_core.training.scenes import sample_scene
 from lyra_core.training.views import sample_path
+from lyra_core.training.workers import spread
 from lyra_core.training.worlds import Frames, render_color, render_frames
 
-PATH_FRAMES = 65
 TRAINING_PATHS = ("wander", "wander", "wander", "wander-and-return", "orbit-left", "pan-right", "truck-left", "zoom-in")
-PARALLEL_FROM = 96
-"""Scenes from which starting processes pays."""
+LONG_TRAINING_PATHS = (
+    "wander",
+    "wander-and-return",
+    "out-and-back",
+    "pan-left",
+    "wander",
+    "orbit-right",
+    "dolly-in",
+    "wander-and-return",
+    "pan-right",
+    "truck-left",
+    "orbit-left",
+    "zoom-out",
+    "wander",
+    "arc-right",
+    "truck-right",
+    "walk-forward-and-look-back",
+    "wander-and-return",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathPlan:
+    """Camera paths of a library.
+
+    Attributes:
+        num_frames: frames of each.
+        names: kinds of paths, one after the other over scenes and takes.
+        takes: paths a scene.
+        max_stride: clips take every first to `max_stride`-th frame.
+    """
+
+    num_frames: int = 65
+    names: tuple[str, ...] = TRAINING_PATHS
+    takes: int = 2
+    max_stride: int = 3
+
+
+SHORT_PATHS = PathPlan()
+LONG_PATHS = PathPlan(num_frames=241, names=LONG_TRAINING_PATHS, max_stride=8)
+"""Three chunks of the video network and their seed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,32 +80,73 @@ class Views:
     intrinsics: np.ndarray
 
 
-def sample_views(seed: int, split: str, takes: int, height: int, width: int) -> Views | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """One scene whose paths are to be found."""
+
+    seed: int
+    split: str
+    plan: PathPlan
+    size: tuple[int, int]
+
+
+def _sample_views(wanted: _Wanted) -> Views | None:
     """Camera paths through a scene, or None where no camera finds a clear place."""
-    scene = sample_scene(seed, split)
+    scene, plan = sample_scene(wanted.seed, wanted.split), wanted.plan
     poses, intrinsics = [], []
-    for take in range(takes):
-        name = TRAINING_PATHS[(seed + take) % len(TRAINING_PATHS)]
+    for take in range(plan.takes):
+        name = plan.names[(wanted.seed + take) % len(plan.names)]
         try:
-            path = sample_path(scene, name, PATH_FRAMES, height, width, take=take)
+            path = sample_path(scene, name, plan.num_frames, *wanted.size, take=take)
         except CameraPathError:
             return None
         poses.append(path.cam_to_world.numpy().astype(np.float32))
         intrinsics.append(path.intrinsics[0].numpy().astype(np.float32))
-    return Views(seed=seed, cam_to_world=np.stack(poses), intrinsics=np.stack(intrinsics))
+    return Views(seed=wanted.seed, cam_to_world=np.stack(poses), intrinsics=np.stack(intrinsics))
 
 
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+def sample_views(
+    seeds: range, split: str, plan: PathPlan, size: tuple[int, int], workers: Executor | None = None
+) -> list[Views]:
+    """Camera paths through the scenes of some seeds; scenes without a clear place for a camera are left out."""
+    wanted = [_Wanted(seed=seed, split=split, plan=plan, size=size) for seed in seeds]
+    return [views for views in spread(_sample_views, wanted, workers) if views is not None]
 
 
-def _all_views(seeds: range, split: str, takes: int, height: int, width: int, workers: int) -> list[Views]:
-    one = functools.partial(sample_views, split=split, takes=takes, height=height, width=width)
-    if workers < 2 or len(seeds) < PARALLEL_FROM:
-        found = map(one, seeds)
-        return [views for views in found if views is not None]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        return [views for views in pool.map(one, seeds, chunksize=8) if views is not None]
+def save_views(path: Path, views: dict[str, list[Views]]) -> None:
+    """Keep camera paths by split: the search for them takes longer than everything else a run prepares."""
+    arrays: dict[str, np.ndarray] = {}
+    for split, some in views.items():
+        arrays[f"{split}.seed"] = np.array([v.seed for v in some])
+        pose = np.stack([v.cam_to_world for v in some])[..., :3, :]
+        # the third row of a rotation follows from the others
+        arrays[f"{split}.pose"] = np.delete(pose.reshape(*pose.shape[:-2], 12), (8, 9, 10), axis=-1)
+        arrays[f"{split}.intrinsics"] = np.stack([v.intrinsics for v in some])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, **arrays)
+
+
+def load_views(path: Path, split: str) -> list[Views]:
+    """Camera paths as saved.
+
+    Raises:
+        ConfigError: no such file, or no paths of this split in it.
+    """
+    if not path.is_file():
+        raise ConfigError(f"camera paths are read from {path}, which is no file; make it with `lyra train views`")
+    with np.load(path) as file:
+        if f"{split}.seed" not in file:
+            raise ConfigError(f"{path} has no camera paths of split {split!r}; make it with `lyra train views`")
+        seeds, rows, intrinsics = (file[f"{split}.{name}"] for name in ("seed", "pose", "intrinsics"))
+    pose = np.zeros((*rows.shape[:-1], 4, 4), dtype=np.float32)
+    first, second = rows[..., :4], rows[..., 4:8]
+    pose[..., 0, :], pose[..., 1, :] = first, second
+    pose[..., 2, :3] = np.cross(first[..., :3], second[..., :3])
+    pose[..., 2, 3], pose[..., 3, 3] = rows[..., 8], 1.0
+    return [
+        Views(seed=int(seed), cam_to_world=poses, intrinsics=K)
+        for seed, poses, K in zip(seeds, pose, intrinsics, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,18 +154,37 @@ class WorldShelf:
     """Scenes of one sort of ground with their cameras.
 
     Attributes:
-        scenes: padded to CAPACITY.
+        scenes: padded to equal numbers of shapes.
         cam_to_world: [scenes takes t 4 4] float32
         intrinsics: [scenes takes 3 3] float32
+        captions: of the scenes.
     """
 
     scenes: SceneBatch
     cam_to_world: Float[Tensor, "n k t 4 4"]
     intrinsics: Float[Tensor, "n k 3 3"]
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnClips:
+    """Clips chosen and not yet rendered.
+
+    Attributes:
+        scenes: one a clip.
+        cam_to_world: [b t 4 4] float32
+        intrinsics: [b t 3 3] float32
+        captions: of the scenes.
+    """
+
+    scenes: SceneBatch
+    cam_to_world: Float[Tensor, "b t 4 4"]
+    intrinsics: Float[Tensor, "b t 3 3"]
+    captions: tuple[str, ...]
 
 
 class WorldLibrary:
-    """Scenes of a split, flat and wavy apart, that render clips of equal shapes (so that they compile once)."""
+    """Scenes of a split with their camera paths, flat and wavy ground apart, on one device."""
 
     def __init__(
         self,
@@ -95,9 +193,8 @@ class WorldLibrary:
         atlas: Atlas,
         *,
         size: tuple[int, int],
-        takes: int = 2,
-        workers: int = 1,
-        is_compiled: bool = False,
+        plan: PathPlan = SHORT_PATHS,
+        views: Sequence[Views] | None = None,
     ) -> None:
         """Sample scenes and paths.
 
@@ -106,53 +203,55 @@ class WorldLibrary:
             split: "train" or "heldout".
             atlas: of the split; its device is where clips are rendered.
             size: rows and columns of frames.
-            takes: camera paths a scene.
-            workers: processes that search for cameras.
-            is_compiled: compile the renderer (worth it on a GPU).
+            plan: camera paths.
+            views: the paths, if they are known already (of the plan's length); seeds without are left out.
 
         Raises:
             ConfigError: no scene of the seeds has a place for a camera.
         """
-        self.size = size
-        self.casting: Casting = "fused" if is_compiled else "auto"
+        self.size, self.plan = size, plan
         device = atlas.texels.device
-        views = _all_views(seeds, split, takes, *size, workers)
-        pairs = [(sample_scene(v.seed, split), v) for v in views]
+        found = sample_views(seeds, split, plan, size) if views is None else [v for v in views if v.seed in seeds]
+        pairs = [(sample_scene(v.seed, split), v) for v in found]
         self.shelves: list[WorldShelf] = []
         for is_flat in (True, False):
             some = [(scene, v) for scene, v in pairs if scene.is_flat == is_flat]
             if some:
-                capacity = CAPACITY if is_compiled else None
                 self.shelves.append(
                     WorldShelf(
-                        scenes=SceneBatch.of([scene for scene, _ in some], atlas, capacity=capacity),
+                        scenes=SceneBatch.of([scene for scene, _ in some], atlas),
                         cam_to_world=torch.from_numpy(np.stack([v.cam_to_world for _, v in some])).to(device),
                         intrinsics=torch.from_numpy(np.stack([v.intrinsics for _, v in some])).to(device),
+                        captions=tuple(scene.caption for scene, _ in some),
                     )
                 )
         if not self.shelves:
             raise ConfigError(f"no scene of seeds {seeds} ({split}) has a clear place for a camera; use more seeds")
         self.sizes = torch.tensor([len(shelf.scenes) for shelf in self.shelves], dtype=torch.float32)
 
-    def _draw(
-        self, count: int, num_frames: int, generator: torch.Generator, speed: int | None
-    ) -> tuple[SceneBatch, Tensor, Tensor]:
-        """Scenes, cameras to world and intrinsics of clips from one shelf, in proportion to its size."""
+    def draw(
+        self, count: int, num_frames: int, generator: torch.Generator, *, speed: int | None = None
+    ) -> DrawnClips:
+        """Clips of scenes from one shelf, in proportion to its size; arguments as those of `frames`."""
         shelf = self.shelves[int(torch.multinomial(self.sizes, 1, generator=generator))]
         device = shelf.cam_to_world.device
         scene = torch.randint(len(shelf.scenes), (count,), generator=generator)
         take = torch.randint(shelf.cam_to_world.shape[1], (count,), generator=generator)
-        most = max(1, (PATH_FRAMES - 1) // max(1, num_frames - 1))
-        stride = torch.randint(1, min(3, most) + 1, (count,), generator=generator)
+        last = self.plan.num_frames - 1
+        most = max(1, last // max(1, num_frames - 1))
+        stride = torch.randint(1, min(self.plan.max_stride, most) + 1, (count,), generator=generator)
         if speed is not None:
             stride = torch.full_like(stride, speed)
-        last = PATH_FRAMES - 1 - stride * (num_frames - 1)
-        start = (torch.rand(count, generator=generator) * (last + 1)).floor().long()
+        room = last - stride * (num_frames - 1)
+        start = (torch.rand(count, generator=generator) * (room + 1)).floor().long()
         index = start[:, None] + stride[:, None] * torch.arange(num_frames)
+        captions = tuple(shelf.captions[i] for i in scene.tolist())
         scene, take, index = scene.to(device), take.to(device), index.to(device)
         cam_to_world = shelf.cam_to_world[scene[:, None], take[:, None], index]
         intrinsics = shelf.intrinsics[scene, take][:, None].expand(-1, num_frames, -1, -1).contiguous()
-        return shelf.scenes[scene], cam_to_world, intrinsics
+        return DrawnClips(
+            scenes=shelf.scenes[scene], cam_to_world=cam_to_world, intrinsics=intrinsics, captions=captions
+        )
 
     @torch.no_grad()
     def frames(
@@ -168,27 +267,25 @@ class WorldLibrary:
 
         Args:
             count: clips.
-            num_frames: frames of each, at most PATH_FRAMES.
+            num_frames: frames of each, at most those of the paths.
             generator: on the CPU.
             speed: path frames from frame to frame; None draws 1 to 3, 0 gives stills.
             supersample: rays along each side of a pixel.
         """
-        drawn = self._draw(count, num_frames, generator, speed)
-        return render_frames(*drawn, *self.size, supersample=supersample, casting=self.casting)
+        drawn = self.draw(count, num_frames, generator, speed=speed)
+        return render_frames(drawn.scenes, drawn.cam_to_world, drawn.intrinsics, *self.size, supersample=supersample)
 
     @torch.no_grad()
     def clips(
         self, count: int, num_frames: int, generator: torch.Generator, *, speed: int | None = None, supersample: int = 2
     ) -> Float[Tensor, "b t 3 h w"]:
         """As frames, but only colour, sRGB in [0, 1], channels before rows."""
-        scenes, poses, intrinsics = self._draw(count, num_frames, generator, speed)
-        render = functools.partial(render_color, supersample=supersample, casting=self.casting)
-        if self.casting == "fused":
-            rgb = render(scenes, poses, intrinsics, *self.size)
-        else:
-            # one frame of every scene at a time: without fusion the temporaries of all would not fit
-            pairs = zip(poses.split(1, 1), intrinsics.split(1, 1), strict=True)
-            rgb = torch.cat([render(scenes, c, k, *self.size) for c, k in pairs], 1)
+        drawn = self.draw(count, num_frames, generator, speed=speed)
+        scenes, poses, intrinsics = drawn.scenes, drawn.cam_to_world, drawn.intrinsics
+        # on a CPU one frame of every scene at a time: its steps keep temporaries of all rays
+        at_once = num_frames if poses.is_cuda else 1
+        pairs = zip(poses.split(at_once, 1), intrinsics.split(at_once, 1), strict=True)
+        rgb = torch.cat([render_color(scenes, c, k, *self.size, supersample=supersample) for c, k in pairs], 1)
         return rgb.permute(0, 1, 4, 2, 3)
 
 

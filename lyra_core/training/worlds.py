@@ -6,8 +6,7 @@
     clip = scene_clip(3, "orbit", 81, 128, 224)
 
 A scene is a list of boxes, ellipsoids and upright cones over a flat or wavy ground; rays are cast against all of them,
-so that depth is exact and a camera can go anywhere. Everything runs on CPU and GPU alike; `casting="fused"` compiles it
-for throughput.
+so that depth is exact and a camera can go anywhere. Everything runs on CPU and GPU alike.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from lyra_core.errors import FrameError
 from lyra_core.training.atlas import Atlas, default_atlas
-from lyra_core.training.ray_cast import Casting, nearest_hits
+from lyra_core.training.ray_cast import Casting, is_fused, nearest_hits
 from lyra_core.training.scene_batch import Scene, SceneBatch
 from lyra_core.training.scenes import sample_scene
 from lyra_core.training.shade import shade
@@ -104,6 +103,11 @@ def render_color(
     casting: Casting = "auto",
 ) -> Float[Tensor, "b t h w 3"]:
     """sRGB frames in [0, 1]; arguments as those of render_frames."""
+    if is_fused(casting, cam_to_world.device):
+        from lyra_core.training.render_kernel import render
+
+        draw = {"supersample": supersample, "shadows": shadows}
+        return render(scenes, cam_to_world, intrinsics, height, width, with_depth=False, **draw)[0]
     b, t = cam_to_world.shape[:2]
     pixel = 1 / (intrinsics[:, 0, 0, 0] * supersample)
     origin, direction = pixel_rays(cam_to_world, intrinsics, height, width, supersample)
@@ -133,14 +137,17 @@ def render_frames(
         width: columns.
         supersample: rays along each side of a pixel for colour; depth has one ray at the centre.
         shadows: cast shadows.
-        casting: how rays meet shapes; "fused" wants the same shapes in every call.
+        casting: how rays meet shapes.
     """
-    b, t = cam_to_world.shape[:2]
-    rgb = render_color(
-        scenes, cam_to_world, intrinsics, height, width, supersample=supersample, shadows=shadows, casting=casting
-    )
-    hits = nearest_hits(scenes, *pixel_rays(cam_to_world, intrinsics, height, width, 1), casting)
-    depth = hits.t.reshape(b, t, height, width)
+    draw = {"supersample": supersample, "shadows": shadows}
+    if is_fused(casting, cam_to_world.device):
+        from lyra_core.training.render_kernel import render
+
+        rgb, depth = render(scenes, cam_to_world, intrinsics, height, width, **draw)
+    else:
+        rgb = render_color(scenes, cam_to_world, intrinsics, height, width, casting=casting, **draw)
+        hits = nearest_hits(scenes, *pixel_rays(cam_to_world, intrinsics, height, width, 1), casting)
+        depth = hits.t.reshape(*cam_to_world.shape[:2], height, width)
     sky = torch.isinf(depth)
     return Frames(rgb=rgb, depth_m=torch.where(sky, 0.0, depth), sky=sky)
 

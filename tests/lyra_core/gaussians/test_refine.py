@@ -4,15 +4,19 @@ import pytest
 import torch
 
 from lyra_core.errors import FrameError, RecipeError
+from lyra_core.gaussians.keyframes import KeyframeConfig
+from lyra_core.gaussians.lifters import ClipDepth
 from lyra_core.gaussians.photometric import psnr_db, ssim
 from lyra_core.gaussians.rasterize_reference import rasterize_reference
 from lyra_core.gaussians.rasterize_torch import rasterize_torch
+from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.refine import LearningRates, RefineConfig, refine
 from lyra_core.gaussians.render import render
+from lyra_core.training.shaken import shaken_clip
 from lyra_core.values import CameraPath, Gaussians, VideoClip
 
 HEIGHT, WIDTH = 18, 28
-FAST = LearningRates(means=1e-3, sh_base=2e-2, exposures=1e-3)
+FAST = LearningRates(means=0.03, sh_base=2e-2, exposures=1e-3)
 
 
 def some_gaussians(count: int = 40, sh: int = 4) -> Gaussians:
@@ -76,7 +80,7 @@ def test_refinement_repairs_what_was_disturbed():
         means=truth.means + 0.02 * torch.randn(truth.means.shape, generator=g),
         sh=truth.sh + 0.25 * torch.randn(truth.sh.shape, generator=g) * torch.tensor([1.0, 0, 0, 0])[:, None],
     )
-    config = RefineConfig(steps=48, rates=FAST, max_coverage_loss=0.01)
+    config = RefineConfig(steps=48, rates=FAST, max_coverage_loss=0.01, judge_steps=5)
     found = refine(wrong, film(truth), config, engine="torch")
     assert found.is_kept
     assert found.psnr_after_db > found.psnr_before_db + 3.0
@@ -93,7 +97,7 @@ def test_exposure_takes_up_flicker_and_spares_the_gaussians():
     dark = clip.frames.clone()
     dark[2] = (dark[2].float() * 0.6).to(torch.uint8)
     rates = replace(FAST, exposures=2e-2, means=1e-6, sh_base=1e-6, opacity_logits=1e-6, log_scales=1e-6, quats=1e-6)
-    config = RefineConfig(steps=24, rates=rates, exposure_weight=0.0)
+    config = RefineConfig(steps=24, rates=rates, exposure_weight=0.0, judge_steps=5)
     found = refine(truth, replace(clip, frames=dark), config, engine="torch")
     assert found.psnr_after_db > 25.0
     assert not found.is_kept
@@ -103,10 +107,62 @@ def test_the_gate_returns_the_input_where_held_out_frames_lose():
     truth = some_gaussians()
     clip = film(truth)
     mad = replace(clip, frames=torch.where(torch.arange(9)[:, None, None, None] == 7, clip.frames, 255 - clip.frames))
-    found = refine(truth, mad, RefineConfig(steps=15, rates=FAST), engine="torch")
+    found = refine(truth, mad, RefineConfig(steps=15, rates=FAST, judge_steps=5), engine="torch")
     assert not found.is_kept
     assert found.gaussians is truth
     assert found.psnr_after_db < found.psnr_before_db
+
+
+def test_faults_of_a_held_out_frame_do_not_count_against_the_gaussians():
+    truth = some_gaussians()
+    clip = film(truth)
+    faulty = clip.frames.clone()
+    faulty[7] = (faulty[7].float() * 0.7).to(torch.uint8)
+    w2c = clip.cameras.world_to_cam.clone()
+    w2c[7, 0, 3] += 0.05  # a pixel at the typical distance
+    shaken = replace(clip, frames=faulty, cameras=replace(clip.cameras, world_to_cam=w2c))
+    still = LearningRates(**dict.fromkeys(LearningRates.__dataclass_fields__, 1e-9))
+    found = refine(truth, shaken, RefineConfig(steps=1, rates=still), engine="torch")
+    assert found.psnr_before_db > 38.0
+    assert float((found.world_to_cam[7] - clip.cameras.world_to_cam[7]).abs().max()) < 0.035
+
+
+def test_the_gauge_stays_where_it_is():
+    truth = some_gaussians()
+    clip = film(truth)
+    dim = replace(clip, frames=(clip.frames.float() * 0.8).to(torch.uint8))
+    rates = replace(FAST, exposures=1e-2)
+    config = RefineConfig(steps=24, rates=rates, exposure_weight=0.0, min_gain_db=-99.0, max_coverage_loss=1.0)
+    found = refine(truth, dim, config, engine="torch")
+    # All frames are darker, so the world has to become darker: exposures must not take that up together.
+    assert float(found.gaussians.sh[:, 0].mean()) < float(truth.sh[:, 0].mean()) - 0.1
+    assert torch.equal(found.world_to_cam[0], clip.cameras.world_to_cam[0])
+
+
+def test_what_no_frame_sees_is_left_alone():
+    seen = some_gaussians()
+    behind = replace(seen, means=seen.means * torch.tensor([1.0, 1.0, -1.0]))
+    both = Gaussians.concatenate([seen, behind])
+    config = RefineConfig(steps=20, rates=FAST, min_gain_db=-99.0, max_coverage_loss=1.0, judge_steps=1)
+    found = refine(both, film(seen), config, engine="torch").gaussians[len(seen) :]
+    assert torch.allclose(found.opacities, behind.opacities.clamp(1e-4, 1 - 1e-4), atol=1e-5)
+    assert torch.allclose(found.scales, behind.scales, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_video_with_a_generators_faults_gains():
+    film_ = shaken_clip(11, "truck-left", 17, 18, 32)
+    config = ReconstructionConfig(tier=600, keyframes=KeyframeConfig(max_keyframes=4), sample_views=8)
+    world = reconstruct(film_.found, lifter=ClipDepth(), config=config).gaussians
+    found = refine(world, film_.found, RefineConfig(steps=120), engine="torch")
+    assert found.is_kept
+    assert found.psnr_after_db > found.psnr_before_db + 0.2
+    held = [7, 15]
+    clean = [
+        psnr_db(render(x, film_.truth.cameras[held]).color, film_.truth.frames[held].float() / 255)
+        for x in (world, found.gaussians)
+    ]
+    assert clean[1] > clean[0] + 0.2
 
 
 def test_wrong_requests_are_named():

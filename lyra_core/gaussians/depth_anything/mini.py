@@ -1,0 +1,249 @@
+"""A depth and Gaussian network small enough to travel with the package, in the shape of Depth Anything 3.
+
+    images [b v 3 h w] --stem--> 1/2, 1/4 --------------.
+                          |        | plane sweep of known cameras (plane_sweep.py)
+                          v        v                     |
+             tokens at 1/8: blocks within views and across all views, alternating (backbone.py)
+                          |
+                          v
+             fused from coarse to fine --> depth (planes + residual), confidence, sky; one Gaussian a pixel
+
+Kept of Depth Anything 3 (arXiv 2511.10647): one transformer for one view or many, attention that alternates between a
+view and all views, known cameras as an input, depth with confidence and a Gaussian head on one pyramid. Different: a
+convolutional stem, a plane sweep where cameras are known, and depth read as an expectation over planes (Bhat et al.
+2021, AdaBins), because five million parameters have to learn this in minutes.
+
+Depth is relative to a unit the caller gives: a rough guess of the scene's typical depth for windows with cameras, four
+metres for lone images, whose scale the network has to guess itself.
+
+Shape legend: b scenes, v views, h w pixels, r s cells of 8 x 8 pixels, d planes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lyra_core.errors import FrameError, RecipeError
+from lyra_core.gaussians.depth_anything.backbone import Block, FeedForward, rope_table
+from lyra_core.gaussians.depth_anything.heads import ResidualUnit
+from lyra_core.gaussians.depth_anything.plane_sweep import log_planes, sweep
+
+CELL = 8
+LONE_UNIT_M = 4.0
+CAMERA_NUMBERS = 15  # relative rotation (9) and centre (3), fields of view (2), whether cameras are known
+RAY_NUMBERS = 2
+GAUSSIAN_CHANNELS = 12  # log scales (3), quaternion (4), opacity logit, colour (3), log-depth offset
+DENSE_CHANNELS = 3  # log-depth residual, confidence logit, sky logit
+MAX_LOG_CONFIDENCE = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MiniDepthConfig:
+    """Widths.
+
+    Attributes:
+        dim: channels of a token.
+        depth: blocks; every second attends across views.
+        num_heads: attention heads.
+        stem: channels at full, 1/2 and 1/4 resolution.
+        decoder: channels at 1/8, 1/4, 1/2 and full resolution.
+        match: channels compared by the plane sweep.
+        num_planes: of the sweep and of the expectation.
+        span: nearest and farthest plane in units.
+        num_sources: views each view is compared with.
+    """
+
+    dim: int = 192
+    depth: int = 8
+    num_heads: int = 3
+    stem: tuple[int, int, int] = (24, 48, 64)
+    decoder: tuple[int, int, int, int] = (128, 96, 48, 32)
+    match: int = 32
+    num_planes: int = 48
+    span: tuple[float, float] = (1 / 16, 16.0)
+    num_sources: int = 3
+
+    def __post_init__(self) -> None:
+        if self.dim % (4 * self.num_heads):
+            raise RecipeError(f"dim must be a multiple of 4 * num_heads, found {self.dim} and {self.num_heads} heads")
+        if self.num_planes < 2 or not 0 < self.span[0] < 1 < self.span[1] or self.num_sources < 1:
+            raise RecipeError(
+                f"the sweep needs two planes, a span around 1 and a source, found {self.num_planes}, {self.span} and "
+                f"{self.num_sources}"
+            )
+
+
+MINI_DEPTH = MiniDepthConfig()
+TINY_MINI_DEPTH = MiniDepthConfig(
+    dim=32, depth=2, num_heads=2, stem=(8, 12, 16), decoder=(24, 16, 12, 8), match=8, num_planes=16
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MiniPrediction:
+    """What the network says of b windows.
+
+    Attributes:
+        log_depth: natural logarithm of z-depth in units. [b v h w]
+        log_confidence: logarithm of a tenth over the expected relative error. [b v h w]
+        sky_logit: positive where sky is likelier than not. [b v h w]
+        gaussians: raw numbers of one Gaussian a pixel, or None if not asked for. [b v 12 h w]
+    """
+
+    log_depth: Float[Tensor, "b v h w"]
+    log_confidence: Float[Tensor, "b v h w"]
+    sky_logit: Float[Tensor, "b v h w"]
+    gaussians: Float[Tensor, "b v 12 h w"] | None = None
+
+
+class _Up(nn.Module):
+    """Twice the resolution, a finer map beside it, two convolutions."""
+
+    def __init__(self, coarse: int, fine: int, out: int) -> None:
+        super().__init__()
+        self.join = nn.Conv2d(coarse + fine, out, 3, padding=1)
+        self.unit = ResidualUnit(out)
+
+    def forward(self, x: Tensor, fine: Tensor) -> Tensor:
+        x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        return self.unit(self.join(torch.cat([x, fine], 1)))
+
+
+class MiniDepth(nn.Module):
+    """Depth, confidence, sky and Gaussians of lone images and of windows of frames with known cameras."""
+
+    def __init__(self, config: MiniDepthConfig = MINI_DEPTH) -> None:
+        super().__init__()
+        self.config = config
+        full, half, quarter = config.stem
+        d8, d4, d2, d1 = config.decoder
+        self.stem1 = nn.Conv2d(3, full, 3, padding=1)
+        self.stem2 = nn.Sequential(nn.Conv2d(full, half, 3, 2, 1), nn.ReLU(), ResidualUnit(half))
+        self.stem4 = nn.Sequential(
+            nn.Conv2d(half, quarter, 3, 2, 1), nn.ReLU(), ResidualUnit(quarter), ResidualUnit(quarter)
+        )
+        self.match = nn.Conv2d(quarter, config.match, 3, padding=1)
+        self.evidence = nn.Sequential(
+            nn.Conv2d(config.num_planes + quarter, d4, 3, padding=1), nn.ReLU(), ResidualUnit(d4)
+        )
+        self.tokens = nn.Conv2d(quarter + d4, config.dim, 3, 2, 1)
+        self.rays = nn.Linear(RAY_NUMBERS, config.dim)
+        self.camera = FeedForward(CAMERA_NUMBERS, config.dim)
+        self.blocks = nn.ModuleList(Block(config.dim, config.num_heads, qk_norm=True) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.dim)
+        self.eighth = nn.Sequential(nn.Conv2d(config.dim, d8, 1), ResidualUnit(d8))
+        self.up4 = _Up(d8, d4, d4)
+        self.planes = nn.Conv2d(d4 + config.num_planes, config.num_planes, 3, padding=1)
+        self.up2 = _Up(d4 + 1, half, d2)
+        self.up1 = _Up(d2, full, d1)
+        self.dense = nn.Sequential(nn.Conv2d(d1, d1, 3, padding=1), nn.ReLU(), nn.Conv2d(d1, DENSE_CHANNELS, 1))
+        self.splats = nn.Sequential(
+            nn.Conv2d(d1 + 3, 2 * d1, 3, padding=1), nn.ReLU(), nn.Conv2d(2 * d1, GAUSSIAN_CHANNELS, 1)
+        )
+        for last in (self.dense[-1], self.splats[-1]):
+            # Small first outputs: depth starts from the planes alone, Gaussians from a pixel's footprint.
+            nn.init.normal_(last.weight, std=1e-3)
+            nn.init.zeros_(last.bias)
+
+    def forward(
+        self,
+        images: Float[Tensor, "b v 3 h w"],
+        intrinsics: Float[Tensor, "b v 3 3"],
+        world_to_cam: Float[Tensor, "b v 4 4"] | None = None,
+        *,
+        with_gaussians: bool = False,
+    ) -> MiniPrediction:
+        """Predict.
+
+        Args:
+            images: sRGB in 0..1, sides multiples of 8.
+            intrinsics: pixels of these images, centres at +0.5.
+            world_to_cam: known cameras, lengths in units; None for lone images, each a window of one view.
+            with_gaussians: also the Gaussian head.
+
+        Raises:
+            FrameError: sides that are no multiples of 8, or several views without cameras.
+        """
+        b, v, _, height, width = images.shape
+        if height % CELL or width % CELL:
+            raise FrameError(f"images need sides that are multiples of {CELL}, found {width}x{height}; resize them")
+        if world_to_cam is None and v > 1:
+            raise FrameError(f"views without cameras are windows of one, found {v}; put them into the batch")
+        flat = images.flatten(0, 1)
+        full = functional.relu(self.stem1(2.0 * flat - 1.0))
+        half = self.stem2(full)
+        quarter = self.stem4(half)
+        cost = self._cost(quarter, intrinsics, world_to_cam, b)
+        evidence = self.evidence(torch.cat([quarter, cost], 1))
+        x = self._attend(torch.cat([quarter, evidence], 1), images, intrinsics, world_to_cam)
+        x = self.up4(self.eighth(x), evidence)
+        likely = self.planes(torch.cat([x, cost], 1)).float().softmax(1)
+        planes = log_planes(self.config.num_planes, *self.config.span, device=images.device)
+        coarse = (likely * planes[:, None, None]).sum(1, keepdim=True)  # no matrix product: autocast would round it
+        x = self.up1(self.up2(torch.cat([x, coarse], 1), half), full)
+        with torch.autocast(x.device.type, enabled=False):
+            dense = self.dense(x.float())
+        coarse = functional.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)[:, 0]
+        maps = None
+        if with_gaussians:
+            maps = self.splats(torch.cat([x, flat], 1)).float().unflatten(0, (b, v))
+        return MiniPrediction(
+            log_depth=(coarse + dense[:, 0]).unflatten(0, (b, v)),
+            log_confidence=dense[:, 1].clamp(-MAX_LOG_CONFIDENCE, MAX_LOG_CONFIDENCE).unflatten(0, (b, v)),
+            sky_logit=dense[:, 2].unflatten(0, (b, v)),
+            gaussians=maps,
+        )
+
+    def _cost(self, quarter: Tensor, intrinsics: Tensor, world_to_cam: Tensor | None, b: int) -> Tensor:
+        """What the sweep says, nothing where there is one view. [(b v) d h/4 w/4]"""
+        config = self.config
+        if world_to_cam is None or world_to_cam.shape[1] < 2:
+            return quarter.new_zeros(quarter.shape[0], config.num_planes, *quarter.shape[2:])
+        features = functional.normalize(self.match(quarter).float(), dim=1).unflatten(0, (b, -1))
+        cells = intrinsics * intrinsics.new_tensor([0.25, 0.25, 1.0])[:, None]
+        planes = log_planes(config.num_planes, *config.span, device=quarter.device)
+        return sweep(features, world_to_cam, cells, planes, config.num_sources).flatten(0, 1).to(quarter.dtype)
+
+    def _attend(self, maps: Tensor, images: Tensor, intrinsics: Tensor, world_to_cam: Tensor | None) -> Tensor:
+        b, v, _, height, width = images.shape
+        rows, columns = height // CELL, width // CELL
+        x = rearrange(self.tokens(maps), "(b v) c r s -> b v (r s) c", b=b).float()  # the residual stream is fp32
+        x = x + self.rays(_cell_rays(intrinsics, rows, columns))
+        x = x + self.camera(_camera_numbers(intrinsics, world_to_cam, height, width))[:, :, None]
+        grid = torch.cartesian_prod(
+            torch.arange(rows, device=x.device).float(), torch.arange(columns, device=x.device).float()
+        )
+        head = self.config.dim // self.config.num_heads
+        own, shared = rope_table(grid, head), rope_table(grid.repeat(v, 1), head)
+        for i, block in enumerate(self.blocks):
+            if i % 2 and v > 1:
+                x = rearrange(block(rearrange(x, "b v n c -> b (v n) c"), shared), "b (v n) c -> b v n c", v=v)
+            else:
+                x = block(x.flatten(0, 1), own).unflatten(0, (b, v))
+        return rearrange(self.norm(x), "b v (r s) c -> (b v) c r s", r=rows)
+
+
+def _cell_rays(intrinsics: Tensor, rows: int, columns: int) -> Tensor:
+    """Where the middle of each cell looks, as x / z and y / z. [b v (r s) 2]"""
+    K = intrinsics[:, :, None, None]
+    v = CELL * (torch.arange(rows, device=K.device) + 0.5)[:, None].expand(rows, columns)
+    u = CELL * (torch.arange(columns, device=K.device) + 0.5).expand(rows, columns)
+    x, y = (u - K[..., 0, 2]) / K[..., 0, 0], (v - K[..., 1, 2]) / K[..., 1, 1]
+    return torch.stack([x, y], -1).flatten(2, 3)
+
+
+def _camera_numbers(intrinsics: Tensor, world_to_cam: Tensor | None, height: int, width: int) -> Tensor:
+    """Each view's camera as seen from the first. [b v 15]"""
+    fov = torch.stack([width / intrinsics[..., 0, 0], height / intrinsics[..., 1, 1]], -1)
+    if world_to_cam is None:
+        return torch.cat([fov.new_zeros(*fov.shape[:2], 12), fov, torch.zeros_like(fov[..., :1])], -1)
+    with torch.autocast(fov.device.type, enabled=False):
+        relative = world_to_cam[:, :1] @ torch.linalg.inv_ex(world_to_cam)[0]
+    parts = [relative[..., :3, :3].flatten(2), relative[..., :3, 3], fov, torch.ones_like(fov[..., :1])]
+    return torch.cat(parts, -1)

@@ -1,0 +1,247 @@
+"""Trains the small depth and Gaussian network on procedural worlds, from nothing, in minutes on one GPU.
+
+    result = train_depth(DepthTrainingConfig(...), out_dir=Path("run"), device="cuda")
+
+Steps take turns: windows of frames with known cameras, and lone images. Once `splat_from_step` is reached the windows'
+Gaussians are also drawn from views the network was not shown.
+
+Left behind: `weights.safetensors` (averaged, bf16), `metrics.jsonl`, `curve.png`, `depth_worlds.png`,
+`depth_photos.png` and `splats.png` (see depth_measure).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lyra_core.errors import ConfigError
+from lyra_core.gaussians.depth_anything.mini import LONE_UNIT_M, MINI_DEPTH, MiniDepth, MiniDepthConfig
+from lyra_core.gaussians.depth_anything.mini_estimator import MIN_SOLID_PIXELS
+from lyra_core.gaussians.refine import Draw
+from lyra_core.training.depth_confidence import fit_confidence
+from lyra_core.training.depth_losses import depth_losses, picture_loss
+from lyra_core.training.depth_measure import save_pictures, standard_measures
+from lyra_core.training.depth_windows import WindowConfig, WindowPool, Windows, WindowSource, vary_colors
+from lyra_core.training.loop import WEIGHTS, LoopConfig, LoopResult, load_weights, save_weights, step_generator, train
+from lyra_core.training.replicas import ALONE, Replicas
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepthTrainingConfig:
+    """One training run of the small depth and Gaussian network.
+
+    Attributes:
+        loop: length and speed.
+        data: what it learns from.
+        model: widths.
+        seed: of weights and data.
+        batch: windows a step.
+        shown: frames of a window that the network sees; the rest is what its Gaussians are drawn against.
+        lone_every: every so many-th step takes lone images, as many as there are shown frames otherwise.
+        unit_noise: standard deviation of the logarithm of the guessed unit.
+        splat_windows: windows of a batch whose Gaussians are drawn.
+        splat_from_step: first step that draws; None for never. Depth has to be roughly right before pictures help.
+        splat_weight: of the pictures.
+    """
+
+    loop: LoopConfig
+    data: WindowConfig = field(default_factory=WindowConfig)
+    model: MiniDepthConfig = field(default_factory=lambda: MINI_DEPTH)
+    seed: int = 0
+    batch: int = 32
+    shown: int = 4
+    lone_every: int = 3
+    unit_noise: float = 0.25
+    splat_windows: int = 4
+    splat_from_step: int | None = 1200
+    splat_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.shown < self.data.num_frames or self.splat_windows > self.batch or self.lone_every < 2:
+            raise ConfigError(
+                "training needs two to num_frames - 1 shown frames, no more drawn windows than the batch has and "
+                f"lone_every of at least 2, found {self.shown}, {self.splat_windows} of {self.batch} and "
+                f"{self.lone_every}"
+            )
+
+
+def build_mini_depth(config: MiniDepthConfig, seed: int) -> MiniDepth:
+    """A network with fresh weights, a function of the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        # layers draw their first weights from the global generator, which is put back afterwards
+        torch.random.default_generator.manual_seed(seed)
+        return MiniDepth(config)
+
+
+def guessed_units(shown: Windows, noise: float, generator: torch.Generator) -> Tensor:
+    """The unit of each window as inference would guess it from the first view, with an error. [b] metres"""
+    first = shown.depth_m[:, 0].flatten(1)
+    exact = torch.where(first > 0, first, torch.nan).nanmedian(1).values
+    enough = (first > 0).sum(1) >= MIN_SOLID_PIXELS
+    error = torch.exp(noise * torch.randn(len(exact), generator=generator)).to(exact)
+    return torch.where(enough, exact, LONE_UNIT_M) * error
+
+
+def in_units(world_to_cam: Tensor, unit_m: Tensor) -> Tensor:
+    """Cameras whose lengths are divided by each window's unit."""
+    scale = torch.ones(len(unit_m), 1, 1, 4, device=unit_m.device)
+    scale[..., 3] = 1.0 / unit_m[:, None, None]
+    rows = world_to_cam[..., :3, :] * scale
+    return torch.cat([rows, world_to_cam[..., 3:, :]], dim=-2)
+
+
+class DepthTask:
+    """The losses of a step."""
+
+    def __init__(self, config: DepthTrainingConfig, pool: WindowPool, draw: Draw | None, seed: int) -> None:
+        self.config, self.pool, self.draw, self.seed = config, pool, draw, seed
+
+    def __call__(self, model: MiniDepth, step: int) -> dict[str, Tensor]:
+        """Losses of a step by name; data are a function of seed and step."""
+        generator = step_generator(self.seed, step)
+        with _exactly(self.pool.source.device):
+            windows = self.pool.draw(generator)
+        if step % self.config.lone_every == self.config.lone_every - 1:
+            return self._lone(model, windows, generator)
+        return self._posed(model, windows, generator, step)
+
+    def _lone(self, model: MiniDepth, windows: Windows, generator: torch.Generator) -> dict[str, Tensor]:
+        some = torch.randperm(self.config.data.num_frames, generator=generator)[: self.config.shown]
+        lone = windows.frames(some.tolist()).lone()
+        with _exactly(lone.rgb.device):
+            images = vary_colors(lone.rgb, generator)
+        found = model(images, lone.intrinsics)
+        unit = torch.full((len(lone),), LONE_UNIT_M, device=images.device)
+        losses = depth_losses(found, lone.depth_m, unit, is_lone=True)
+        return {"loss": losses.pop("loss"), **{f"lone_{name}": value for name, value in losses.items()}}
+
+    def _posed(self, model: MiniDepth, windows: Windows, generator: torch.Generator, step: int) -> dict[str, Tensor]:
+        config = self.config
+        order = torch.randperm(config.data.num_frames, generator=generator).tolist()
+        shown = windows.frames(sorted(order[: config.shown]))
+        hidden = windows.frames(sorted(order[config.shown :]))
+        unit = guessed_units(shown, config.unit_noise, generator)
+        is_drawn = self.draw is not None and config.splat_from_step is not None and step >= config.splat_from_step
+        with _exactly(shown.rgb.device):
+            images = vary_colors(shown.rgb, generator)
+            if is_drawn:
+                # What is drawn is compared with the pictures the network saw; these keep their colours.
+                images = torch.cat([shown.rgb[: config.splat_windows], images[config.splat_windows :]])
+            poses = in_units(shown.world_to_cam, unit)
+        found = model(images, shown.intrinsics, poses, with_gaussians=is_drawn)
+        losses = depth_losses(found, shown.depth_m, unit, is_lone=False)
+        if is_drawn and self.draw is not None and found.gaussians is not None:
+            few = slice(0, config.splat_windows)
+            part = type(found)(
+                log_depth=found.log_depth[few],
+                log_confidence=found.log_confidence[few],
+                sky_logit=found.sky_logit[few],
+                gaussians=found.gaussians[few],
+            )
+            with _exactly(images.device):
+                losses["picture"] = picture_loss(part, shown.rows(few), hidden.rows(few), unit[few], self.draw)
+            losses["loss"] = losses["loss"] + config.splat_weight * losses["picture"]
+        return losses
+
+
+def _exactly(device: torch.device) -> torch.autocast:
+    """No autocast: products of poses and colours would be rounded to eight bits."""
+    return torch.autocast(device.type, enabled=False)
+
+
+def differentiable_draw(device: torch.device) -> Draw:
+    """The rasteriser that gradients flow through: gsplat on CUDA, the plain one elsewhere.
+
+    Raises:
+        MissingExtraError: gsplat is not installed.
+    """
+    from lyra_core.gaussians.refine import choose_engine
+
+    return choose_engine("auto", device)[0]
+
+
+def train_depth(
+    config: DepthTrainingConfig,
+    *,
+    out_dir: Path,
+    resume_from: Path | None = None,
+    start_from: Path | None = None,
+    device: str | torch.device = "cpu",
+    report: Callable[[str], None] | None = None,
+    replicas: Replicas = ALONE,
+    workers: Executor | None = None,
+) -> LoopResult:
+    """Train the network.
+
+    Args:
+        config: the run.
+        out_dir: receives weights, metrics and pictures.
+        resume_from: a full checkpoint to go on with, exactly.
+        start_from: compact weights of an earlier run to begin with, with a fresh optimiser.
+        device: where to train.
+        report: receives a line of text now and then.
+        replicas: the processes that train together.
+        workers: processes that prepare scenes.
+
+    Returns:
+        The averaged weights and all metrics.
+
+    Raises:
+        MissingExtraError: Gaussians are to be drawn on CUDA without gsplat.
+        WeightsError: a checkpoint that cannot be used.
+    """
+    device = torch.device(device)
+    model = build_mini_depth(config.model, config.seed)
+    if start_from is not None:
+        load_weights(model, start_from)
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    model = model.to(device)
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+    say = report if report is not None else _silent
+    source = WindowSource(config.data, "train", device, workers)
+    held_out = WindowSource(config.data, "heldout", device, workers).one_of_each(config.data.num_held_out)
+    seed = replicas.seed(config.seed)
+    pool = WindowPool(source, config.batch, step_generator(seed + 1, 0))
+    draw = None if config.splat_from_step is None else differentiable_draw(device)
+    size = sum(p.numel() for p in model.parameters())
+    say(f"{source.library.sizes.sum():.0f} scenes to learn from, {len(held_out)} held out, {size} parameters")
+    task = DepthTask(config, pool, draw, seed)
+
+    def evaluate(module: MiniDepth) -> dict[str, float | int]:
+        return standard_measures(module, held_out, shown=config.shown)
+
+    result = train(
+        model,
+        task,
+        config.loop,
+        out_dir=out_dir,
+        resume_from=resume_from,
+        evaluate=evaluate,
+        report=report,
+        replicas=replicas,
+    )
+    if not replicas.is_first:
+        return result
+    model.load_state_dict(result.ema)
+    model.eval()
+    fit_confidence(model, pool.draw(step_generator(seed + 2, 0)))
+    result.ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    save_weights(result.ema, out_dir / WEIGHTS)
+    # what is shipped is measured and shown: the weights as the file holds them
+    model.load_state_dict({name: value.bfloat16().float() for name, value in result.ema.items()})
+    model.eval()
+    shipped = standard_measures(model, held_out, shown=config.shown)
+    result.metrics.append({f"{name}_shipped": value for name, value in shipped.items()})
+    save_pictures(model, held_out, config.data.photographs, out_dir, shown=config.shown)
+    return result
+
+
+def _silent(line: str) -> None:
+    """Where nobody listens."""

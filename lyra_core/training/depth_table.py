@@ -1,0 +1,197 @@
+"""The rows of mini's table that the depth and Gaussian network answers for, on scenes it never saw.
+
+    rows = depth_table(model, num_scenes=4)
+
+Videos are rendered ones, so that what is measured is the network and not the video model; `splats_of_video` takes any.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from lyra_core.errors import CameraPathError, ReconstructionError
+from lyra_core.gaussians.clip_source import MemoryClip
+from lyra_core.gaussians.depth_anything.mini import MiniDepth
+from lyra_core.gaussians.depth_anything.mini_estimator import MiniDepthEstimator, MiniHead, see_lone
+from lyra_core.gaussians.depth_anything.mini_gaussians import world_gaussians
+from lyra_core.gaussians.keyframes import KeyframeConfig
+from lyra_core.gaussians.lifters import EstimatedDepth, Lifter
+from lyra_core.gaussians.photometric import psnr_db
+from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
+from lyra_core.gaussians.render import render
+from lyra_core.geometry.camera import project, unproject
+from lyra_core.parallax.model import ParallaxModel
+from lyra_core.training.atlas import Atlas
+from lyra_core.training.depth_measure import abs_rel
+from lyra_core.training.worlds import scene_clip
+from lyra_core.values import Gaussians, VideoClip
+
+PATHS = ("truck-left", "orbit-right", "dolly-in", "wander", "arc-left")
+HELD_OUT_EVERY = 8
+NOVEL_FRAMES = (8, 16, 24, 32)
+SEEN_TOLERANCE = 0.03
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepthTable:
+    """Means over scenes.
+
+    Attributes:
+        num_scenes: measured.
+        absrel_cameras: depth of the video's frames with known cameras, in metres, nothing fitted.
+        absrel_single: depth of the first frame alone, in metres, nothing fitted.
+        absrel_single_aligned: the same after the ratio of medians is taken out.
+        head_video_db: the head's Gaussians of a video at frames left out, all pixels.
+        footprint_video_db: likewise with one splat a pixel from the network's depth.
+        head_novel_db: Gaussians of the first frame alone at other views, over pixels the first frame saw.
+        parallax_novel_db: likewise by the baseline; both depths are scaled by the ratio of medians to the truth.
+    """
+
+    num_scenes: int
+    absrel_cameras: float
+    absrel_single: float
+    absrel_single_aligned: float
+    head_video_db: float
+    footprint_video_db: float
+    head_novel_db: float
+    parallax_novel_db: float
+
+
+def splats_of_video(clip: VideoClip, lifter: Lifter, *, every: int = HELD_OUT_EVERY, tier: int = 400_000) -> float:
+    """PSNR in dB at every so many-th frame of Gaussians made from the others, over all pixels."""
+    held = list(range(every // 2, len(clip), every))
+    kept = [i for i in range(len(clip)) if i not in held]
+    source = MemoryClip(clip).window(torch.tensor(kept))
+    bare = VideoClip(frames=source.frames, cameras=source.cameras)
+    config = ReconstructionConfig(tier=tier, keyframes=KeyframeConfig(max_keyframes=16), sample_views=12)
+    made = reconstruct(bare, lifter=lifter, config=config).gaussians
+    return psnr_db(render(made, clip.cameras[held]).color, clip.frames[held].float() / 255)
+
+
+def seen_by_first(clip: VideoClip, frame: int) -> Bool[Tensor, "h w"]:
+    """Pixels of a frame whose surface the first frame saw, by the clip's exact depth.
+
+    Raises:
+        CameraPathError: a clip without depth.
+    """
+    if clip.depth_m is None:
+        raise CameraPathError("which pixels the first frame saw follows from exact depth, found none")
+    depth = clip.depth_m[frame]
+    points = unproject(depth, clip.cameras.world_to_cam[frame], clip.cameras.intrinsics[frame])
+    pixels, z = project(points, clip.cameras.world_to_cam[0], clip.cameras.intrinsics[0])
+    height, width = depth.shape
+    u, v = pixels.floor().long().unbind(-1)
+    inside = (z > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    first = clip.depth_m[0][v.clamp(0, height - 1), u.clamp(0, width - 1)].double()
+    return inside & (depth > 0) & ((first - z).abs() < SEEN_TOLERANCE * z)
+
+
+def novel_views(model: MiniDepth, clip: VideoClip) -> tuple[float, float, float, float]:
+    """PSNR at other views of the network's and the baseline's Gaussians, and the lone image's AbsRel, raw and aligned.
+
+    Raises:
+        CameraPathError: a clip without depth.
+    """
+    if clip.depth_m is None or clip.sky is None:
+        raise CameraPathError("novel views are judged with exact depth and sky, found none")
+    truth, solid = clip.depth_m[0], ~clip.sky[0]
+    device = next(model.parameters()).device
+    image = clip.frames[:1].to(device).permute(0, 3, 1, 2).float() / 255
+    K = clip.cameras.intrinsics[:1].float().to(device)
+    sight = see_lone(model, image, K, with_gaussians=True)
+    found = sight.depth_m[0].cpu()
+    raw, aligned = abs_rel(found, truth, solid), abs_rel(found, truth, solid, align=True)
+    both = solid & ~sight.sky[0].cpu()
+    factor = float(truth[both].median() / found[both].median()) if bool(both.any()) else 1.0
+    w2c = clip.cameras.world_to_cam[:1].float().to(device)
+    if sight.raw is None:
+        raise ReconstructionError("novel views need the Gaussian head, and the network gave no raw numbers")
+    own = world_gaussians(sight.raw, sight.depth_m * factor, image, K, w2c, ~sight.sky).to("cpu")
+    baseline = ParallaxModel()
+    guess = baseline.estimate(clip.frames[:1], clip.cameras[:1])
+    near = solid & ~guess.sky[0]
+    ratio = float(truth[near].median() / guess.depth_m[0][near].median()) if bool(near.any()) else 1.0
+    first = VideoClip(frames=clip.frames[:1], cameras=clip.cameras[:1], depth_m=guess.depth_m * ratio, sky=guess.sky)
+    other = baseline.reconstruct(first)
+    return _at_views(own, clip), _at_views(other, clip), raw, aligned
+
+
+def _at_views(gaussians: Gaussians, clip: VideoClip) -> float:
+    frames = [i for i in NOVEL_FRAMES if i < len(clip)]
+    if len(gaussians) == 0 or not frames:
+        return 0.0
+    drawn = render(gaussians, clip.cameras[frames]).color
+    values = []
+    for k, frame in enumerate(frames):
+        mask = seen_by_first(clip, frame)
+        if bool(mask.any()):
+            values.append(psnr_db(drawn[k][mask], clip.frames[frame][mask].float() / 255))
+    return sum(values) / len(values) if values else 0.0
+
+
+def measure_scene(model: MiniDepth, clip: VideoClip) -> dict[str, float]:
+    """All rows for one video with exact depth.
+
+    Raises:
+        CameraPathError: a clip without depth.
+    """
+    if clip.depth_m is None or clip.sky is None:
+        raise CameraPathError("the table is measured with exact depth and sky, found none")
+    height, width = (int(x) for x in clip.frames.shape[1:3])
+    estimator = MiniDepthEstimator(model, height=height, width=width)
+    some = list(range(0, len(clip), max(1, len(clip) // 8)))
+    posed = estimator.estimate(clip.frames[some], clip.cameras[some])
+    own, baseline, raw, aligned = novel_views(model, clip)
+    return {
+        "absrel_cameras": abs_rel(posed.depth_m, clip.depth_m[some], ~clip.sky[some]),
+        "absrel_single": raw,
+        "absrel_single_aligned": aligned,
+        "head_video_db": splats_of_video(clip, MiniHead(estimator, name="table")),
+        "footprint_video_db": splats_of_video(clip, EstimatedDepth(estimator, name="table", needs_baseline=False)),
+        "head_novel_db": own,
+        "parallax_novel_db": baseline,
+    }
+
+
+@torch.no_grad()
+def depth_table(
+    model: MiniDepth,
+    *,
+    num_scenes: int,
+    num_frames: int = 33,
+    height: int = 128,
+    width: int = 224,
+    atlas: Atlas | None = None,
+) -> DepthTable:
+    """Measure on held-out procedural scenes.
+
+    Args:
+        model: in eval mode.
+        num_scenes: different scenes; scenes without a place for their path are passed over.
+        num_frames: of each video.
+        height: rows of the videos and of the network's input.
+        width: columns.
+        atlas: held-out textures on the device that renders, or None for the small default.
+    """
+    rows: list[dict[str, float]] = []
+    seed = 0
+    while len(rows) < num_scenes:
+        path = PATHS[seed % len(PATHS)]
+        try:
+            clip = scene_clip(seed, path, num_frames, height, width, split="heldout", atlas=atlas)
+        except CameraPathError:
+            seed += 1
+            continue
+        rows.append(measure_scene(model, clip))
+        seed += 1
+    means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+    return DepthTable(num_scenes=len(rows), **means)
+
+
+def as_dict(table: DepthTable) -> dict[str, float | int]:
+    """For result files, rounded."""
+    return {name: round(value, 4) for name, value in asdict(table).items()}

@@ -1,0 +1,159 @@
+"""The rectified-flow objective of the video network, on chunks whose conditions are at hand.
+
+x = (1 - sigma) clean + sigma noise, the network predicts noise - clean (Liu et al. 2023, "Rectified Flow"). Retrieved
+frames get a little noise and captions are sometimes left out, as in the released training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lyra_core.training.chunks import ChunkRows
+from lyra_core.video.context import ChunkInputs
+from lyra_core.video.dit_config import DiTConfig
+from lyra_core.video.layout import HistoryLayout
+from lyra_core.video.mini_networks import MiniNetworks
+from lyra_core.video.rollout_config import RolloutConfig
+from lyra_core.video.schedule import NUM_TRAIN_TIMESTEPS, TrainingSchedule, training_schedule
+
+MAX_SLOT_NOISE = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowConfig:
+    """Noise levels and what is hidden from the network.
+
+    Attributes:
+        shift: of the noise levels towards noise.
+        weighting: of the loss by level: "bell" as the released training, or "even".
+        caption_drop: share of samples with an empty caption.
+        slot_noise: add noise to retrieved frames, of log-normal strength.
+        slot_noise_log_mean: of its strength.
+        slot_noise_log_std: of its strength.
+        hole_weight: weight of the loss where the warped last frame has holes, against 1 elsewhere.
+        largest_history_level: highest noise level from which self-augmented histories are made.
+    """
+
+    shift: float = 5.0
+    weighting: Literal["bell", "even"] = "bell"
+    caption_drop: float = 0.2
+    slot_noise: bool = True
+    slot_noise_log_mean: float = -3.0
+    slot_noise_log_std: float = 2.0
+    hole_weight: float = 1.0
+    largest_history_level: float = 0.5
+
+    def schedule(self) -> TrainingSchedule:
+        """Levels and weights."""
+        return training_schedule(self.shift)
+
+
+def noised_slots(
+    inputs: ChunkInputs, layout: HistoryLayout, config: FlowConfig, generator: torch.Generator
+) -> ChunkInputs:
+    """Inputs whose retrieved frames carry noise, a strength a slot, alike in history and condition."""
+    if not config.slot_noise:
+        return inputs
+    slots, history = list(layout.spatial_slots), inputs.history
+    b, c, _, h, w = history.shape
+    device = history.device
+    draw = torch.randn(b, 1, len(slots), 1, 1, generator=generator, device=device)
+    sigma = torch.exp(config.slot_noise_log_mean + config.slot_noise_log_std * draw).clamp(max=MAX_SLOT_NOISE)
+    noise = sigma * torch.randn(b, c, len(slots), h, w, generator=generator, device=device)
+    history, condition = history.clone(), inputs.condition.clone()
+    history[:, :, slots] += noise.to(history)
+    condition[:, -c:, slots] += noise.to(condition)
+    return replace(inputs, history=history, condition=condition)
+
+
+def flow_loss(
+    networks: MiniNetworks,
+    rows: ChunkRows,
+    config: FlowConfig,
+    rollout: RolloutConfig,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Losses of one batch.
+
+    Args:
+        networks: predict the velocity.
+        rows: samples, on the networks' device.
+        config: noise levels and what is hidden.
+        rollout: how conditions are made.
+        generator: on the networks' device.
+    """
+    device, layout = rows.target.device, networks.dit.config.history_layout
+    schedule = config.schedule()
+    drawn = schedule.draw(len(rows), generator)
+    sigma = schedule.sigmas.to(device)[drawn][:, None, None, None, None]
+    target = rows.target.float()
+    noise = torch.randn(target.shape, generator=generator, device=device)
+    inputs = noised_slots(rows.inputs(layout, rollout), layout, config, generator)
+    kept = torch.rand(len(rows), 1, generator=generator, device=device) >= config.caption_drop
+    predicted = networks(
+        (1 - sigma) * target + sigma * noise,
+        sigma.flatten() * NUM_TRAIN_TIMESTEPS,
+        inputs,
+        rows.captions * kept,
+        rows.last_frames(),
+    )
+    error = (predicted.float() - (noise - target)).square().mean(1)
+    holes = 1 - rows.generated[:, :4].float().mean(1)
+    weighted = error * (1 + (config.hole_weight - 1) * holes)
+    per_sample = weighted.flatten(1).mean(1)
+    if config.weighting == "bell":
+        per_sample = per_sample * schedule.weights.to(device)[drawn]
+    seen = error.detach() * (holes < 0.5)
+    share = (holes < 0.5).float().mean().clamp(min=1e-3)
+    return {
+        "loss": per_sample.mean(),
+        "error_seen": seen.mean() / share,
+        "error_holes": (error.detach() * (holes >= 0.5)).mean() / (holes >= 0.5).float().mean().clamp(min=1e-3),
+    }
+
+
+@torch.no_grad()
+def one_step_prediction(
+    networks: MiniNetworks,
+    rows: ChunkRows,
+    config: FlowConfig,
+    rollout: RolloutConfig,
+    generator: torch.Generator,
+) -> Float[Tensor, "b c n h w"]:
+    """Clean latents by one step from partly noised truth: what stands in for the past in self-augmented histories."""
+    device, layout = rows.target.device, networks.dit.config.history_layout
+    schedule = config.schedule()
+    drawn = schedule.draw(len(rows), generator)
+    level = schedule.sigmas.to(device)[drawn] * config.largest_history_level
+    sigma = level[:, None, None, None, None]
+    target = rows.target.float()
+    noise = torch.randn(target.shape, generator=generator, device=device)
+    noisy = (1 - sigma) * target + sigma * noise
+    inputs = rows.inputs(layout, rollout)
+    velocity = networks(noisy, level * NUM_TRAIN_TIMESTEPS, inputs, rows.captions, rows.last_frames())
+    return noisy - sigma * velocity.float()
+
+
+def random_inputs(
+    config: DiTConfig, batch: int, rows: int, columns: int, generator: torch.Generator, text_tokens: int = 32
+) -> ChunkInputs:
+    """Conditions of the right shapes and no meaning, on the generator's device: to warm up and to measure speed."""
+    layout, device = config.history_layout, generator.device
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, device=device)
+
+    size = (rows, columns)
+    return ChunkInputs(
+        history=draw(batch, config.latent_channels, layout.num_history, *size),
+        condition=draw(batch, config.condition_channels, layout.num_slots, *size),
+        rays=draw(batch, config.ray_channels, layout.num_slots, *size),
+        correspondence=draw(batch, config.correspondence_channels, layout.num_slots, *size),
+        text=None if config.text_dim is None else draw(batch, text_tokens, config.text_dim),
+        image=None if config.image_dim is None else draw(batch, 28, config.image_dim),
+    )

@@ -1,0 +1,82 @@
+"""How good generated videos are where the truth is known: by what the seed saw, by sharpness and by colour.
+
+Images are in [0, 1]. Legend: b videos, t frames, h w pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
+
+from lyra_core.geometry.warp import MENDED_WARP, WarpSource, forward_warp
+from lyra_core.training.chunks import Clips
+
+SAME_SURFACE = 0.03
+MIN_PIXELS = 64
+
+
+def seen_by_seed(clips: Clips, frames: list[int]) -> tuple[Bool[Tensor, "b k h w"], Float[Tensor, "b k 3 h w"]]:
+    """Pixels of some frames whose surface the first frame shows, by true depth; and the first frame warped there."""
+    b, k = len(clips.frames), len(frames)
+    source = WarpSource(
+        values=clips.frames[:, :1].float(),
+        depth_m=clips.depth_m[:, :1],
+        world_to_cam=clips.world_to_cam[:, :1],
+        intrinsics=clips.intrinsics[:, :1],
+    )
+    w2c, K = clips.world_to_cam[:, frames].flatten(0, 1), clips.intrinsics[:, frames].flatten(0, 1)
+    warp = forward_warp(source, w2c, K, MENDED_WARP)
+    depth = clips.depth_m[:, frames]
+    close = (warp.depth_m.unflatten(0, (b, k)) - depth).abs() <= SAME_SURFACE * depth
+    seen = warp.mask.unflatten(0, (b, k)) & close & (depth > 0)
+    return seen, (warp.values.unflatten(0, (b, k)) + 1) / 2
+
+
+def masked_psnr_db(
+    found: Float[Tensor, "b 3 h w"], truth: Float[Tensor, "b 3 h w"], mask: Bool[Tensor, "b h w"]
+) -> Float[Tensor, " b"]:
+    """Decibels over the pixels of a mask; NaN where it has hardly any."""
+    count = mask.flatten(1).sum(1)
+    error = (found - truth).square().mean(1) * mask
+    mean = error.flatten(1).sum(1) / count.clamp(min=1)
+    return torch.where(count >= MIN_PIXELS, -10 * torch.log10(mean.clamp(min=1e-10)), torch.nan)
+
+
+def detail(images: Float[Tensor, "b 3 h w"], mask: Bool[Tensor, "b h w"]) -> Float[Tensor, " b"]:
+    """Mean strength of the Laplacian of the luminance over a mask."""
+    grey = images.mean(1, keepdim=True)
+    kernel = grey.new_tensor([[0.0, -1, 0], [-1, 4, -1], [0, -1, 0]])[None, None] / 4
+    strength = functional.conv2d(functional.pad(grey, (1, 1, 1, 1), mode="replicate"), kernel)[:, 0].abs()
+    return (strength * mask).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp(min=1)
+
+
+def sharpness_ratio(
+    found: Float[Tensor, "b 3 h w"], truth: Float[Tensor, "b 3 h w"], mask: Bool[Tensor, "b h w"]
+) -> Float[Tensor, " b"]:
+    """Detail against the truth's over a mask; NaN where it has hardly any pixels."""
+    ratio = detail(found, mask) / detail(truth, mask).clamp(min=1e-4)
+    return torch.where(mask.flatten(1).sum(1) >= MIN_PIXELS, ratio, torch.nan)
+
+
+def blur_filled(
+    images: Float[Tensor, "b 3 h w"], mask: Bool[Tensor, "b h w"]
+) -> Float[Tensor, "b 3 h w"]:
+    """Images whose pixels outside a mask are filled from their surroundings, coarser and coarser: a plain guess."""
+    weight = mask[:, None].float()
+    pyramid = [(images * weight, weight)]
+    while min(pyramid[-1][0].shape[-2:]) > 2:
+        pyramid.append(tuple(functional.avg_pool2d(level, 2, ceil_mode=True) for level in pyramid[-1]))  # type: ignore[arg-type]
+    color, amount = pyramid.pop()
+    filled = color.sum((2, 3), keepdim=True) / amount.sum((2, 3), keepdim=True).clamp(min=1e-6)
+    filled = torch.where(amount > 0, color / amount.clamp(min=1e-6), filled)
+    for color, amount in reversed(pyramid):
+        coarse = functional.interpolate(filled, size=color.shape[-2:], mode="bilinear", align_corners=False)
+        filled = torch.where(amount > 0, color / amount.clamp(min=1e-6), coarse)
+    return filled
+
+
+def mean_of(values: Float[Tensor, " b"]) -> float:
+    """Mean of those that are numbers."""
+    return float(values[torch.isfinite(values)].mean()) if bool(torch.isfinite(values).any()) else float("nan")

@@ -1,0 +1,321 @@
+"""Trains the mini video network by rectified flow on chunks of procedural worlds and photographs.
+
+    result = train_video(VideoTrainingConfig(...), out_dir=Path("run"), device="cuda")
+
+The autoencoder is frozen. Left behind: `weights.safetensors` (averaged, bf16), `metrics.jsonl`, `curve.png`,
+`samples.png` (truth above, generated below: held-out worlds, then held-out photographs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lyra_core.errors import ConfigError
+from lyra_core.training.atlas import build_atlas
+from lyra_core.training.chunk_pool import ChunkPool, ClipMaker, MixConfig, photo_library
+from lyra_core.training.chunks import ChunkConfig, ChunkMaker, ChunkRows, Clips
+from lyra_core.training.flow import FlowConfig, flow_loss, one_step_prediction
+from lyra_core.training.generate import generate
+from lyra_core.training.loop import LoopConfig, LoopResult, load_weights, step_generator, train
+from lyra_core.training.measures import masked_psnr_db, mean_of, seen_by_seed, sharpness_ratio
+from lyra_core.training.replicas import ALONE, Replicas
+from lyra_core.training.world_clips import LONG_PATHS, PathPlan, WorldLibrary, load_views
+from lyra_core.video.dit_config import DiTConfig
+from lyra_core.video.mini_config import MINI, MINI_DIT
+from lyra_core.video.mini_networks import MiniNetworks, build_mini_networks
+from lyra_core.video.mini_vae import MINI_VAE, MiniVAE, MiniVAEConfig, build_mini_vae
+from lyra_core.video.rollout_config import RolloutConfig
+
+SAMPLES = "samples.png"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoTrainingConfig:
+    """One training run of the mini video network.
+
+    Attributes:
+        loop: length and speed.
+        vae_weights: compact weights of the autoencoder, its latents' statistics in them.
+        vae: its widths.
+        dit: widths of the network.
+        rollout: how conditions are made and how samples are drawn.
+        chunks: how chunks are cut from clips.
+        flow: noise levels and what is hidden.
+        mix: kinds of samples.
+        seed: of weights and data.
+        height: rows of frames.
+        width: columns.
+        batch: samples a step.
+        photographs: folder of photographs.
+        views: file of camera paths; None searches for them.
+        plan: camera paths, where they are searched.
+        num_scenes: procedural scenes to learn from.
+        num_held_out: clips to measure on.
+        textures_per_kind: procedural textures of each kind.
+        texture_size: texels of a side.
+        pool_rows: samples kept on the device; 0 makes every batch anew (a resumed run is then the same bit for bit).
+        first_rows: samples made before the first step.
+        clips_at_once: clips rendered at once.
+        steps_per_refill: steps between fresh samples.
+        augment_from: step from which self-augmented histories are made: before, the network predicts nothing.
+        supersample: rays along each side of a pixel.
+        is_compiled: compile the blocks of the network.
+    """
+
+    loop: LoopConfig
+    vae_weights: Path | None = None
+    vae: MiniVAEConfig = field(default_factory=lambda: MINI_VAE)
+    dit: DiTConfig = field(default_factory=lambda: MINI_DIT)
+    rollout: RolloutConfig = field(default_factory=lambda: MINI)
+    chunks: ChunkConfig = field(default_factory=ChunkConfig)
+    flow: FlowConfig = field(default_factory=lambda: FlowConfig(shift=3.0, weighting="even", hole_weight=2.0))
+    mix: MixConfig = field(default_factory=MixConfig)
+    seed: int = 0
+    height: int = 128
+    width: int = 224
+    batch: int = 32
+    photographs: Path | None = None
+    views: Path | None = None
+    plan: PathPlan = LONG_PATHS
+    num_scenes: int = 640
+    num_held_out: int = 12
+    textures_per_kind: int = 16
+    texture_size: int = 256
+    pool_rows: int = 6000
+    first_rows: int = 600
+    clips_at_once: int = 6
+    steps_per_refill: int = 6
+    augment_from: int = 300
+    supersample: int = 2
+    is_compiled: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.batch, self.clips_at_once, self.steps_per_refill) < 1:
+            raise ConfigError(
+                f"batch, clips_at_once and steps_per_refill are at least 1, found {self.batch}, "
+                f"{self.clips_at_once} and {self.steps_per_refill}"
+            )
+
+
+def frozen_vae(config: VideoTrainingConfig, device: torch.device) -> MiniVAE:
+    """The autoencoder, its weights fixed; bf16 on a GPU.
+
+    Raises:
+        WeightsError: weights that cannot be read or belong to another autoencoder.
+    """
+    vae = build_mini_vae(config.vae)
+    if config.vae_weights is not None:
+        load_weights(vae, config.vae_weights)
+    vae = vae.eval().requires_grad_(requires_grad=False).to(device)
+    if device.type == "cuda":
+        vae = vae.to(torch.bfloat16)
+        for parameter in vae.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return vae
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Data:
+    """What a run learns from; what it is measured on by name (in the first process only)."""
+
+    pool: ChunkPool
+    maker: ChunkMaker
+    measured: dict[str, Clips]
+
+
+def clip_maker(
+    config: VideoTrainingConfig, split: str, device: torch.device, num_frames: int, workers: Executor | None = None
+) -> ClipMaker:
+    """Clips of a split, in bf16 on a GPU."""
+    is_train = split == "train"
+    atlas = build_atlas(
+        split,
+        per_kind=config.textures_per_kind if is_train else max(2, config.textures_per_kind // 4),
+        size=config.texture_size,
+        photographs=config.photographs,
+        workers=workers,
+    ).to(device)
+    worlds = WorldLibrary(
+        range(config.num_scenes if is_train else max(64, config.num_held_out)),
+        split,
+        atlas,
+        size=(config.height, config.width),
+        plan=config.plan,
+        views=None if config.views is None else load_views(config.views, split),
+    )
+    return ClipMaker(
+        worlds,
+        photo_library(config.photographs, split, device),
+        config.mix,
+        num_frames=num_frames,
+        supersample=config.supersample,
+        dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
+    )
+
+
+def _prepare(
+    config: VideoTrainingConfig, device: torch.device, replicas: Replicas, workers: Executor | None
+) -> _Data:
+    maker = ChunkMaker(frozen_vae(config, device), config.dit.history_layout, config.rollout, config.chunks)
+    clips = clip_maker(config, "train", device, maker.num_frames, workers)
+    pool = ChunkPool(clips, maker, config.pool_rows, config.clips_at_once)
+    measured: dict[str, Clips] = {}
+    if replicas.is_first:
+        held_out = clip_maker(config, "heldout", device, maker.num_frames, workers)
+        generator = torch.Generator().manual_seed(7)
+        measured["worlds"] = held_out.places(config.num_held_out, generator)
+        if held_out.photos is not None:
+            measured["photos"] = held_out.photographs(6, generator)
+    generator = step_generator(replicas.seed(config.seed + 1), 0)
+    while config.pool_rows and sum(pool.filled.values()) < config.first_rows:
+        pool.refill(None, generator)
+    return _Data(pool=pool, maker=maker, measured=measured)
+
+
+def _warm_up(networks: MiniNetworks, config: VideoTrainingConfig, device: torch.device) -> None:
+    """One step on noise, so that compiling runs beside the preparation of the data."""
+    from lyra_core.training.flow import random_inputs
+
+    generator = torch.Generator(device).manual_seed(0)
+    rows, columns = config.height // 8, config.width // 8
+    inputs = random_inputs(config.dit, config.batch, rows, columns, generator, text_tokens=96)
+    shape = (config.batch, config.dit.latent_channels, config.dit.history_layout.num_generated, rows, columns)
+    latents = torch.randn(shape, device=device, generator=generator)
+    timestep = torch.full((config.batch,), 500.0, device=device)
+    context = networks.dit.prepare_context(inputs)
+    networks.dit(latents, timestep, context).square().mean().backward()
+    networks.zero_grad(set_to_none=True)
+
+
+@dataclass(slots=True)
+class _Learner:
+    """Losses of steps: draws samples, refills the pool now and then with the network's own help."""
+
+    config: VideoTrainingConfig
+    data: _Data
+    seed: int
+
+    def __call__(self, networks: MiniNetworks, step: int) -> dict[str, Tensor]:
+        config, device = self.config, next(networks.parameters()).device
+        generator = step_generator(self.seed, step)
+        there = step_generator(self.seed + 1, step, device)
+
+        def predict(rows: ChunkRows) -> Tensor:
+            return one_step_prediction(networks, rows, config.flow, config.rollout, there)
+
+        help_ = predict if step >= config.augment_from else None
+        if config.pool_rows and step % config.steps_per_refill == 0:
+            self.data.pool.refill(help_, generator)
+        rows = self.data.pool.draw(config.batch, help_, generator)
+        return flow_loss(networks, rows, config.flow, config.rollout, there)
+
+
+def train_video(
+    config: VideoTrainingConfig,
+    *,
+    out_dir: Path,
+    resume_from: Path | None = None,
+    device: str | torch.device = "cpu",
+    report: Callable[[str], None] | None = None,
+    replicas: Replicas = ALONE,
+    workers: Executor | None = None,
+    start_from: Path | None = None,
+) -> LoopResult:
+    """Train the mini video network.
+
+    Args:
+        config: the run.
+        out_dir: receives weights, metrics and pictures.
+        resume_from: a full checkpoint of an earlier run.
+        device: where to train.
+        report: receives a line of text now and then.
+        replicas: the processes that train together.
+        workers: processes that make the textures.
+        start_from: compact weights of an earlier run to begin with, with a fresh optimiser.
+
+    Returns:
+        The averaged weights and all metrics.
+
+    Raises:
+        SeedError: photographs that cannot be read.
+        WeightsError: weights that cannot be read.
+    """
+    device = torch.device(device)
+    networks = build_mini_networks(config.dit, config.seed, device)
+    if start_from is not None:
+        load_weights(networks, start_from)
+    with ThreadPoolExecutor(1) as beside:
+        preparation = beside.submit(_prepare, config, device, replicas, workers)
+        if config.is_compiled:
+            # the loop trains a bf16 copy: the same code objects, so what is compiled here is found there
+            twin = build_mini_networks(config.dit, config.seed, device).to(torch.bfloat16)
+            twin.dit.compile_blocks()
+            networks.dit.compile_blocks()
+            _warm_up(twin, config, device)
+            del twin
+        data = preparation.result()
+
+    def evaluate(module: MiniNetworks) -> dict[str, float | int]:
+        return measure(module, data.maker, data.measured, config.rollout)
+
+    result = train(
+        networks,
+        _Learner(config, data, replicas.seed(config.seed)),
+        config.loop,
+        out_dir=out_dir,
+        resume_from=resume_from,
+        evaluate=evaluate if data.measured else None,
+        report=report,
+        replicas=replicas,
+    )
+    networks.load_state_dict(result.ema)
+    if replicas.is_first:
+        save_samples(networks.eval(), data.maker, data.measured, config.rollout, out_dir / SAMPLES)
+    return result
+
+
+@torch.no_grad()
+def measure(
+    networks: MiniNetworks, maker: ChunkMaker, measured: dict[str, Clips], config: RolloutConfig
+) -> dict[str, float | int]:
+    """Decibels and sharpness after each chunk, where the seed saw the scene and where it did not."""
+    row: dict[str, float | int] = {}
+    for name, clips in measured.items():
+        made = _generate(networks, maker, clips, config)
+        frames = list(range(maker.chunk_frames, clips.frames.shape[1], maker.chunk_frames))
+        seen, _ = seen_by_seed(clips, frames)
+        for index, frame in enumerate(frames):
+            found, truth = (made[:, frame].float() + 1) / 2, (clips.frames[:, frame].float() + 1) / 2
+            row[f"{name}_seen_{frame}"] = mean_of(masked_psnr_db(found, truth, seen[:, index]))
+            row[f"{name}_new_{frame}"] = mean_of(masked_psnr_db(found, truth, ~seen[:, index]))
+            row[f"{name}_sharp_{frame}"] = mean_of(sharpness_ratio(found, truth, ~seen[:, index]))
+    return row
+
+
+def _generate(networks: MiniNetworks, maker: ChunkMaker, clips: Clips, config: RolloutConfig) -> Tensor:
+    with torch.autocast(clips.frames.device.type, torch.bfloat16, enabled=clips.frames.is_cuda):
+        return generate(networks, maker, clips, config, torch.Generator().manual_seed(5))
+
+
+@torch.no_grad()
+def save_samples(
+    networks: MiniNetworks, maker: ChunkMaker, measured: dict[str, Clips], config: RolloutConfig, path: Path
+) -> None:
+    """Pictures: of some clips, the seed and the last frame of each half chunk, truth above and generated below."""
+    from PIL import Image
+
+    strips = []
+    for clips in measured.values():
+        made = _generate(networks, maker, clips, config)
+        frames = list(range(0, clips.frames.shape[1], max(1, maker.chunk_frames // 2)))
+        for truth, found in list(zip(clips.frames, made, strict=True))[:6]:
+            strips += [torch.cat(list(video[frames].float()), dim=2) for video in (truth, found)]
+    sheet = (torch.cat(strips, dim=1).clamp(-1, 1) + 1) * 127.5
+    Image.fromarray(sheet.round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()).save(path)
