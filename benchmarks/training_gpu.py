@@ -55,9 +55,7 @@ def prepare(options):
         photographs = "examples/seeds" if Path("examples/seeds").is_dir() else None
         atlas = build_atlas("train", per_kind=options.textures, size=256, photographs=photographs, workers=workers)
         say(what="atlas", s=round(time.perf_counter() - begin, 1))
-        worlds = WorldLibrary(
-            range(options.scenes), "train", atlas.to(options.device), size=options.size
-        )
+        worlds = WorldLibrary(range(options.scenes), "train", atlas.to(options.device), size=options.size)
     say(what="scenes and cameras", s=round(time.perf_counter() - begin, 1), scenes=options.scenes)
     return worlds
 

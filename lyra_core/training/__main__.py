@@ -1,43 +1,61 @@
-"""`python -m lyra_core.training vae`: one time-boxed training run, with its measures and pictures."""
+"""`python -m lyra_core.training vae|video|views`: one time-boxed training run, with its measures and pictures."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from lyra_core.training.chunk_pool import MixConfig
+from lyra_core.training.chunks import ChunkConfig
 from lyra_core.training.loop import LoopConfig
 from lyra_core.training.replicas import joined
 from lyra_core.training.vae import VaeTrainingConfig, train_vae
+from lyra_core.training.video import VideoTrainingConfig, train_video
 from lyra_core.training.workers import preparing
-from lyra_core.training.world_clips import LONG_PATHS, sample_views, save_views
-from lyra_core.video.mini_vae import MINI_VAE, TINY_MINI_VAE
+from lyra_core.training.world_clips import LONG_PATHS, PathPlan, sample_views, save_views
+from lyra_core.video.mini_config import MINI_DIT
+from lyra_core.video.mini_vae import TINY_MINI_VAE
+
+TOY_LAYOUT = "f1k1f4s2f1s1f2k2f1k1_g2"
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    """What every training run asks."""
+    parser.add_argument("--minutes", type=float, required=True, help="training time, start-up not counted")
+    parser.add_argument("--out", type=Path, required=True, help="folder for weights, metrics and pictures")
+    parser.add_argument("--photographs", type=Path, default=Path("examples/seeds"), help="folder of photographs")
+    parser.add_argument("--resume", type=Path, help="full checkpoint to continue (full.pt)")
+    parser.add_argument("--start-from", type=Path, help="compact weights to begin with (weights.safetensors)")
+    parser.add_argument("--pause-after", type=float, help="minutes after which this call stops, to be resumed")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scenes", type=int, default=640, help="procedural scenes to learn from")
+    parser.add_argument("--views", type=Path, help="camera paths made by the command `views` (default: search now)")
+    parser.add_argument("--workers", type=int, help="processes that make textures (default: most of the cores)")
+    parser.add_argument("--no-compile", action="store_true", help="run the model uncompiled")
+    parser.add_argument("--toy", action="store_true", help="small frames and model, to try the command on a CPU")
 
 
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lyra_core.training", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     vae = commands.add_parser("vae", help="train the small video autoencoder")
-    vae.add_argument("--minutes", type=float, required=True, help="training time, start-up not counted")
-    vae.add_argument("--out", type=Path, required=True, help="folder for weights, metrics and pictures")
-    vae.add_argument("--photographs", type=Path, default=Path("examples/seeds"), help="folder of photographs")
-    vae.add_argument("--resume", type=Path, help="full checkpoint to continue (full.pt)")
-    vae.add_argument("--pause-after", type=float, help="minutes after which this call stops, to be resumed")
-    vae.add_argument("--device", default="cuda")
-    vae.add_argument("--seed", type=int, default=0)
+    _common(vae)
     vae.add_argument("--batch", type=int, default=96, help="clips of 9 frames a step")
-    vae.add_argument("--scenes", type=int, default=768, help="procedural scenes to learn from")
-    vae.add_argument("--workers", type=int, help="processes that make textures (default: most of the cores)")
-    vae.add_argument("--views", type=Path, help="camera paths made by the command `views` (default: search now)")
-    vae.add_argument("--start-from", type=Path, help="compact weights to begin with (weights.safetensors)")
-    vae.add_argument("--no-compile", action="store_true", help="run the model uncompiled")
-    vae.add_argument("--toy", action="store_true", help="small frames and model, to try the command on a CPU")
+    video = commands.add_parser("video", help="train the mini video network on a frozen autoencoder")
+    _common(video)
+    video.add_argument("--vae", type=Path, help="weights of the autoencoder (weights.safetensors)")
+    video.add_argument("--batch", type=int, default=32, help="chunks a step and GPU")
+    video.add_argument("--no-augmentation", action="store_true", help="no self-augmented histories (the twin)")
     views = commands.add_parser("views", help="search camera paths through procedural scenes, once for many runs")
-    views.add_argument("--scenes", type=int, default=896, help="scenes to learn from")
+    views.add_argument("--scenes", type=int, default=640, help="scenes to learn from")
     views.add_argument("--held-out", type=int, default=64, help="scenes to measure on")
     views.add_argument("--out", type=Path, required=True, help="file to write (.npz)")
     views.add_argument("--workers", type=int, help="processes (default: most of the cores)")
@@ -54,36 +72,22 @@ def _make_views(options: argparse.Namespace) -> int:
     return 0
 
 
-def _config(options: argparse.Namespace) -> VaeTrainingConfig:
+def _loop(options: argparse.Namespace, **changes: object) -> LoopConfig:
+    """Length and speed, in small for a toy."""
     loop = LoopConfig(
         max_seconds=60 * options.minutes,
         pause_after_s=None if options.pause_after is None else 60 * options.pause_after,
-        precision="float32" if options.toy else "autocast",
         evaluate_every_s=0 if options.toy else 60,
         checkpoint_every_s=0 if options.toy else 120,
         warmup_steps=20 if options.toy else 100,
     )
-    if options.toy:
-        return VaeTrainingConfig(
-            loop=loop,
-            model=TINY_MINI_VAE,
-            seed=options.seed,
-            height=32,
-            width=56,
-            batch=4,
-            photographs=options.photographs,
-            num_scenes=4,
-            num_held_out=3,
-            textures_per_kind=2,
-            texture_size=64,
-            pool_clips=32,
-            fresh_clips=2,
-            refreshes=1,
-            supersample=1,
-        )
-    return VaeTrainingConfig(
-        loop=loop,
-        model=MINI_VAE,
+    return replace(loop, **changes)  # type: ignore[arg-type]
+
+
+def vae_config(options: argparse.Namespace) -> VaeTrainingConfig:
+    """The autoencoder's run as asked."""
+    config = VaeTrainingConfig(
+        loop=_loop(options, precision="float32" if options.toy else "autocast"),
         seed=options.seed,
         batch=options.batch,
         photographs=options.photographs,
@@ -91,23 +95,58 @@ def _config(options: argparse.Namespace) -> VaeTrainingConfig:
         views=options.views,
         is_compiled=not options.no_compile,
     )
+    if not options.toy:
+        return config
+    sizes = {"height": 32, "width": 56, "batch": 4, "num_scenes": 4, "num_held_out": 3}
+    pool = {"pool_clips": 32, "fresh_clips": 2, "refreshes": 1, "supersample": 1}
+    textures = {"textures_per_kind": 2, "texture_size": 64}
+    return replace(config, model=TINY_MINI_VAE, is_compiled=False, **sizes, **pool, **textures)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
-    options = _arguments().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    log = logging.getLogger("lyra_core.training")
-    if options.command == "views":
-        return _make_views(options)
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.benchmark_limit = 2
-    config = _config(options)
+def video_config(options: argparse.Namespace) -> VideoTrainingConfig:
+    """The video network's run as asked."""
+    loop = _loop(
+        options,
+        precision="float32" if options.toy else "copy",
+        learning_rate=1e-3,
+        final_rate=0.05,
+        betas=(0.9, 0.95),
+        weight_decay=0.02,
+        evaluate_every_s=0 if options.toy else 120,
+    )
+    mix = MixConfig(i2v=0.25, plain=0.75, augmented=0.0) if options.no_augmentation else MixConfig()
+    config = VideoTrainingConfig(
+        loop=loop,
+        vae_weights=options.vae,
+        mix=mix,
+        seed=options.seed,
+        batch=options.batch,
+        photographs=options.photographs,
+        views=options.views,
+        num_scenes=options.scenes,
+        is_compiled=not options.no_compile,
+    )
+    if not options.toy:
+        return config
+    widths = {"dim": 48, "ffn_dim": 96, "num_heads": 2, "num_layers": 2, "squeeze_dim": 8}
+    dit = replace(MINI_DIT, layout=TOY_LAYOUT, text_dim=16, image_dim=16, time_dim=32, **widths)
+    sizes = {"height": 32, "width": 64, "batch": 4, "num_scenes": 4, "num_held_out": 2}
+    pool = {"pool_rows": 40, "first_rows": 4, "clips_at_once": 1, "augment_from": 4, "supersample": 1}
+    textures = {"textures_per_kind": 1, "texture_size": 32}
+    paths = PathPlan(num_frames=17, names=("wander", "wander-and-return"), takes=1, max_stride=1)
+    small = replace(config, vae=TINY_MINI_VAE, dit=dit, plan=paths, chunks=ChunkConfig(num_chunks=2))
+    return replace(small, is_compiled=False, **sizes, **pool, **textures)
+
+
+def _train(options: argparse.Namespace, log: logging.Logger) -> int:
     # workers first: they are forked, which must precede everything that starts threads
     with preparing(0 if options.toy else options.workers) as workers, joined(options.device) as (replicas, device):
         log.info("process %d of %d on %s", replicas.rank, replicas.count, device)
-        result = train_vae(
-            config,
+        run = functools.partial(
+            train_vae if options.command == "vae" else train_video,
+            vae_config(options) if options.command == "vae" else video_config(options),
+        )
+        result = run(
             out_dir=options.out,
             resume_from=options.resume,
             device=device,
@@ -118,12 +157,23 @@ def main(arguments: list[str] | None = None) -> int:
         )
         if not replicas.is_first:
             return 0
-    frames = result.step * config.batch * config.num_frames
+    samples = result.step * options.batch * replicas.count
     last = {key: round(value, 3) for row in result.metrics[-4:] for key, value in row.items()}
-    summary = {"steps": result.step, "seconds": round(result.elapsed_s, 1), "frames": frames, "last": last}
+    summary = {"steps": result.step, "seconds": round(result.elapsed_s, 1), "samples": samples, "last": last}
     (options.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    log.info("clips per second %.1f; %s", frames / config.num_frames / max(result.elapsed_s, 1e-9), summary)
+    log.info("samples per second %.1f; %s", samples / max(result.elapsed_s, 1e-9), summary)
     return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = _arguments().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    if options.command == "views":
+        return _make_views(options)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark_limit = 2
+    return _train(options, logging.getLogger("lyra_core.training"))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Ready samples of the video network on the device: made beside training, each looked at several times.
 
-    worlds, photographs -- render --> clips -- autoencoder, conditions --> rows by kind: i2v, plain, augmented
-                                                                             | drawn in the shares of the mix
+worlds, photographs -- render --> clips -- autoencoder, conditions --> rows by kind: i2v, plain, augmented
+                                                                         | drawn in the shares of the mix
 """
 
 from __future__ import annotations
@@ -135,13 +135,13 @@ class ChunkPool:
         self.cursor = dict.fromkeys(KINDS, 0)
 
     def make(self, predict: Predict | None, generator: torch.Generator) -> dict[str, ChunkRows]:
-        """Samples of fresh clips: the first chunk, every later one plain, and a later one after a made one."""
+        """Samples of fresh clips: the first chunk, every chunk plain, and a later one after a made one."""
         truth = self.clips.draw(self.clips_at_once, generator)
         latents = self.maker.encode(truth.frames)
         known = self.maker.disturbed(truth, generator)
         chunks = self.maker.config.num_chunks
         made = [self.maker.rows(known, latents, chunk, generator) for chunk in range(chunks)]
-        rows = {"i2v": made[0], "plain": joined_rows(made[1:] or made)}
+        rows = {"i2v": made[0], "plain": joined_rows(made)}
         if predict is not None and chunks > 1 and self.clips.mix.augmented > 0:
             chunk = int(torch.randint(1, chunks, (), generator=generator))
             rows["augmented"] = self.maker.self_augmented(known, latents, chunk, predict, generator)

@@ -209,9 +209,7 @@ class ChunkMaker:
         stored = slice(0, first, memory.stride_frames)
         asking = [first + i for i in query_offsets(memory.num_query_cameras, self.chunk_frames)]
         w2c, K = clips.world_to_cam, clips.intrinsics
-        seen = coverage(
-            clips.depth_m[:, stored], w2c[:, stored], K[:, stored], w2c[:, asking], K[:, asking], memory
-        )
+        seen = coverage(clips.depth_m[:, stored], w2c[:, stored], K[:, stored], w2c[:, asking], K[:, asking], memory)
         chosen, valid = retrieve(seen, memory.num_retrieved, has_begun=chunk > 0, left_out=left_out)
         frames = torch.where(valid, chosen * memory.stride_frames, torch.zeros_like(chosen))
         rows = torch.arange(len(frames), device=frames.device)[:, None]

@@ -8,6 +8,7 @@ The autoencoder is frozen. Left behind: `weights.safetensors` (averaged, bf16), 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -90,7 +91,7 @@ class VideoTrainingConfig:
     pool_rows: int = 6000
     first_rows: int = 600
     clips_at_once: int = 6
-    steps_per_refill: int = 6
+    steps_per_refill: int = 12
     augment_from: int = 300
     supersample: int = 2
     is_compiled: bool = False
@@ -160,9 +161,7 @@ def clip_maker(
     )
 
 
-def _prepare(
-    config: VideoTrainingConfig, device: torch.device, replicas: Replicas, workers: Executor | None
-) -> _Data:
+def _prepare(config: VideoTrainingConfig, device: torch.device, replicas: Replicas, workers: Executor | None) -> _Data:
     maker = ChunkMaker(frozen_vae(config, device), config.dit.history_layout, config.rollout, config.chunks)
     clips = clip_maker(config, "train", device, maker.num_frames, workers)
     pool = ChunkPool(clips, maker, config.pool_rows, config.clips_at_once)
@@ -201,14 +200,20 @@ class _Learner:
     config: VideoTrainingConfig
     data: _Data
     seed: int
+    is_compiled: bool = False
 
     def __call__(self, networks: MiniNetworks, step: int) -> dict[str, Tensor]:
         config, device = self.config, next(networks.parameters()).device
+        if config.is_compiled and not self.is_compiled:
+            networks.dit.compile_blocks()
+            self.is_compiled = True
         generator = step_generator(self.seed, step)
         there = step_generator(self.seed + 1, step, device)
 
         def predict(rows: ChunkRows) -> Tensor:
-            return one_step_prediction(networks, rows, config.flow, config.rollout, there)
+            # another batch size and no gradients: not worth another compilation
+            with torch.compiler.set_stance("force_eager"):
+                return one_step_prediction(networks, rows, config.flow, config.rollout, there)
 
         help_ = predict if step >= config.augment_from else None
         if config.pool_rows and step % config.steps_per_refill == 0:
@@ -254,10 +259,9 @@ def train_video(
     with ThreadPoolExecutor(1) as beside:
         preparation = beside.submit(_prepare, config, device, replicas, workers)
         if config.is_compiled:
-            # the loop trains a bf16 copy: the same code objects, so what is compiled here is found there
+            # the loop trains a bf16 copy: of the same code, so what is compiled here is found there
             twin = build_mini_networks(config.dit, config.seed, device).to(torch.bfloat16)
             twin.dit.compile_blocks()
-            networks.dit.compile_blocks()
             _warm_up(twin, config, device)
             del twin
         data = preparation.result()
@@ -300,7 +304,9 @@ def measure(
 
 
 def _generate(networks: MiniNetworks, maker: ChunkMaker, clips: Clips, config: RolloutConfig) -> Tensor:
-    with torch.autocast(clips.frames.device.type, torch.bfloat16, enabled=clips.frames.is_cuda):
+    if clips.frames.is_cuda:
+        networks = copy.deepcopy(networks).to(torch.bfloat16)
+    with torch.compiler.set_stance("force_eager"):
         return generate(networks, maker, clips, config, torch.Generator().manual_seed(5))
 
 

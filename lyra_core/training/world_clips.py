@@ -229,9 +229,7 @@ class WorldLibrary:
             raise ConfigError(f"no scene of seeds {seeds} ({split}) has a clear place for a camera; use more seeds")
         self.sizes = torch.tensor([len(shelf.scenes) for shelf in self.shelves], dtype=torch.float32)
 
-    def draw(
-        self, count: int, num_frames: int, generator: torch.Generator, *, speed: int | None = None
-    ) -> DrawnClips:
+    def draw(self, count: int, num_frames: int, generator: torch.Generator, *, speed: int | None = None) -> DrawnClips:
         """Clips of scenes from one shelf, in proportion to its size; arguments as those of `frames`."""
         shelf = self.shelves[int(torch.multinomial(self.sizes, 1, generator=generator))]
         device = shelf.cam_to_world.device
