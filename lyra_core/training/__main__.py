@@ -1,4 +1,4 @@
-"""`python -m lyra_core.training vae|video|views`: one time-boxed training run, with its measures and pictures."""
+"""`python -m lyra_core.training vae|video|views|pack`: time-boxed training runs of the mini model, and what goes with them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from lyra_core.training.video import VideoTrainingConfig, train_video
 from lyra_core.training.workers import preparing
 from lyra_core.training.world_clips import LONG_PATHS, PathPlan, sample_views, save_views
 from lyra_core.video.mini_config import MINI_DIT
-from lyra_core.video.mini_vae import TINY_MINI_VAE
+from lyra_core.video.mini_vae import MINI_VAE, TINY_MINI_VAE
+from lyra_core.weights.mini_files import MINI_FOLDER, write_component
 
 TOY_LAYOUT = "f1k1f4s2f1s1f2k2f1k1_g2"
 
@@ -59,7 +60,22 @@ def _arguments() -> argparse.ArgumentParser:
     views.add_argument("--held-out", type=int, default=64, help="scenes to measure on")
     views.add_argument("--out", type=Path, required=True, help="file to write (.npz)")
     views.add_argument("--workers", type=int, help="processes (default: most of the cores)")
+    pack = commands.add_parser("pack", help="put compact weights of runs where the mini model loads them from")
+    pack.add_argument("--vae", type=Path, help="weights.safetensors of an autoencoder run")
+    pack.add_argument("--video", type=Path, help="weights.safetensors of a video run")
+    pack.add_argument("--name", default="video", help="name of the video component (default: video)")
+    pack.add_argument("--out", type=Path, default=MINI_FOLDER, help="folder of the weights")
     return parser
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from safetensors.torch import load_file
+
+    if options.vae is not None:
+        write_component(options.out, "vae", load_file(str(options.vae)), MINI_VAE)
+    if options.video is not None:
+        write_component(options.out, options.name, load_file(str(options.video)), MINI_DIT)
+    return 0
 
 
 def _make_views(options: argparse.Namespace) -> int:
@@ -171,6 +187,8 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if options.command == "views":
         return _make_views(options)
+    if options.command == "pack":
+        return _pack(options)
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.benchmark_limit = 2
     return _train(options, logging.getLogger("lyra_core.training"))
