@@ -17,7 +17,7 @@ from lyra_core.errors import ConfigError
 from lyra_core.training.chunks import ChunkMaker, ChunkRows, Clips
 from lyra_core.training.photo_clips import PhotoLibrary, jitter_colors
 from lyra_core.training.photo_worlds import photo_frames
-from lyra_core.training.world_clips import WorldLibrary
+from lyra_core.training.world_clips import DrawnClips, WorldLibrary
 from lyra_core.training.worlds import render_frames
 from lyra_core.video.mini_encoders import caption_bytes
 
@@ -86,7 +86,11 @@ class ClipMaker:
     @torch.no_grad()
     def places(self, count: int, generator: torch.Generator) -> Clips:
         """Clips of procedural worlds."""
-        drawn = self.worlds.draw(count, self.num_frames, generator, speed=1)
+        return self.rendered(self.worlds.draw(count, self.num_frames, generator, speed=1))
+
+    @torch.no_grad()
+    def rendered(self, drawn: DrawnClips) -> Clips:
+        """Clips as drawn from the library."""
         size, at_once = self.worlds.size, self.num_frames if drawn.cam_to_world.is_cuda else 1
         pairs = zip(drawn.cam_to_world.split(at_once, 1), drawn.intrinsics.split(at_once, 1), strict=True)
         parts = [render_frames(drawn.scenes, c, k, *size, supersample=self.supersample) for c, k in pairs]

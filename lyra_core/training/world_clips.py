@@ -251,6 +251,18 @@ class WorldLibrary:
             scenes=shelf.scenes[scene], cam_to_world=cam_to_world, intrinsics=intrinsics, captions=captions
         )
 
+    def every(self, take: int = 0) -> list[DrawnClips]:
+        """The whole path of a take of every scene, one item a shelf."""
+        return [
+            DrawnClips(
+                scenes=shelf.scenes,
+                cam_to_world=shelf.cam_to_world[:, take],
+                intrinsics=shelf.intrinsics[:, take, None].expand(-1, self.plan.num_frames, -1, -1).contiguous(),
+                captions=shelf.captions,
+            )
+            for shelf in self.shelves
+        ]
+
     @torch.no_grad()
     def frames(
         self,
