@@ -25,6 +25,15 @@ from lyra_core.video.mini_vae import MINI_VAE, TINY_MINI_VAE
 from lyra_core.weights.mini_files import MINI_FOLDER, write_component
 
 TOY_LAYOUT = "f1k1f4s2f1s1f2k2f1k1_g2"
+EXAMPLES = """examples:
+  lyra train views --out .training/views.npz                    camera paths, once for many runs
+  lyra train vae --minutes 7 --views .training/views.npz --out runs/vae
+  lyra train pack --vae runs/vae/weights.safetensors
+  torchrun --nproc-per-node 2 -m lyra_core.training video --minutes 7.3 \\
+      --vae lyra_core/weights/mini/vae.safetensors --views .training/views.npz --out runs/video
+  lyra train pack --video runs/video/weights.safetensors
+  lyra train video --toy --minutes 0.2 --device cpu --out runs/toy   a try without a GPU
+"""
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +54,12 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 
 def _arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m lyra_core.training", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="lyra train",
+        description="Train the mini model: its autoencoder, then its video network. Runs are time-boxed.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     vae = commands.add_parser("vae", help="train the small video autoencoder")
     _common(vae)

@@ -110,7 +110,10 @@ def frozen_vae(config: VideoTrainingConfig, device: torch.device) -> MiniVAE:
     Raises:
         WeightsError: weights that cannot be read or belong to another autoencoder.
     """
-    vae = build_mini_vae(config.vae)
+    with torch.random.fork_rng(devices=[]):
+        # without weights (a test) the first weights follow from the seed
+        torch.random.default_generator.manual_seed(config.seed)
+        vae = build_mini_vae(config.vae)
     if config.vae_weights is not None:
         load_weights(vae, config.vae_weights)
     vae = vae.eval().requires_grad_(requires_grad=False).to(device)

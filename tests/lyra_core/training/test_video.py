@@ -87,7 +87,7 @@ def test_resume_is_bit_exact(tmp_path, monkeypatch):
 
 
 def test_a_mix_splits_batches_and_refuses_nothing_at_all():
-    assert MixConfig(i2v=1, plain=2, augmented=1).counts(32) == {"i2v": 8, "plain": 16, "augmented": 8}
+    assert MixConfig(i2v=1.0, plain=2.0, augmented=1.0).counts(32) == {"i2v": 8, "plain": 16, "augmented": 8}
     assert sum(MixConfig().counts(7).values()) == 7
     with pytest.raises(ConfigError, match="not all 0"):
-        MixConfig(i2v=0, plain=0, augmented=0)
+        MixConfig(i2v=0.0, plain=0.0, augmented=0.0)
