@@ -1,4 +1,4 @@
-"""`python -m lyra_core.training vae|video|views|pack`: time-boxed training runs of the mini model, and what goes with them."""
+"""`python -m lyra_core.training vae|video|views|pack`: time-boxed training runs of the mini model."""
 
 from __future__ import annotations
 
@@ -69,6 +69,9 @@ def _arguments() -> argparse.ArgumentParser:
     video.add_argument("--vae", type=Path, help="weights of the autoencoder (weights.safetensors)")
     video.add_argument("--batch", type=int, default=32, help="chunks a step and GPU")
     video.add_argument("--no-augmentation", action="store_true", help="no self-augmented histories (the twin)")
+    video.add_argument(
+        "--teacher-steps", type=int, default=0, help="train a few-step student of --start-from; 16 is sound"
+    )
     views = commands.add_parser("views", help="search camera paths through procedural scenes, once for many runs")
     views.add_argument("--scenes", type=int, default=640, help="scenes to learn from")
     views.add_argument("--held-out", type=int, default=64, help="scenes to measure on")
@@ -155,7 +158,12 @@ def video_config(options: argparse.Namespace) -> VideoTrainingConfig:
         views=options.views,
         num_scenes=options.scenes,
         is_compiled=not options.no_compile,
+        teacher_steps=options.teacher_steps,
     )
+    if options.teacher_steps:
+        # what the teacher makes is learnt as it is: no caption is left out, nothing is disturbed
+        flow = replace(config.flow, caption_drop=0.0, slot_noise=False)
+        config = replace(config, loop=replace(loop, learning_rate=3e-4), flow=flow, augment_from=0)
     if not options.toy:
         return config
     widths = {"dim": 48, "ffn_dim": 96, "num_heads": 2, "num_layers": 2, "squeeze_dim": 8}

@@ -25,6 +25,7 @@ KINDS = ("i2v", "plain", "augmented")
 PHOTO_CAPTION = "a photograph"
 
 Predict = Callable[[ChunkRows], Tensor]
+Finish = Callable[[ChunkRows, torch.Generator], ChunkRows]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,15 +126,25 @@ class ClipMaker:
 class ChunkPool:
     """Samples by kind, partly replaced while training goes on."""
 
-    def __init__(self, clips: ClipMaker, maker: ChunkMaker, capacity: int, clips_at_once: int) -> None:
-        """
+    def __init__(
+        self,
+        clips: ClipMaker,
+        maker: ChunkMaker,
+        capacity: int,
+        clips_at_once: int,
+        finish: Finish | None = None,
+    ) -> None:
+        """Nothing is made yet.
+
         Args:
             clips: gives clips.
             maker: makes samples of them.
             capacity: samples kept, shared among kinds by the mix; 0 keeps none and makes every batch anew.
             clips_at_once: clips of one refill.
+            finish: what is done to fresh samples: a teacher's pairs, for a student.
         """
         self.clips, self.maker, self.capacity, self.clips_at_once = clips, maker, capacity, clips_at_once
+        self.finish = finish
         self.rows: dict[str, ChunkRows] = {}
         self.filled = dict.fromkeys(KINDS, 0)
         self.cursor = dict.fromkeys(KINDS, 0)
@@ -149,7 +160,9 @@ class ChunkPool:
         if predict is not None and chunks > 1 and self.clips.mix.augmented > 0:
             chunk = int(torch.randint(1, chunks, (), generator=generator))
             rows["augmented"] = self.maker.self_augmented(known, latents, chunk, predict, generator)
-        return rows
+        if self.finish is None:
+            return rows
+        return {kind: self.finish(some, generator) for kind, some in rows.items()}
 
     def refill(self, predict: Predict | None, generator: torch.Generator) -> None:
         """Add fresh samples, over the oldest where there is no more room."""

@@ -2,7 +2,7 @@
 
     clip (frames, depth, cameras, caption) -- autoencoder --> latents of all frames
       chunk k: history = latents before it, memory = every 8th frame before it, target = latents of its 80 frames
-      kinds:   i2v (chunk 0), plain (any chunk), augmented (the chunk before was replaced by what the network made of it)
+      kinds:   i2v (chunk 0), plain (any chunk), augmented (after a chunk that the network made)
 
 Self-augmented histories teach the network to correct its own drift (spec of the released training: one step of the
 network from a noise level of at most one half, decoded, in place of the true frames; target and depth stay true).
@@ -65,6 +65,7 @@ class ChunkRows:
         target: clean latents. [b c n2 r q]
         last: the last frame before the chunk, sRGB bytes. [b 3 h w]
         captions: bytes. [b s]
+        noise: what the target was sampled from, where a teacher made it; else without channels. [b c n2 r q]
     """
 
     history: Tensor
@@ -74,6 +75,7 @@ class ChunkRows:
     target: Tensor
     last: UInt8[Tensor, "b 3 h w"]
     captions: UInt8[Tensor, "b s"]
+    noise: Tensor
 
     def __len__(self) -> int:
         return int(self.history.shape[0])
@@ -191,6 +193,7 @@ class ChunkMaker:
             target=clean.bfloat16(),
             last=((clips.frames[:, first - 1].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8),
             captions=clips.captions,
+            noise=clean.new_empty(len(clean), 0, *clean.shape[2:], dtype=torch.bfloat16),
         )
 
     def _left_out(self, clips: Clips, chunk: int, generator: torch.Generator) -> Tensor:

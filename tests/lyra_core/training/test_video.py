@@ -91,3 +91,19 @@ def test_a_mix_splits_batches_and_refuses_nothing_at_all():
     assert sum(MixConfig().counts(7).values()) == 7
     with pytest.raises(ConfigError, match="not all 0"):
         MixConfig(i2v=0.0, plain=0.0, augmented=0.0)
+
+
+def test_a_student_learns_what_its_teacher_makes(tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "measure", lambda *_: {})
+    monkeypatch.setattr(video, "save_samples", lambda *_: None)
+    train_video(config(3), out_dir=tmp_path / "teacher")
+    plan = config(2, teacher_steps=2, first_rows=4)
+    kept = []
+    loss = video.flow_loss
+    monkeypatch.setattr(
+        video, "flow_loss", lambda networks, rows, *rest: kept.append(rows) or loss(networks, rows, *rest)
+    )
+    train_video(plan, out_dir=tmp_path / "student", start_from=tmp_path / "teacher" / WEIGHTS)
+    assert all(rows.noise.shape == rows.target.shape for rows in kept)
+    with pytest.raises(ConfigError, match="start_from"):
+        train_video(plan, out_dir=tmp_path / "student")
