@@ -196,7 +196,6 @@ def train(
     measure = evaluate if replicas.is_first else None
     start = time.perf_counter() - result.elapsed_s
     last_save = last_evaluation = time.perf_counter()
-    model.train()
     first = result.step
     end_s = math.inf if config.pause_after_s is None else result.elapsed_s + config.pause_after_s
     while config.progress(result.step, result.elapsed_s) < 1 and result.elapsed_s < end_s:
@@ -254,6 +253,7 @@ def _begin(
     if resume_from is not None:
         _resume(resume_from, model, optimizer, result)
     share_tensors([*model.state_dict().values(), *result.ema.values()], replicas)
+    model.train()
     return optimizer, result
 
 
