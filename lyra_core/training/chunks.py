@@ -123,12 +123,15 @@ class ChunkConfig:
         memory_drop: share of clips whose memory lacks some frames.
         depth_noise: share of clips whose known depth is wrong by a few per cent, smoothly, as estimates are.
         depth_error: standard deviation of its logarithm there.
+        context_latents: how far back the autoencoder looks, for self-augmented chunks; None for one that looks back to
+            the beginning, as the released one does.
     """
 
     num_chunks: int = 3
     memory_drop: float = 0.12
     depth_noise: float = 0.5
     depth_error: float = 0.02
+    context_latents: int | None = 1
 
 
 class ChunkMaker:
@@ -148,10 +151,14 @@ class ChunkMaker:
 
     @torch.no_grad()
     def encode(self, frames: Float[Tensor, "b t 3 h w"]) -> Float[Tensor, "b c n r q"]:
-        """Latents of whole videos, the repeated seed in front, as a rollout has them."""
-        latents = self.vae.encode(frames.transpose(1, 2), latents_per_window=self.layout.num_generated).float()
-        first = latents[:, :, :1].expand(-1, -1, self.layout.num_history - 1, -1, -1)
-        return torch.cat([first, latents], dim=2)
+        """Latents of whole videos, the repeated seed in front, as a rollout has them (video.world_state)."""
+        past = self.layout.num_history
+        encoded = min(self.rollout.encoded_prefix or past, past)
+        still = frames[:, :1].expand(-1, (encoded - 1) * self.step, -1, -1, -1)
+        video = torch.cat([still, frames], dim=1).transpose(1, 2)
+        latents = self.vae.encode(video, latents_per_window=self.rollout.latents_per_window).float()
+        repeated = latents[:, :, encoded - 1 : encoded].expand(-1, -1, past - encoded, -1, -1)
+        return torch.cat([latents[:, :, :encoded], repeated, latents[:, :, encoded:]], dim=2)
 
     def disturbed(self, clips: Clips, generator: torch.Generator) -> Clips:
         """The clips with depth as it may be known: some off by a smooth factor that differs from frame to frame."""
@@ -254,16 +261,25 @@ class ChunkMaker:
         """
         before = self.rows(clips, latents, chunk - 1, generator)
         start = self.layout.num_history + (chunk - 1) * self.layout.num_generated
-        made = torch.cat([latents[:, :, start - 1 : start], predict(before).float()], dim=2)
-        video = self.vae.decode(made, latents_per_window=made.shape[2])[:, :, 1:].float().clamp(-1, 1)
+        context = latents[
+            :, :, 0 if self.config.context_latents is None else start - self.config.context_latents : start
+        ]
+        made = torch.cat([context, predict(before).float()], dim=2)
+        window = self.rollout.latents_per_window
+        video = self.vae.decode(made, latents_per_window=window)[:, :, -self.chunk_frames :].float().clamp(-1, 1)
         first = 1 + (chunk - 1) * self.chunk_frames
         frames = clips.frames.clone()
         frames[:, first : first + self.chunk_frames] = video.transpose(1, 2).to(frames)
         drifted = replace(clips, frames=frames)
-        again = self.vae.encode(
-            torch.cat([frames[:, first - 1 : first], video.transpose(1, 2).to(frames)], 1).transpose(1, 2),
-            latents_per_window=self.layout.num_generated,
-        )[:, :, 1:].float()
+        again = self._encoded_again(frames[:, : first + self.chunk_frames], start)
         history = latents.clone()
         history[:, :, start : start + self.layout.num_generated] = again
         return self.rows(drifted, history, chunk, generator, target=latents)
+
+    def _encoded_again(self, frames: Tensor, start: int) -> Float[Tensor, "b c n2 r q"]:
+        """Latents of the last chunk of frames, from whose first latent on the past has changed."""
+        if self.config.context_latents is None:
+            return self.encode(frames)[:, :, start:]
+        near = frames[:, -self.chunk_frames - 1 - self.step * (self.config.context_latents - 1) :].transpose(1, 2)
+        latents = self.vae.encode(near, latents_per_window=self.rollout.latents_per_window).float()
+        return latents[:, :, -self.layout.num_generated :]

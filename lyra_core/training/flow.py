@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra_core.training.chunks import ChunkRows
+from lyra_core.training.released_networks import ReleasedNetworks
 from lyra_core.video.context import ChunkInputs
 from lyra_core.video.dit_config import DiTConfig
 from lyra_core.video.layout import HistoryLayout
@@ -23,6 +24,8 @@ from lyra_core.video.sampler import sample_euler
 from lyra_core.video.schedule import NUM_TRAIN_TIMESTEPS, TrainingSchedule, euler_schedule, training_schedule
 
 MAX_SLOT_NOISE = 1.0
+
+VideoNetworks = MiniNetworks | ReleasedNetworks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +76,7 @@ def noised_slots(
 
 
 def flow_loss(
-    networks: MiniNetworks,
+    networks: VideoNetworks,
     rows: ChunkRows,
     config: FlowConfig,
     rollout: RolloutConfig,
@@ -123,7 +126,7 @@ def flow_loss(
 
 @torch.no_grad()
 def one_step_prediction(
-    networks: MiniNetworks,
+    networks: VideoNetworks,
     rows: ChunkRows,
     config: FlowConfig,
     rollout: RolloutConfig,
@@ -145,7 +148,7 @@ def one_step_prediction(
 
 @torch.no_grad()
 def teacher_pairs(
-    teacher: MiniNetworks, rows: ChunkRows, rollout: RolloutConfig, num_steps: int, generator: torch.Generator
+    teacher: VideoNetworks, rows: ChunkRows, rollout: RolloutConfig, num_steps: int, generator: torch.Generator
 ) -> ChunkRows:
     """Samples whose target is what a teacher makes, in many steps, of noise that is kept beside it.
 
