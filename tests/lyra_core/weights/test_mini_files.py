@@ -1,5 +1,6 @@
 """Weights of the mini model: written in parts, read back, guarded by digests."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,8 @@ from lyra_core.video.mini_config import MINI_DIT
 from lyra_core.video.mini_networks import build_mini_networks
 from lyra_core.video.mini_vae import TINY_MINI_VAE, build_mini_vae
 from lyra_core.weights import mini_files
-from lyra_core.weights.mini_files import load_mini, mini_digest, read_components, write_component
+from lyra_core.weights.mini_card import card
+from lyra_core.weights.mini_files import MINI_FOLDER, load_mini, mini_digest, read_components, write_component
 
 SMALL = replace(MINI_DIT, dim=32, ffn_dim=32, num_heads=2, num_layers=1, squeeze_dim=4, text_dim=8, image_dim=8)
 
@@ -56,3 +58,22 @@ def test_missing_weights_say_what_to_do(folder, tmp_path):
         load_mini(tmp_path / "nowhere")
     with pytest.raises(WeightsError, match="wanted 'other'"):
         load_mini(folder, component="other")
+
+
+def test_the_card_names_files_and_refuses_numbers_of_other_weights(folder, tmp_path):
+    digest = next(iter(read_components(folder)["vae"].files.values()))
+    assert digest in card(folder)
+    numbers = {"rows": {"seen": 27.0}, "weights": mini_digest(folder), "scenes": 4, "resolution": "x", "hardware": {}}
+    result = tmp_path / "result.json"
+    result.write_text(json.dumps(numbers))
+    assert "| seen | 27.0 |" in card(folder, result)
+    result.write_text(json.dumps(numbers | {"weights": "other"}))
+    with pytest.raises(WeightsError, match="measure again"):
+        card(folder, result)
+
+
+def test_the_shipped_weights_are_whole():
+    models = load_mini()
+    assert sum(path.stat().st_size for path in MINI_FOLDER.iterdir()) < 40_000_000
+    assert models.vae.latent_std.isfinite().all()
+    assert bool((models.dit.head.head.weight != 0).any())
