@@ -174,18 +174,21 @@ def main():
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--size", type=int, nargs=2, default=(128, 224))
     parser.add_argument("--views", type=Path, help="camera paths made by `lyra train views`")
+    parser.add_argument("--parts", nargs="+", default=["vae", "video"])
     parser.add_argument("--eager", action="store_true")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for a picture of some worlds")
     options = parser.parse_args()
     options.compile, options.size = not options.eager, tuple(options.size)
     torch.backends.cudnn.benchmark = True
-    with ThreadPoolExecutor(1) as beside:
-        worlds = beside.submit(prepare, options)
-        measure_vae(options)
-        found = worlds.result()
-    check_renderer(found, options)
-    measure_renderer(found, options)
-    measure_dit(options)
+    if "vae" in options.parts:
+        with ThreadPoolExecutor(1) as beside:
+            worlds = beside.submit(prepare, options)
+            measure_vae(options)
+            found = worlds.result()
+        check_renderer(found, options)
+        measure_renderer(found, options)
+    if "video" in options.parts:
+        measure_dit(options)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ from lyra_core.errors import WeightsError
 from lyra_core.weights.mini_files import MINI_FOLDER, Component, mini_digest, read_components
 
 CARD = "README.md"
-LIMITS = """It works at 128x224. What the photograph shows moves as it should; what lies beyond it has the right colours and
-little structure, the less the farther the camera turns away. It was trained on procedural places and on six photographs,
-so that people, animals, text and anything that moves are unknown to it. It is a small model that shows how the system
-works, and no substitute for the released Lyra 2 weights."""
+LIMITS = """It works at 128x224. What the photograph shows moves as it should; what lies beyond it has the right
+colours and little structure, the less the farther the camera turns away. It was trained on procedural places and on six
+photographs: people, animals, text and anything that moves are unknown to it. It is a small model that shows how the
+system works, and no substitute for the released Lyra 2 weights."""
 REPRODUCE = """    lyra train views --out .training/views.npz
     lyra train vae --minutes 7 --views .training/views.npz --out runs/vae
     lyra train pack --vae runs/vae/weights.safetensors
