@@ -148,7 +148,8 @@ def measure_dit(options):
     ):
         each, first = rate(part, 1, options.seconds, options.device)
         say(what=what, clips=config.clips_at_once, s=round(1 / each, 3), first_s=round(first, 1))
-    for batch in (32, 64, 96):
+    for batch in (32, 96):
+        torch.compiler.reset()  # a second size would be compiled for any size
         rows = joined_rows([pool.draw(16, None, generator) for _ in range(batch // 16)])
         precision = _Precision(build_mini_networks(config.dit, 0, device), loop)
         if options.compile:
