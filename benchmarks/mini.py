@@ -250,10 +250,16 @@ def timing(bench: Bench) -> None:
 
 
 def photo_seed(path: Path) -> Seed:
-    """A sample photograph at the working size."""
+    """A sample photograph at the working size; of upright ones the middle."""
+    from PIL import Image
+
     from lyra_core.formats.image import open_image
 
-    return open_image(path, SIZE[1], SIZE[0])
+    with Image.open(path) as photograph:
+        rgb = photograph.convert("RGB")
+    tall = min(rgb.height, round(rgb.width * SIZE[0] / SIZE[1]))
+    top = (rgb.height - tall) // 2
+    return open_image(rgb.crop((0, top, rgb.width, top + tall)), SIZE[1], SIZE[0])
 
 
 def picture(strips: list[torch.Tensor], path: Path) -> None:
