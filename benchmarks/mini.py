@@ -48,6 +48,7 @@ from lyra_core.training.world_clips import (
     save_views,
 )
 from lyra_core.values import Seed
+from lyra_core.video.depth_cache import SKY_DEPTH_M
 from lyra_core.video.mini_encoders import caption_bytes
 from lyra_core.video.mini_networks import MiniNetworks
 from lyra_core.video.rollout import Rollout, RolloutModels
@@ -212,7 +213,7 @@ def photo_clips_of(seeds: list[Seed], preset: str, device: torch.device) -> Clip
     cameras, depths = [], []
     for seed in seeds:
         estimate = ParallaxDepth().estimate(seed.image[None], None)
-        depth = torch.where(estimate.sky[0], 0.0, estimate.depth_m[0])
+        depth = torch.where(estimate.sky[0], SKY_DEPTH_M, estimate.depth_m[0])
         depths.append(depth)
         cameras.append(
             cameras_for_seed(

@@ -19,6 +19,7 @@ from lyra_core.training.photo_clips import PhotoLibrary, jitter_colors
 from lyra_core.training.photo_worlds import photo_frames
 from lyra_core.training.world_clips import DrawnClips, WorldLibrary
 from lyra_core.training.worlds import render_frames
+from lyra_core.video.depth_cache import SKY_DEPTH_M
 from lyra_core.video.mini_encoders import caption_bytes
 
 KINDS = ("i2v", "plain", "augmented")
@@ -98,7 +99,7 @@ class ClipMaker:
         rgb = torch.cat([part.rgb for part in parts], 1).permute(0, 1, 4, 2, 3)
         return Clips(
             frames=(rgb * 2 - 1).to(self.dtype),
-            depth_m=torch.cat([part.depth_m for part in parts], 1),
+            depth_m=torch.cat([torch.where(part.sky, SKY_DEPTH_M, part.depth_m) for part in parts], 1),
             world_to_cam=torch.linalg.inv(drawn.cam_to_world),
             intrinsics=drawn.intrinsics,
             captions=caption_bytes(drawn.captions).to(rgb.device),

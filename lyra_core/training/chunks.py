@@ -40,7 +40,7 @@ class Clips:
 
     Attributes:
         frames: sRGB in [-1, 1]. [b t 3 h w]
-        depth_m: 0 for sky. [b t h w]
+        depth_m: 0 where unknown; the sky as the rollout's depth choices have it. [b t h w]
         world_to_cam: rigid, metres. [b t 4 4]
         intrinsics: pixels. [b t 3 3]
         captions: bytes. [b s]
