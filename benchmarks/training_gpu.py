@@ -5,7 +5,6 @@ how long each takes to its first step on a machine with empty caches.
 """
 
 import argparse
-import dataclasses
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -55,9 +54,7 @@ def prepare(options):
         photographs = "examples/seeds" if Path("examples/seeds").is_dir() else None
         atlas = build_atlas("train", per_kind=options.textures, size=256, photographs=photographs, workers=workers)
         say(what="atlas", s=round(time.perf_counter() - begin, 1))
-        worlds = WorldLibrary(
-            range(options.scenes), "train", atlas.to(options.device), size=options.size
-        )
+        worlds = WorldLibrary(range(options.scenes), "train", atlas.to(options.device), size=options.size)
     say(what="scenes and cameras", s=round(time.perf_counter() - begin, 1), scenes=options.scenes)
     return worlds
 
@@ -129,36 +126,43 @@ def measure_vae(options):
 
 
 def measure_dit(options):
-    from lyra_core.training.flow import random_inputs
-    from lyra_core.video.dit import build_dit
-    from lyra_core.video.mini_config import MINI_DIT
+    """Whole training steps, by batch: a rate that grows with it says that the processor launches too slowly."""
+    from lyra_core.training.chunk_pool import ChunkPool, joined_rows
+    from lyra_core.training.chunks import ChunkMaker
+    from lyra_core.training.flow import FlowConfig, flow_loss
+    from lyra_core.training.loop import LoopConfig, _Precision
+    from lyra_core.training.video import VideoTrainingConfig, clip_maker, frozen_vae
+    from lyra_core.video.mini_config import MINI
+    from lyra_core.video.mini_networks import build_mini_networks
 
-    device = options.device
-    sizes = [(256, 8), (384, 6)] if device != "cpu" else [(64, 2)]
-    rows, columns = options.size[0] // 8, options.size[1] // 8
-    for dim, layers in sizes:
-        config = dataclasses.replace(MINI_DIT, dim=dim, ffn_dim=3 * dim, num_heads=dim // 64, num_layers=layers)
-        generator = torch.Generator(device).manual_seed(0)
-        model = build_dit(config, device=device, dtype=torch.bfloat16, generator=generator)
-        millions = sum(p.numel() for p in model.parameters()) / 1e6
+    device = torch.device(options.device)
+    loop = LoopConfig(max_steps=1, precision="copy" if device.type == "cuda" else "float32")
+    config = VideoTrainingConfig(loop=loop, num_scenes=16, textures_per_kind=2, views=options.views)
+    maker = ChunkMaker(frozen_vae(config, device), config.dit.history_layout, MINI, config.chunks)
+    clips = clip_maker(config, "train", device, maker.num_frames)
+    pool = ChunkPool(clips, maker, 64, config.clips_at_once)
+    generator = torch.Generator().manual_seed(0)
+    for what, part in (
+        ("clips", lambda: clips.draw(config.clips_at_once, generator)),
+        ("refill", lambda: pool.refill(None, generator)),
+    ):
+        each, first = rate(part, 1, options.seconds, options.device)
+        say(what=what, clips=config.clips_at_once, s=round(1 / each, 3), first_s=round(first, 1))
+    for batch in (32, 96):
+        torch.compiler.reset()  # a second size would be compiled for any size
+        rows = joined_rows([pool.draw(16, None, generator) for _ in range(batch // 16)])
+        precision = _Precision(build_mini_networks(config.dit, 0, device), loop)
         if options.compile:
-            model.compile_blocks()
-        optimizer = torch.optim.AdamW(model.parameters(), fused=device != "cpu")
-        inputs = random_inputs(config, options.dit_batch, rows, columns, generator)
-        shape = (options.dit_batch, config.latent_channels, config.history_layout.num_generated, rows, columns)
-        latents = torch.randn(shape, device=device, generator=generator)
-        timestep = torch.rand(options.dit_batch, device=device, generator=generator) * 1000
+            precision.worker.dit.compile_blocks()
+        there = torch.Generator(device).manual_seed(0)
 
-        def step(model=model, inputs=inputs, optimizer=optimizer, latents=latents, timestep=timestep):
-            velocity = model(latents, timestep, model.prepare_context(inputs))
-            (velocity - latents).square().mean().backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        def step(precision=precision, rows=rows, there=there):
+            losses = precision.losses(lambda networks, _: flow_loss(networks, rows, FlowConfig(), MINI, there), 0)
+            losses["loss"].backward()
+            precision.collect()
 
-        samples, first = rate(step, options.dit_batch, options.seconds, device)
-        peak = torch.cuda.max_memory_allocated() / 2**30 if device != "cpu" else 0
-        row = {"dim": dim, "layers": layers, "millions": round(millions, 2), "samples_per_s": round(samples, 1)}
-        say(what="dit step", **row, first_s=round(first, 1), peak_gib=round(peak, 1))
+        samples, first = rate(step, batch, options.seconds, options.device)
+        say(what="video step", batch=batch, samples_per_s=round(samples, 1), first_s=round(first, 1))
 
 
 def main():
@@ -168,21 +172,24 @@ def main():
     parser.add_argument("--textures", type=int, default=16)
     parser.add_argument("--clips", type=int, default=32)
     parser.add_argument("--vae-batch", type=int, default=96)
-    parser.add_argument("--dit-batch", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--size", type=int, nargs=2, default=(128, 224))
+    parser.add_argument("--views", type=Path, help="camera paths made by `lyra train views`")
+    parser.add_argument("--parts", nargs="+", default=["vae", "video"])
     parser.add_argument("--eager", action="store_true")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for a picture of some worlds")
     options = parser.parse_args()
     options.compile, options.size = not options.eager, tuple(options.size)
     torch.backends.cudnn.benchmark = True
-    with ThreadPoolExecutor(1) as beside:
-        worlds = beside.submit(prepare, options)
-        measure_vae(options)
-        found = worlds.result()
-    check_renderer(found, options)
-    measure_renderer(found, options)
-    measure_dit(options)
+    if "vae" in options.parts:
+        with ThreadPoolExecutor(1) as beside:
+            worlds = beside.submit(prepare, options)
+            measure_vae(options)
+            found = worlds.result()
+        check_renderer(found, options)
+        measure_renderer(found, options)
+    if "video" in options.parts:
+        measure_dit(options)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from flows.cli.query import query
 from flows.cli.recipes import recipes
 from flows.cli.run import run
 from flows.cli.status import status
+from flows.cli.train import train
 from flows.cli.up import up
 from flows.cli.weights import app as weights
 from lyra_core.errors import ConfigError, LyraError, ManifestError, RecipeError, WorkerError
@@ -37,6 +38,11 @@ commands = typer.Typer(
 )
 for command in (run, status, query, peek, recipes, doctor, up, down):
     commands.command()(command)
+commands.command(
+    # everything after the name belongs to the training commands, --help too
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)(train)
 commands.add_typer(weights)
 
 

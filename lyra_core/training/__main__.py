@@ -1,49 +1,100 @@
-"""`python -m lyra_core.training vae|depth`: one time-boxed training run, with its measures and pictures."""
+"""`python -m lyra_core.training vae|video|depth|views|pack`: time-boxed training runs of the mini model."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from lyra_core.training.chunk_pool import MixConfig
+from lyra_core.training.chunks import ChunkConfig
 from lyra_core.training.depth_command import add_depth
 from lyra_core.training.loop import LoopConfig
 from lyra_core.training.replicas import joined
 from lyra_core.training.vae import VaeTrainingConfig, train_vae
+from lyra_core.training.video import VideoTrainingConfig, train_video
 from lyra_core.training.workers import preparing
-from lyra_core.training.world_clips import LONG_PATHS, sample_views, save_views
+from lyra_core.training.world_clips import LONG_PATHS, PathPlan, sample_views, save_views
+from lyra_core.video.mini_config import MINI_DIT
 from lyra_core.video.mini_vae import MINI_VAE, TINY_MINI_VAE
+from lyra_core.weights.mini_files import MINI_FOLDER, write_component
+
+TOY_LAYOUT = "f1k1f4s2f1s1f2k2f1k1_g2"
+EXAMPLES = """examples:
+  lyra train views --out .training/views.npz                    camera paths, once for many runs
+  lyra train vae --minutes 7 --views .training/views.npz --out runs/vae
+  lyra train pack --vae runs/vae/weights.safetensors
+  torchrun --nproc-per-node 2 -m lyra_core.training video --minutes 7.3 \\
+      --vae lyra_core/weights/mini/vae.safetensors --views .training/views.npz --out runs/video
+  lyra train pack --video runs/video/weights.safetensors
+  lyra train video --toy --minutes 0.2 --device cpu --out runs/toy   a try without a GPU
+"""
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    """What every training run asks."""
+    parser.add_argument("--minutes", type=float, required=True, help="training time, start-up not counted")
+    parser.add_argument("--out", type=Path, required=True, help="folder for weights, metrics and pictures")
+    parser.add_argument("--photographs", type=Path, default=Path("examples/seeds"), help="folder of photographs")
+    parser.add_argument("--resume", type=Path, help="full checkpoint to continue (full.pt)")
+    parser.add_argument("--start-from", type=Path, help="compact weights to begin with (weights.safetensors)")
+    parser.add_argument("--pause-after", type=float, help="minutes after which this call stops, to be resumed")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scenes", type=int, default=640, help="procedural scenes to learn from")
+    parser.add_argument("--views", type=Path, help="camera paths made by the command `views` (default: search now)")
+    parser.add_argument("--workers", type=int, help="processes that make textures (default: most of the cores)")
+    parser.add_argument("--no-compile", action="store_true", help="run the model uncompiled")
+    parser.add_argument("--toy", action="store_true", help="small frames and model, to try the command on a CPU")
 
 
 def _arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m lyra_core.training", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="lyra train",
+        description="Train the mini model: its autoencoder, then its video network. Runs are time-boxed.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     vae = commands.add_parser("vae", help="train the small video autoencoder")
-    vae.add_argument("--minutes", type=float, required=True, help="training time, start-up not counted")
-    vae.add_argument("--out", type=Path, required=True, help="folder for weights, metrics and pictures")
-    vae.add_argument("--photographs", type=Path, default=Path("examples/seeds"), help="folder of photographs")
-    vae.add_argument("--resume", type=Path, help="full checkpoint to continue (full.pt)")
-    vae.add_argument("--pause-after", type=float, help="minutes after which this call stops, to be resumed")
-    vae.add_argument("--device", default="cuda")
-    vae.add_argument("--seed", type=int, default=0)
+    _common(vae)
     vae.add_argument("--batch", type=int, default=96, help="clips of 9 frames a step")
-    vae.add_argument("--scenes", type=int, default=768, help="procedural scenes to learn from")
-    vae.add_argument("--workers", type=int, help="processes that make textures (default: most of the cores)")
-    vae.add_argument("--views", type=Path, help="camera paths made by the command `views` (default: search now)")
-    vae.add_argument("--start-from", type=Path, help="compact weights to begin with (weights.safetensors)")
-    vae.add_argument("--no-compile", action="store_true", help="run the model uncompiled")
-    vae.add_argument("--toy", action="store_true", help="small frames and model, to try the command on a CPU")
+    video = commands.add_parser("video", help="train the mini video network on a frozen autoencoder")
+    _common(video)
+    video.add_argument("--vae", type=Path, help="weights of the autoencoder (weights.safetensors)")
+    video.add_argument("--batch", type=int, default=32, help="chunks a step and GPU")
+    video.add_argument("--no-augmentation", action="store_true", help="no self-augmented histories (the twin)")
+    video.add_argument(
+        "--teacher-steps", type=int, default=0, help="train a few-step student of --start-from; 16 is sound"
+    )
     views = commands.add_parser("views", help="search camera paths through procedural scenes, once for many runs")
-    views.add_argument("--scenes", type=int, default=896, help="scenes to learn from")
+    views.add_argument("--scenes", type=int, default=640, help="scenes to learn from")
     views.add_argument("--held-out", type=int, default=64, help="scenes to measure on")
     views.add_argument("--out", type=Path, required=True, help="file to write (.npz)")
     views.add_argument("--workers", type=int, help="processes (default: most of the cores)")
     add_depth(commands)
+    pack = commands.add_parser("pack", help="put compact weights of runs where the mini model loads them from")
+    pack.add_argument("--vae", type=Path, help="weights.safetensors of an autoencoder run")
+    pack.add_argument("--video", type=Path, help="weights.safetensors of a video run")
+    pack.add_argument("--name", default="video", help="name of the video component (default: video)")
+    pack.add_argument("--out", type=Path, default=MINI_FOLDER, help="folder of the weights")
     return parser
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from safetensors.torch import load_file
+
+    if options.vae is not None:
+        write_component(options.out, "vae", load_file(str(options.vae)), MINI_VAE)
+    if options.video is not None:
+        write_component(options.out, options.name, load_file(str(options.video)), MINI_DIT)
+    return 0
 
 
 def _make_views(options: argparse.Namespace) -> int:
@@ -56,36 +107,22 @@ def _make_views(options: argparse.Namespace) -> int:
     return 0
 
 
-def _config(options: argparse.Namespace) -> VaeTrainingConfig:
+def _loop(options: argparse.Namespace, **changes: object) -> LoopConfig:
+    """Length and speed, in small for a toy."""
     loop = LoopConfig(
         max_seconds=60 * options.minutes,
         pause_after_s=None if options.pause_after is None else 60 * options.pause_after,
-        precision="float32" if options.toy else "autocast",
         evaluate_every_s=0 if options.toy else 60,
         checkpoint_every_s=0 if options.toy else 120,
         warmup_steps=20 if options.toy else 100,
     )
-    if options.toy:
-        return VaeTrainingConfig(
-            loop=loop,
-            model=TINY_MINI_VAE,
-            seed=options.seed,
-            height=32,
-            width=56,
-            batch=4,
-            photographs=options.photographs,
-            num_scenes=4,
-            num_held_out=3,
-            textures_per_kind=2,
-            texture_size=64,
-            pool_clips=32,
-            fresh_clips=2,
-            refreshes=1,
-            supersample=1,
-        )
-    return VaeTrainingConfig(
-        loop=loop,
-        model=MINI_VAE,
+    return replace(loop, **changes)  # type: ignore[arg-type]
+
+
+def vae_config(options: argparse.Namespace) -> VaeTrainingConfig:
+    """The autoencoder's run as asked."""
+    config = VaeTrainingConfig(
+        loop=_loop(options, precision="float32" if options.toy else "autocast"),
         seed=options.seed,
         batch=options.batch,
         photographs=options.photographs,
@@ -93,26 +130,63 @@ def _config(options: argparse.Namespace) -> VaeTrainingConfig:
         views=options.views,
         is_compiled=not options.no_compile,
     )
+    if not options.toy:
+        return config
+    sizes = {"height": 32, "width": 56, "batch": 4, "num_scenes": 4, "num_held_out": 3}
+    pool = {"pool_clips": 32, "fresh_clips": 2, "refreshes": 1, "supersample": 1}
+    textures = {"textures_per_kind": 2, "texture_size": 64}
+    return replace(config, model=TINY_MINI_VAE, is_compiled=False, **sizes, **pool, **textures)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
-    options = _arguments().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    log = logging.getLogger("lyra_core.training")
-    if options.command == "views":
-        return _make_views(options)
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.benchmark_limit = 2
-    if "run" in options:
-        options.run(options, log)
-        return 0
-    config = _config(options)
+def video_config(options: argparse.Namespace) -> VideoTrainingConfig:
+    """The video network's run as asked."""
+    loop = _loop(
+        options,
+        precision="float32" if options.toy else "copy",
+        learning_rate=1e-3,
+        final_rate=0.05,
+        betas=(0.9, 0.95),
+        weight_decay=0.02,
+        evaluate_every_s=0 if options.toy else 120,
+    )
+    mix = MixConfig(i2v=0.25, plain=0.75, augmented=0.0) if options.no_augmentation else MixConfig()
+    config = VideoTrainingConfig(
+        loop=loop,
+        vae_weights=options.vae,
+        mix=mix,
+        seed=options.seed,
+        batch=options.batch,
+        photographs=options.photographs,
+        views=options.views,
+        num_scenes=options.scenes,
+        is_compiled=not options.no_compile,
+        teacher_steps=options.teacher_steps,
+    )
+    if options.teacher_steps:
+        # what the teacher makes is learnt as it is: no caption is left out, nothing is disturbed
+        flow = replace(config.flow, caption_drop=0.0, slot_noise=False)
+        config = replace(config, loop=replace(loop, learning_rate=3e-4), flow=flow, augment_from=0)
+    if not options.toy:
+        return config
+    widths = {"dim": 48, "ffn_dim": 96, "num_heads": 2, "num_layers": 2, "squeeze_dim": 8}
+    dit = replace(MINI_DIT, layout=TOY_LAYOUT, text_dim=16, image_dim=16, time_dim=32, **widths)
+    sizes = {"height": 32, "width": 64, "batch": 4, "num_scenes": 4, "num_held_out": 2}
+    pool = {"pool_rows": 40, "first_rows": 4, "clips_at_once": 1, "augment_from": 4, "supersample": 1}
+    textures = {"textures_per_kind": 1, "texture_size": 32}
+    paths = PathPlan(num_frames=17, names=("wander", "wander-and-return"), takes=1, max_stride=1)
+    small = replace(config, vae=TINY_MINI_VAE, dit=dit, plan=paths, chunks=ChunkConfig(num_chunks=2))
+    return replace(small, is_compiled=False, **sizes, **pool, **textures)
+
+
+def _train(options: argparse.Namespace, log: logging.Logger) -> int:
     # workers first: they are forked, which must precede everything that starts threads
     with preparing(0 if options.toy else options.workers) as workers, joined(options.device) as (replicas, device):
         log.info("process %d of %d on %s", replicas.rank, replicas.count, device)
-        result = train_vae(
-            config,
+        run = functools.partial(
+            train_vae if options.command == "vae" else train_video,
+            vae_config(options) if options.command == "vae" else video_config(options),
+        )
+        result = run(
             out_dir=options.out,
             resume_from=options.resume,
             device=device,
@@ -123,12 +197,29 @@ def main(arguments: list[str] | None = None) -> int:
         )
         if not replicas.is_first:
             return 0
-    frames = result.step * config.batch * config.num_frames
+    samples = result.step * options.batch * replicas.count
     last = {key: round(value, 3) for row in result.metrics[-4:] for key, value in row.items()}
-    summary = {"steps": result.step, "seconds": round(result.elapsed_s, 1), "frames": frames, "last": last}
+    summary = {"steps": result.step, "seconds": round(result.elapsed_s, 1), "samples": samples, "last": last}
     (options.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    log.info("clips per second %.1f; %s", frames / config.num_frames / max(result.elapsed_s, 1e-9), summary)
+    log.info("samples per second %.1f; %s", samples / max(result.elapsed_s, 1e-9), summary)
     return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = _arguments().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    if options.command == "views":
+        return _make_views(options)
+    if options.command == "pack":
+        return _pack(options)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark_limit = 2
+    log = logging.getLogger("lyra_core.training")
+    if "run" in options:
+        options.run(options, log)
+        return 0
+    return _train(options, log)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Ready samples of the video network on the device: made beside training, each looked at several times.
 
-    worlds, photographs -- render --> clips -- autoencoder, conditions --> rows by kind: i2v, plain, augmented
-                                                                             | drawn in the shares of the mix
+worlds, photographs -- render --> clips -- autoencoder, conditions --> rows by kind: i2v, plain, augmented
+                                                                         | drawn in the shares of the mix
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from lyra_core.errors import ConfigError
 from lyra_core.training.chunks import ChunkMaker, ChunkRows, Clips
 from lyra_core.training.photo_clips import PhotoLibrary, jitter_colors
 from lyra_core.training.photo_worlds import photo_frames
-from lyra_core.training.world_clips import WorldLibrary
+from lyra_core.training.world_clips import DrawnClips, WorldLibrary
 from lyra_core.training.worlds import render_frames
+from lyra_core.video.depth_cache import SKY_DEPTH_M
 from lyra_core.video.mini_encoders import caption_bytes
 
 KINDS = ("i2v", "plain", "augmented")
 PHOTO_CAPTION = "a photograph"
 
 Predict = Callable[[ChunkRows], Tensor]
+Finish = Callable[[ChunkRows, torch.Generator], ChunkRows]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,14 +88,18 @@ class ClipMaker:
     @torch.no_grad()
     def places(self, count: int, generator: torch.Generator) -> Clips:
         """Clips of procedural worlds."""
-        drawn = self.worlds.draw(count, self.num_frames, generator, speed=1)
+        return self.rendered(self.worlds.draw(count, self.num_frames, generator, speed=1))
+
+    @torch.no_grad()
+    def rendered(self, drawn: DrawnClips) -> Clips:
+        """Clips as drawn from the library."""
         size, at_once = self.worlds.size, self.num_frames if drawn.cam_to_world.is_cuda else 1
         pairs = zip(drawn.cam_to_world.split(at_once, 1), drawn.intrinsics.split(at_once, 1), strict=True)
         parts = [render_frames(drawn.scenes, c, k, *size, supersample=self.supersample) for c, k in pairs]
         rgb = torch.cat([part.rgb for part in parts], 1).permute(0, 1, 4, 2, 3)
         return Clips(
             frames=(rgb * 2 - 1).to(self.dtype),
-            depth_m=torch.cat([part.depth_m for part in parts], 1),
+            depth_m=torch.cat([torch.where(part.sky, SKY_DEPTH_M, part.depth_m) for part in parts], 1),
             world_to_cam=torch.linalg.inv(drawn.cam_to_world),
             intrinsics=drawn.intrinsics,
             captions=caption_bytes(drawn.captions).to(rgb.device),
@@ -121,31 +127,43 @@ class ClipMaker:
 class ChunkPool:
     """Samples by kind, partly replaced while training goes on."""
 
-    def __init__(self, clips: ClipMaker, maker: ChunkMaker, capacity: int, clips_at_once: int) -> None:
-        """
+    def __init__(
+        self,
+        clips: ClipMaker,
+        maker: ChunkMaker,
+        capacity: int,
+        clips_at_once: int,
+        finish: Finish | None = None,
+    ) -> None:
+        """Nothing is made yet.
+
         Args:
             clips: gives clips.
             maker: makes samples of them.
             capacity: samples kept, shared among kinds by the mix; 0 keeps none and makes every batch anew.
             clips_at_once: clips of one refill.
+            finish: what is done to fresh samples: a teacher's pairs, for a student.
         """
         self.clips, self.maker, self.capacity, self.clips_at_once = clips, maker, capacity, clips_at_once
+        self.finish = finish
         self.rows: dict[str, ChunkRows] = {}
         self.filled = dict.fromkeys(KINDS, 0)
         self.cursor = dict.fromkeys(KINDS, 0)
 
     def make(self, predict: Predict | None, generator: torch.Generator) -> dict[str, ChunkRows]:
-        """Samples of fresh clips: the first chunk, every later one plain, and a later one after a made one."""
+        """Samples of fresh clips: the first chunk, every chunk plain, and a later one after a made one."""
         truth = self.clips.draw(self.clips_at_once, generator)
         latents = self.maker.encode(truth.frames)
         known = self.maker.disturbed(truth, generator)
         chunks = self.maker.config.num_chunks
         made = [self.maker.rows(known, latents, chunk, generator) for chunk in range(chunks)]
-        rows = {"i2v": made[0], "plain": joined_rows(made[1:] or made)}
+        rows = {"i2v": made[0], "plain": joined_rows(made)}
         if predict is not None and chunks > 1 and self.clips.mix.augmented > 0:
             chunk = int(torch.randint(1, chunks, (), generator=generator))
             rows["augmented"] = self.maker.self_augmented(known, latents, chunk, predict, generator)
-        return rows
+        if self.finish is None:
+            return rows
+        return {kind: self.finish(some, generator) for kind, some in rows.items()}
 
     def refill(self, predict: Predict | None, generator: torch.Generator) -> None:
         """Add fresh samples, over the oldest where there is no more room."""

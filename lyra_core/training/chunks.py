@@ -2,7 +2,7 @@
 
     clip (frames, depth, cameras, caption) -- autoencoder --> latents of all frames
       chunk k: history = latents before it, memory = every 8th frame before it, target = latents of its 80 frames
-      kinds:   i2v (chunk 0), plain (any chunk), augmented (the chunk before was replaced by what the network made of it)
+      kinds:   i2v (chunk 0), plain (any chunk), augmented (after a chunk that the network made)
 
 Self-augmented histories teach the network to correct its own drift (spec of the released training: one step of the
 network from a noise level of at most one half, decoded, in place of the true frames; target and depth stay true).
@@ -40,7 +40,7 @@ class Clips:
 
     Attributes:
         frames: sRGB in [-1, 1]. [b t 3 h w]
-        depth_m: 0 for sky. [b t h w]
+        depth_m: 0 where unknown; the sky as the rollout's depth choices have it. [b t h w]
         world_to_cam: rigid, metres. [b t 4 4]
         intrinsics: pixels. [b t 3 3]
         captions: bytes. [b s]
@@ -65,6 +65,7 @@ class ChunkRows:
         target: clean latents. [b c n2 r q]
         last: the last frame before the chunk, sRGB bytes. [b 3 h w]
         captions: bytes. [b s]
+        noise: what the target was sampled from, where a teacher made it; else without channels. [b c n2 r q]
     """
 
     history: Tensor
@@ -74,6 +75,7 @@ class ChunkRows:
     target: Tensor
     last: UInt8[Tensor, "b 3 h w"]
     captions: UInt8[Tensor, "b s"]
+    noise: Tensor
 
     def __len__(self) -> int:
         return int(self.history.shape[0])
@@ -121,12 +123,15 @@ class ChunkConfig:
         memory_drop: share of clips whose memory lacks some frames.
         depth_noise: share of clips whose known depth is wrong by a few per cent, smoothly, as estimates are.
         depth_error: standard deviation of its logarithm there.
+        context_latents: how far back the autoencoder looks, for self-augmented chunks; None for one that looks back to
+            the beginning, as the released one does.
     """
 
     num_chunks: int = 3
     memory_drop: float = 0.12
     depth_noise: float = 0.5
     depth_error: float = 0.02
+    context_latents: int | None = 1
 
 
 class ChunkMaker:
@@ -146,10 +151,14 @@ class ChunkMaker:
 
     @torch.no_grad()
     def encode(self, frames: Float[Tensor, "b t 3 h w"]) -> Float[Tensor, "b c n r q"]:
-        """Latents of whole videos, the repeated seed in front, as a rollout has them."""
-        latents = self.vae.encode(frames.transpose(1, 2), latents_per_window=self.layout.num_generated).float()
-        first = latents[:, :, :1].expand(-1, -1, self.layout.num_history - 1, -1, -1)
-        return torch.cat([first, latents], dim=2)
+        """Latents of whole videos, the repeated seed in front, as a rollout has them (video.world_state)."""
+        past = self.layout.num_history
+        encoded = min(self.rollout.encoded_prefix or past, past)
+        still = frames[:, :1].expand(-1, (encoded - 1) * self.step, -1, -1, -1)
+        video = torch.cat([still, frames], dim=1).transpose(1, 2)
+        latents = self.vae.encode(video, latents_per_window=self.rollout.latents_per_window).float()
+        repeated = latents[:, :, encoded - 1 : encoded].expand(-1, -1, past - encoded, -1, -1)
+        return torch.cat([latents[:, :, :encoded], repeated, latents[:, :, encoded:]], dim=2)
 
     def disturbed(self, clips: Clips, generator: torch.Generator) -> Clips:
         """The clips with depth as it may be known: some off by a smooth factor that differs from frame to frame."""
@@ -191,6 +200,7 @@ class ChunkMaker:
             target=clean.bfloat16(),
             last=((clips.frames[:, first - 1].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8),
             captions=clips.captions,
+            noise=clean.new_empty(len(clean), 0, *clean.shape[2:], dtype=torch.bfloat16),
         )
 
     def _left_out(self, clips: Clips, chunk: int, generator: torch.Generator) -> Tensor:
@@ -209,9 +219,7 @@ class ChunkMaker:
         stored = slice(0, first, memory.stride_frames)
         asking = [first + i for i in query_offsets(memory.num_query_cameras, self.chunk_frames)]
         w2c, K = clips.world_to_cam, clips.intrinsics
-        seen = coverage(
-            clips.depth_m[:, stored], w2c[:, stored], K[:, stored], w2c[:, asking], K[:, asking], memory
-        )
+        seen = coverage(clips.depth_m[:, stored], w2c[:, stored], K[:, stored], w2c[:, asking], K[:, asking], memory)
         chosen, valid = retrieve(seen, memory.num_retrieved, has_begun=chunk > 0, left_out=left_out)
         frames = torch.where(valid, chosen * memory.stride_frames, torch.zeros_like(chosen))
         rows = torch.arange(len(frames), device=frames.device)[:, None]
@@ -253,16 +261,25 @@ class ChunkMaker:
         """
         before = self.rows(clips, latents, chunk - 1, generator)
         start = self.layout.num_history + (chunk - 1) * self.layout.num_generated
-        made = torch.cat([latents[:, :, start - 1 : start], predict(before).float()], dim=2)
-        video = self.vae.decode(made, latents_per_window=made.shape[2])[:, :, 1:].float().clamp(-1, 1)
+        context = latents[
+            :, :, 0 if self.config.context_latents is None else start - self.config.context_latents : start
+        ]
+        made = torch.cat([context, predict(before).float()], dim=2)
+        window = self.rollout.latents_per_window
+        video = self.vae.decode(made, latents_per_window=window)[:, :, -self.chunk_frames :].float().clamp(-1, 1)
         first = 1 + (chunk - 1) * self.chunk_frames
         frames = clips.frames.clone()
         frames[:, first : first + self.chunk_frames] = video.transpose(1, 2).to(frames)
         drifted = replace(clips, frames=frames)
-        again = self.vae.encode(
-            torch.cat([frames[:, first - 1 : first], video.transpose(1, 2).to(frames)], 1).transpose(1, 2),
-            latents_per_window=self.layout.num_generated,
-        )[:, :, 1:].float()
+        again = self._encoded_again(frames[:, : first + self.chunk_frames], start)
         history = latents.clone()
         history[:, :, start : start + self.layout.num_generated] = again
         return self.rows(drifted, history, chunk, generator, target=latents)
+
+    def _encoded_again(self, frames: Tensor, start: int) -> Float[Tensor, "b c n2 r q"]:
+        """Latents of the last chunk of frames, from whose first latent on the past has changed."""
+        if self.config.context_latents is None:
+            return self.encode(frames)[:, :, start:]
+        near = frames[:, -self.chunk_frames - 1 - self.step * (self.config.context_latents - 1) :].transpose(1, 2)
+        latents = self.vae.encode(near, latents_per_window=self.rollout.latents_per_window).float()
+        return latents[:, :, -self.layout.num_generated :]

@@ -14,14 +14,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra_core.training.chunks import ChunkRows
+from lyra_core.training.released_networks import ReleasedNetworks
 from lyra_core.video.context import ChunkInputs
 from lyra_core.video.dit_config import DiTConfig
 from lyra_core.video.layout import HistoryLayout
 from lyra_core.video.mini_networks import MiniNetworks
 from lyra_core.video.rollout_config import RolloutConfig
-from lyra_core.video.schedule import NUM_TRAIN_TIMESTEPS, TrainingSchedule, training_schedule
+from lyra_core.video.sampler import sample_euler
+from lyra_core.video.schedule import NUM_TRAIN_TIMESTEPS, TrainingSchedule, euler_schedule, training_schedule
 
 MAX_SLOT_NOISE = 1.0
+
+VideoNetworks = MiniNetworks | ReleasedNetworks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +76,7 @@ def noised_slots(
 
 
 def flow_loss(
-    networks: MiniNetworks,
+    networks: VideoNetworks,
     rows: ChunkRows,
     config: FlowConfig,
     rollout: RolloutConfig,
@@ -92,7 +96,10 @@ def flow_loss(
     drawn = schedule.draw(len(rows), generator)
     sigma = schedule.sigmas.to(device)[drawn][:, None, None, None, None]
     target = rows.target.float()
-    noise = torch.randn(target.shape, generator=generator, device=device)
+    if rows.noise.shape[1]:
+        noise = rows.noise.float()
+    else:
+        noise = torch.randn(target.shape, generator=generator, device=device)
     inputs = noised_slots(rows.inputs(layout, rollout), layout, config, generator)
     kept = torch.rand(len(rows), 1, generator=generator, device=device) >= config.caption_drop
     predicted = networks(
@@ -119,7 +126,7 @@ def flow_loss(
 
 @torch.no_grad()
 def one_step_prediction(
-    networks: MiniNetworks,
+    networks: VideoNetworks,
     rows: ChunkRows,
     config: FlowConfig,
     rollout: RolloutConfig,
@@ -137,6 +144,27 @@ def one_step_prediction(
     inputs = rows.inputs(layout, rollout)
     velocity = networks(noisy, level * NUM_TRAIN_TIMESTEPS, inputs, rows.captions, rows.last_frames())
     return noisy - sigma * velocity.float()
+
+
+@torch.no_grad()
+def teacher_pairs(
+    teacher: VideoNetworks, rows: ChunkRows, rollout: RolloutConfig, num_steps: int, generator: torch.Generator
+) -> ChunkRows:
+    """Samples whose target is what a teacher makes, in many steps, of noise that is kept beside it.
+
+    A student that learns straight lines between such pairs needs few steps (Liu et al. 2023, "Rectified Flow",
+    section 2.2).
+    """
+    device, layout = rows.target.device, teacher.dit.config.history_layout
+    noise = torch.randn(rows.target.shape, generator=generator, device=device).bfloat16()
+    inputs = teacher.complete(rows.inputs(layout, rollout), rows.captions, rows.last_frames())
+    context = teacher.dit.prepare_context(inputs)
+    made = sample_euler(
+        lambda latents, timestep: teacher.dit(latents, timestep, context),
+        noise.float(),
+        euler_schedule(num_steps, rollout.shift),
+    )
+    return replace(rows, target=made.bfloat16(), noise=noise)
 
 
 def random_inputs(

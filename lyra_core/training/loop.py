@@ -189,21 +189,16 @@ def train(
         WeightsError: the checkpoint to resume cannot be read or belongs to another model.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
-    optimizer = _optimizer(model, config)
-    result = LoopResult(ema={k: v.detach().clone() for k, v in model.state_dict().items()})
-    if resume_from is not None:
-        _resume(resume_from, model, optimizer, result)
-    share_tensors([*model.state_dict().values(), *result.ema.values()], replicas)
+    optimizer, result = _begin(model, config, resume_from, replicas)
     parameters = [p for p in model.parameters() if p.requires_grad]
     precision, device = _Precision(model, config), parameters[0].device
     say = report if report is not None and replicas.is_first else _silent
     measure = evaluate if replicas.is_first else None
     start = time.perf_counter() - result.elapsed_s
     last_save = last_evaluation = time.perf_counter()
-    model.train()
-    first, began_s = result.step, result.elapsed_s
-    pause_s = math.inf if config.pause_after_s is None else config.pause_after_s
-    while config.progress(result.step, result.elapsed_s) < 1 and result.elapsed_s - began_s < pause_s:
+    first = result.step
+    end_s = math.inf if config.pause_after_s is None else result.elapsed_s + config.pause_after_s
+    while config.progress(result.step, result.elapsed_s) < 1 and result.elapsed_s < end_s:
         rate = config.rate(result.step, result.elapsed_s)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -247,6 +242,19 @@ def train(
         save_checkpoint(model, optimizer, result, config, out_dir)
         draw_curve(result.metrics, out_dir / CURVE)
     return result
+
+
+def _begin(
+    model: nn.Module, config: LoopConfig, resume_from: Path | None, replicas: Replicas
+) -> tuple[torch.optim.AdamW, LoopResult]:
+    """Optimiser and averages, from scratch or from a checkpoint, alike in all processes."""
+    optimizer = _optimizer(model, config)
+    result = LoopResult(ema={k: v.detach().clone() for k, v in model.state_dict().items()})
+    if resume_from is not None:
+        _resume(resume_from, model, optimizer, result)
+    share_tensors([*model.state_dict().values(), *result.ema.values()], replicas)
+    model.train()
+    return optimizer, result
 
 
 def _require_finite(row: Row, step: int) -> None:
@@ -383,7 +391,7 @@ def draw_curve(metrics: list[Row], path: Path) -> bool:
         points = [(row["elapsed_s"], row[name]) for row in measured if name in row]
         right.plot(*zip(*points, strict=True), marker="o", label=name)
     right.set(xlabel="seconds")
-    if measured:
+    if right.get_lines():
         right.legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=110)

@@ -60,9 +60,7 @@ def sharpness_ratio(
     return torch.where(mask.flatten(1).sum(1) >= MIN_PIXELS, ratio, torch.nan)
 
 
-def blur_filled(
-    images: Float[Tensor, "b 3 h w"], mask: Bool[Tensor, "b h w"]
-) -> Float[Tensor, "b 3 h w"]:
+def blur_filled(images: Float[Tensor, "b 3 h w"], mask: Bool[Tensor, "b h w"]) -> Float[Tensor, "b 3 h w"]:
     """Images whose pixels outside a mask are filled from their surroundings, coarser and coarser: a plain guess."""
     weight = mask[:, None].float()
     pyramid = [(images * weight, weight)]

@@ -94,9 +94,7 @@ def photo_frames(
     texel_m = PLANE_M / (focal * scale)
     room = 0.5 * (extent - scale[:, None] * torch.tensor([width, height])).clamp(min=0)
     middle = 0.5 * extent + _uniform(generator, -1, 1, count, 2) * room
-    return _draw(
-        library, which, K, position, rotation, slant, middle, texel_m, extent, scale, (height, width), device
-    )
+    return _draw(library, which, K, position, rotation, slant, middle, texel_m, extent, scale, (height, width), device)
 
 
 def _draw(

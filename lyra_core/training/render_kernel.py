@@ -368,9 +368,7 @@ def _color(
     )  # fmt: skip
     if tl.load(scene + 26) <= 0:
         slope = tl.full(dx.shape, 0, tl.int32) + tl.load(scene + 25).to(tl.int32)
-        r1, g1, b1 = _sample(
-            texels, slope, u * 0.37, v * 0.37, width * spread * 0.37, size, levels, stride, picture
-        )
+        r1, g1, b1 = _sample(texels, slope, u * 0.37, v * 0.37, width * spread * 0.37, size, levels, stride, picture)
         high = tl.minimum(tl.maximum(-py / 30.0, 0.0), 1.0)
         weight = 3.0 * (1 + ny) + 1.2 * high + 0.7 * (patch - 0.5)
         weight = tl.minimum(tl.maximum((weight - 0.3) / 0.35, 0.0), 1.0)
@@ -406,9 +404,7 @@ def _color(
 
 
 @kernel
-def _channel(
-    albedo, lambert, up, power, gloss, emission, clear, hit, root, veil, glow, scene, channel: tl.constexpr
-):
+def _channel(albedo, lambert, up, power, gloss, emission, clear, hit, root, veil, glow, scene, channel: tl.constexpr):
     strength = power * tl.load(scene + 4 + channel)
     above, below = tl.load(scene + 8 + channel), tl.load(scene + 11 + channel)
     irradiance = below + (above - below) * up + strength * lambert

@@ -33,6 +33,7 @@ FIRST = torch.tensor(0)
 CAPACITY = (44, 28, 20)
 """Boxes, ellipsoids and frusta a scene may hold, which bounds the memory of a batch."""
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
     """A static textured place.

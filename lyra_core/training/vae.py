@@ -309,9 +309,7 @@ class _Data:
     measured: dict[str, Clips]
 
 
-def _prepare(
-    config: VaeTrainingConfig, device: torch.device, replicas: Replicas, workers: Executor | None
-) -> _Data:
+def _prepare(config: VaeTrainingConfig, device: torch.device, replicas: Replicas, workers: Executor | None) -> _Data:
     source = ClipSource(config, "train", device, workers)
     held_out = ClipSource(config, "heldout", device, workers) if replicas.is_first else None
     pool = ClipPool(source, step_generator(replicas.seed(config.seed + 1), 0))

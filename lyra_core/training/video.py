@@ -8,6 +8,7 @@ The autoencoder is frozen. Left behind: `weights.safetensors` (averaged, bf16), 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,9 +19,9 @@ from torch import Tensor
 
 from lyra_core.errors import ConfigError
 from lyra_core.training.atlas import build_atlas
-from lyra_core.training.chunk_pool import ChunkPool, ClipMaker, MixConfig, photo_library
+from lyra_core.training.chunk_pool import ChunkPool, ClipMaker, Finish, MixConfig, photo_library
 from lyra_core.training.chunks import ChunkConfig, ChunkMaker, ChunkRows, Clips
-from lyra_core.training.flow import FlowConfig, flow_loss, one_step_prediction
+from lyra_core.training.flow import FlowConfig, flow_loss, one_step_prediction, teacher_pairs
 from lyra_core.training.generate import generate
 from lyra_core.training.loop import LoopConfig, LoopResult, load_weights, step_generator, train
 from lyra_core.training.measures import masked_psnr_db, mean_of, seen_by_seed, sharpness_ratio
@@ -66,6 +67,7 @@ class VideoTrainingConfig:
         augment_from: step from which self-augmented histories are made: before, the network predicts nothing.
         supersample: rays along each side of a pixel.
         is_compiled: compile the blocks of the network.
+        teacher_steps: for a student: steps in which its teacher makes what it learns; 0 learns from the truth.
     """
 
     loop: LoopConfig
@@ -90,10 +92,11 @@ class VideoTrainingConfig:
     pool_rows: int = 6000
     first_rows: int = 600
     clips_at_once: int = 6
-    steps_per_refill: int = 6
+    steps_per_refill: int = 12
     augment_from: int = 300
     supersample: int = 2
     is_compiled: bool = False
+    teacher_steps: int = 0
 
     def __post_init__(self) -> None:
         if min(self.batch, self.clips_at_once, self.steps_per_refill) < 1:
@@ -109,7 +112,10 @@ def frozen_vae(config: VideoTrainingConfig, device: torch.device) -> MiniVAE:
     Raises:
         WeightsError: weights that cannot be read or belong to another autoencoder.
     """
-    vae = build_mini_vae(config.vae)
+    with torch.random.fork_rng(devices=[]):
+        # without weights (a test) the first weights follow from the seed
+        torch.random.default_generator.manual_seed(config.seed)
+        vae = build_mini_vae(config.vae)
     if config.vae_weights is not None:
         load_weights(vae, config.vae_weights)
     vae = vae.eval().requires_grad_(requires_grad=False).to(device)
@@ -160,12 +166,35 @@ def clip_maker(
     )
 
 
+def _teaching(config: VideoTrainingConfig, start_from: Path | None, device: torch.device) -> Finish | None:
+    """Pairs of the network that is trained further, as it was at the start; None for a run that learns the truth."""
+    if not config.teacher_steps:
+        return None
+    if start_from is None:
+        raise ConfigError("a student starts from its teacher's weights: give start_from")
+    teacher = build_mini_networks(config.dit, config.seed)
+    load_weights(teacher, start_from)
+    teacher = teacher.eval().requires_grad_(requires_grad=False).to(device)
+    if device.type == "cuda":
+        teacher = teacher.to(torch.bfloat16)
+
+    def finish(rows: ChunkRows, generator: torch.Generator) -> ChunkRows:
+        there = torch.Generator(device).manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+        return teacher_pairs(teacher, rows, config.rollout, config.teacher_steps, there)
+
+    return finish
+
+
 def _prepare(
-    config: VideoTrainingConfig, device: torch.device, replicas: Replicas, workers: Executor | None
+    config: VideoTrainingConfig,
+    device: torch.device,
+    replicas: Replicas,
+    workers: Executor | None,
+    finish: Finish | None,
 ) -> _Data:
     maker = ChunkMaker(frozen_vae(config, device), config.dit.history_layout, config.rollout, config.chunks)
     clips = clip_maker(config, "train", device, maker.num_frames, workers)
-    pool = ChunkPool(clips, maker, config.pool_rows, config.clips_at_once)
+    pool = ChunkPool(clips, maker, config.pool_rows, config.clips_at_once, finish)
     measured: dict[str, Clips] = {}
     if replicas.is_first:
         held_out = clip_maker(config, "heldout", device, maker.num_frames, workers)
@@ -201,14 +230,20 @@ class _Learner:
     config: VideoTrainingConfig
     data: _Data
     seed: int
+    is_compiled: bool = False
 
     def __call__(self, networks: MiniNetworks, step: int) -> dict[str, Tensor]:
         config, device = self.config, next(networks.parameters()).device
+        if config.is_compiled and not self.is_compiled:
+            networks.dit.compile_blocks()
+            self.is_compiled = True
         generator = step_generator(self.seed, step)
         there = step_generator(self.seed + 1, step, device)
 
         def predict(rows: ChunkRows) -> Tensor:
-            return one_step_prediction(networks, rows, config.flow, config.rollout, there)
+            # another batch size and no gradients: not worth another compilation
+            with torch.compiler.set_stance("force_eager"):
+                return one_step_prediction(networks, rows, config.flow, config.rollout, there)
 
         help_ = predict if step >= config.augment_from else None
         if config.pool_rows and step % config.steps_per_refill == 0:
@@ -246,18 +281,19 @@ def train_video(
     Raises:
         SeedError: photographs that cannot be read.
         WeightsError: weights that cannot be read.
+        ConfigError: a student without its teacher's weights.
     """
     device = torch.device(device)
     networks = build_mini_networks(config.dit, config.seed, device)
     if start_from is not None:
         load_weights(networks, start_from)
+    finish = _teaching(config, start_from, device)
     with ThreadPoolExecutor(1) as beside:
-        preparation = beside.submit(_prepare, config, device, replicas, workers)
+        preparation = beside.submit(_prepare, config, device, replicas, workers, finish)
         if config.is_compiled:
-            # the loop trains a bf16 copy: the same code objects, so what is compiled here is found there
+            # the loop trains a bf16 copy: of the same code, so what is compiled here is found there
             twin = build_mini_networks(config.dit, config.seed, device).to(torch.bfloat16)
             twin.dit.compile_blocks()
-            networks.dit.compile_blocks()
             _warm_up(twin, config, device)
             del twin
         data = preparation.result()
@@ -300,7 +336,9 @@ def measure(
 
 
 def _generate(networks: MiniNetworks, maker: ChunkMaker, clips: Clips, config: RolloutConfig) -> Tensor:
-    with torch.autocast(clips.frames.device.type, torch.bfloat16, enabled=clips.frames.is_cuda):
+    if clips.frames.is_cuda:
+        networks = copy.deepcopy(networks).to(torch.bfloat16)
+    with torch.compiler.set_stance("force_eager"):
         return generate(networks, maker, clips, config, torch.Generator().manual_seed(5))
 
 

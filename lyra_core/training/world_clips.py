@@ -229,9 +229,7 @@ class WorldLibrary:
             raise ConfigError(f"no scene of seeds {seeds} ({split}) has a clear place for a camera; use more seeds")
         self.sizes = torch.tensor([len(shelf.scenes) for shelf in self.shelves], dtype=torch.float32)
 
-    def draw(
-        self, count: int, num_frames: int, generator: torch.Generator, *, speed: int | None = None
-    ) -> DrawnClips:
+    def draw(self, count: int, num_frames: int, generator: torch.Generator, *, speed: int | None = None) -> DrawnClips:
         """Clips of scenes from one shelf, in proportion to its size; arguments as those of `frames`."""
         shelf = self.shelves[int(torch.multinomial(self.sizes, 1, generator=generator))]
         device = shelf.cam_to_world.device
@@ -252,6 +250,18 @@ class WorldLibrary:
         return DrawnClips(
             scenes=shelf.scenes[scene], cam_to_world=cam_to_world, intrinsics=intrinsics, captions=captions
         )
+
+    def every(self, take: int = 0) -> list[DrawnClips]:
+        """The whole path of a take of every scene, one item a shelf."""
+        return [
+            DrawnClips(
+                scenes=shelf.scenes,
+                cam_to_world=shelf.cam_to_world[:, take],
+                intrinsics=shelf.intrinsics[:, take, None].expand(-1, self.plan.num_frames, -1, -1).contiguous(),
+                captions=shelf.captions,
+            )
+            for shelf in self.shelves
+        ]
 
     @torch.no_grad()
     def frames(

@@ -133,7 +133,7 @@ def warp_last_frames(
     if not config.union_warp:
         return values, landed
     views = batch.views
-    for slot in reversed(range(views.valid.shape[1])):
+    for slot in _used_slots(views):
         here = slice(slot, slot + 1)
         source = WarpSource(
             values=views.images[:, here],
@@ -146,6 +146,11 @@ def warp_last_frames(
         values = torch.where(landed[:, :, None], values, other)
         landed = landed | where
     return values, landed
+
+
+def _used_slots(views: RetrievedViews) -> list[int]:
+    """Slots in which any chunk has a retrieved frame, the best first."""
+    return [slot for slot, used in reversed(list(enumerate(views.valid.any(0).tolist()))) if used]
 
 
 def _rays(
@@ -183,9 +188,7 @@ def _correspondence(
     return maps
 
 
-def _generated_maps(
-    views: RetrievedViews, targets: _Targets, config: ConditioningConfig
-) -> Float[Tensor, "b c n r q"]:
+def _generated_maps(views: RetrievedViews, targets: _Targets, config: ConditioningConfig) -> Float[Tensor, "b c n r q"]:
     """As correspondence.generated_maps with depth_range="used": block 0 is the last slot's."""
     chosen, step = config.correspondence, config.correspondence.downsample
     b, slots, height, width = views.depth_m.shape
@@ -193,8 +196,9 @@ def _generated_maps(
     scale = targets.intrinsics.new_tensor([1.0 / step, 1.0 / step, 1.0])[:, None]
     K = targets.intrinsics[:, LATENT_FRAMES - 1 :: LATENT_FRAMES] * scale
     coordinates = canonical_coordinates(slots, height, width)[..., ::step, ::step].to(w2c.device)
-    blocks, depths = [], []
-    for slot in reversed(range(slots)):
+    shape = (b, slots, w2c.shape[1], *coordinates.shape[2:])
+    values, depth = w2c.new_full((*shape[:3], 3, *shape[3:]), -1.0), w2c.new_zeros(shape)
+    for slot in _used_slots(views):
         here = slice(slot, slot + 1)
         source = WarpSource(
             values=coordinates[slot].expand(b, 1, *coordinates.shape[1:]),
@@ -204,14 +208,13 @@ def _generated_maps(
             mask=views.valid[:, here, None, None].expand(b, 1, *coordinates.shape[2:]),
         )
         warp = forward_warp(source, w2c.flatten(0, 1), K.flatten(0, 1), chosen.warp)
-        blocks.append(warp.values.unflatten(0, (b, -1)))
-        depths.append(warp.depth_m.unflatten(0, (b, -1)))
-    depth = torch.stack(depths, 1)
+        values[:, slots - 1 - slot] = warp.values.unflatten(0, (b, -1))
+        depth[:, slots - 1 - slot] = warp.depth_m.unflatten(0, (b, -1))
     valid = views.valid.flip(1)[:, :, None, None, None]
     low = torch.where(valid, depth, torch.inf).flatten(1).amin(1)[:, None, None, None, None]
     high = torch.where(valid, depth, -torch.inf).flatten(1).amax(1)[:, None, None, None, None]
     fourth = 2.0 * (depth - low) / (high - low).clamp(min=1e-6) - 1.0
     fourth = torch.where(valid, fourth, torch.ones_like(fourth))
-    maps = torch.cat([torch.stack(blocks, 1), fourth[:, :, :, None]], dim=3)
+    maps = torch.cat([values, fourth[:, :, :, None]], dim=3)
     maps = maps.transpose(2, 3).reshape(b, slots * CHANNELS, w2c.shape[1], *maps.shape[-2:])
     return rearrange(maps, "b c t (h p) (w q) -> b (c p q) t h w", p=chosen.cell, q=chosen.cell)

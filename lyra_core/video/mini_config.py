@@ -43,7 +43,8 @@ MINI_CONDITIONING = replace(
 MINI = RolloutConfig(
     conditioning=MINI_CONDITIONING,
     memory=MENDED.memory,
-    depth=MENDED.depth,
+    # without depth the sky would be drawn anew in every chunk; far away, only rotation moves it
+    depth=replace(MENDED.depth, sky="far"),
     sampler="euler",
     num_steps=4,
     shift=3.0,

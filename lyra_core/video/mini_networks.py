@@ -34,12 +34,12 @@ class MiniNetworks(nn.Module):
 
     def forward(
         self,
-        latents: Float[Tensor, "b c n h w"],
+        latents: Float[Tensor, "b c n r q"],
         timestep: Tensor,
         inputs: ChunkInputs,
         captions: UInt8[Tensor, "b s"],
         last_frames: Float[Tensor, "b 3 h w"],
-    ) -> Float[Tensor, "b c n h w"]:
+    ) -> Float[Tensor, "b c n r q"]:
         """The velocity of noisy latents; nothing is prepared, as in training."""
         context = self.dit.prepare_context(self.complete(inputs, captions, last_frames))
         return self.dit(latents, timestep, context)

@@ -1,0 +1,219 @@
+"""The embedded weights of the mini model: written by training, checked by digests, loaded by one call.
+
+    models = load_mini()                     # dit, vae, text and image encoders, rollout choices
+    write_component(folder, "vae", state, MINI_VAE)
+
+A folder holds `mini.json` (components, widths, files and their SHA-256) and safetensors files in bfloat16, split where
+a component is large.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lyra_core.errors import WeightsError
+from lyra_core.video.dit import DiT
+from lyra_core.video.dit_config import DiTConfig
+from lyra_core.video.mini_config import MINI
+from lyra_core.video.mini_encoders import ByteText, FrameTokens
+from lyra_core.video.mini_networks import MiniNetworks
+from lyra_core.video.mini_vae import MiniVAE, MiniVAEConfig, build_mini_vae
+from lyra_core.video.rollout_config import RolloutConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MINI_FOLDER = Path(__file__).parent / "mini"
+MANIFEST = "mini.json"
+PART_BYTES = 15_000_000
+
+Width = int | float | str | None | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """One network of the folder.
+
+    Attributes:
+        widths: fields of its configuration.
+        files: SHA-256 of each file.
+    """
+
+    widths: dict[str, Width]
+    files: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MiniModels:
+    """The networks of the mini video model and how they are run.
+
+    Attributes:
+        dit: the video network.
+        vae: its autoencoder.
+        text: caption bytes to tokens.
+        image: frames to tokens.
+        config: of the rollout.
+        digest: SHA-256 over all files.
+    """
+
+    dit: DiT
+    vae: MiniVAE
+    text: ByteText
+    image: FrameTokens
+    config: RolloutConfig
+    digest: str
+
+
+def read_components(folder: Path = MINI_FOLDER) -> dict[str, Component]:
+    """What a folder holds, from its manifest alone.
+
+    Raises:
+        WeightsError: no manifest, or one that cannot be read.
+    """
+    path = folder / MANIFEST
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["components"]
+        return {
+            name: Component(
+                widths={k: tuple(v) if isinstance(v, list) else v for k, v in row["widths"].items()},
+                files=dict(row["files"]),
+            )
+            for name, row in rows.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"the mini weights are described by {path}, which cannot be read ({error}); reinstall the package, "
+            "or pack a training run into the folder"
+        ) from error
+
+
+def mini_digest(folder: Path = MINI_FOLDER) -> str:
+    """SHA-256 over the digests of all files: part of the id of every world made with them."""
+    lines = [
+        f"{name} {file} {digest}"
+        for name, part in read_components(folder).items()
+        for file, digest in part.files.items()
+    ]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def write_component(
+    folder: Path, name: str, state: Mapping[str, Tensor], widths: DiTConfig | MiniVAEConfig
+) -> list[Path]:
+    """Write one network in bfloat16, in parts, and note it in the manifest.
+
+    Returns:
+        The files written.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    parts: list[dict[str, Tensor]] = [{}]
+    filled = 0
+    for key in sorted(state):
+        tensor = state[key].detach().to(torch.bfloat16).cpu().contiguous()
+        if filled and filled + 2 * tensor.numel() > PART_BYTES:
+            parts.append({})
+            filled = 0
+        parts[-1][key] = tensor
+        filled += 2 * tensor.numel()
+    files: dict[str, str] = {}
+    for number, part in enumerate(parts, 1):
+        file = f"{name}.safetensors" if len(parts) == 1 else f"{name}-{number}.safetensors"
+        save_file(part, str(folder / file), metadata={"format": "pt", "component": name})
+        files[file] = _digest(folder / file)
+    known = read_components(folder) if (folder / MANIFEST).is_file() else {}
+    known[name] = Component(widths=asdict(widths), files=files)
+    rows = {key: asdict(known[key]) for key in sorted(known)}
+    (folder / MANIFEST).write_text(json.dumps({"components": rows}, indent=1) + "\n", encoding="utf-8")
+    return [folder / file for file in files]
+
+
+def read_state(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Width]]:
+    """Tensors of one network, its files checked, and its widths.
+
+    Raises:
+        WeightsError: a file is missing or its digest differs.
+    """
+    from safetensors.torch import load_file
+
+    components = read_components(folder)
+    if name not in components:
+        raise WeightsError(f"{folder} holds {sorted(components)}, wanted {name!r}; pack a training run of it there")
+    state: dict[str, Tensor] = {}
+    for file, wanted in components[name].files.items():
+        path = folder / file
+        found = _digest(path) if path.is_file() else "no file"
+        if found != wanted:
+            raise WeightsError(
+                f"{path} has digest {found[:12]}, the manifest says {wanted[:12]}; reinstall the package"
+            )
+        state |= load_file(str(path))
+    return state, components[name].widths
+
+
+def load_mini_vae(
+    folder: Path = MINI_FOLDER, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> MiniVAE:
+    """The autoencoder alone.
+
+    Raises:
+        WeightsError: files that are missing, changed or do not fit.
+    """
+    state, widths = read_state(folder, "vae")
+    vae = build_mini_vae(MiniVAEConfig(**widths))  # type: ignore[arg-type]
+    _fill(vae, state, folder)
+    return vae.to(device, dtype).eval().requires_grad_(requires_grad=False)
+
+
+def load_mini(
+    folder: Path = MINI_FOLDER,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    component: str = "video",
+) -> MiniModels:
+    """All networks of the mini video model.
+
+    Args:
+        folder: of the weights.
+        device: where they compute.
+        dtype: of the weights there; bfloat16 is twice as fast where the processor has it.
+        component: "video", or the name of another training of it in the folder.
+
+    Raises:
+        WeightsError: files that are missing, changed or do not fit.
+    """
+    state, widths = read_state(folder, component)
+    networks = MiniNetworks(DiTConfig(**widths))  # type: ignore[arg-type]
+    _fill(networks, state, folder)
+    networks = networks.to(device, dtype).eval().requires_grad_(requires_grad=False)
+    return MiniModels(
+        dit=networks.dit,
+        vae=load_mini_vae(folder, device, dtype),
+        text=networks.text,
+        image=networks.image,
+        config=MINI,
+        digest=mini_digest(folder),
+    )
+
+
+def _fill(model: torch.nn.Module, state: dict[str, Tensor], folder: Path) -> None:
+    found, wanted = ({(k, tuple(v.shape)) for k, v in s.items()} for s in (state, model.state_dict()))
+    if found != wanted:
+        raise WeightsError(
+            f"weights in {folder} do not fit their widths: "
+            f"missing {sorted(wanted - found)[:4]}, unknown {sorted(found - wanted)[:4]}"
+        )
+    model.load_state_dict(state)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

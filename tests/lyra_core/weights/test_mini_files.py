@@ -1,0 +1,79 @@
+"""Weights of the mini model: written in parts, read back, guarded by digests."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lyra_core.errors import WeightsError
+from lyra_core.video.mini_config import MINI_DIT
+from lyra_core.video.mini_networks import build_mini_networks
+from lyra_core.video.mini_vae import TINY_MINI_VAE, build_mini_vae
+from lyra_core.weights import mini_files
+from lyra_core.weights.mini_card import card
+from lyra_core.weights.mini_files import MINI_FOLDER, load_mini, mini_digest, read_components, write_component
+
+SMALL = replace(MINI_DIT, dim=32, ffn_dim=32, num_heads=2, num_layers=1, squeeze_dim=4, text_dim=8, image_dim=8)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(mini_files, "PART_BYTES", 200_000)
+    write_component(tmp_path, "vae", build_mini_vae(TINY_MINI_VAE).state_dict(), TINY_MINI_VAE)
+    write_component(tmp_path, "video", build_mini_networks(SMALL, 1).state_dict(), SMALL)
+    return tmp_path
+
+
+def test_what_is_written_is_loaded(folder):
+    assert len(read_components(folder)["video"].files) > 1
+    models = load_mini(folder)
+    wanted = build_mini_networks(SMALL, 1)
+    assert models.dit.config == SMALL
+    for name, value in wanted.dit.state_dict().items():
+        assert torch.equal(models.dit.state_dict()[name], value.bfloat16().float()), name
+    assert models.text(["a room"]).shape == (1, 96, 8)
+    assert models.image(torch.zeros(1, 3, 64, 96)).shape == (1, 6, 8)
+
+
+def test_a_changed_file_is_refused_and_changes_no_digest(folder):
+    before = mini_digest(folder)
+    path = next(iter(sorted(folder.glob("vae*.safetensors"))))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    assert mini_digest(folder) == before
+    with pytest.raises(WeightsError, match="digest"):
+        load_mini(folder)
+
+
+def test_retraining_changes_the_digest(folder):
+    before = mini_digest(folder)
+    write_component(folder, "video", build_mini_networks(SMALL, 2).state_dict(), SMALL)
+    assert mini_digest(folder) != before
+
+
+def test_missing_weights_say_what_to_do(folder, tmp_path):
+    with pytest.raises(WeightsError, match="pack a training run"):
+        load_mini(tmp_path / "nowhere")
+    with pytest.raises(WeightsError, match="wanted 'other'"):
+        load_mini(folder, component="other")
+
+
+def test_the_card_names_files_and_refuses_numbers_of_other_weights(folder, tmp_path):
+    digest = next(iter(read_components(folder)["vae"].files.values()))
+    assert digest in card(folder)
+    numbers = {"rows": {"seen": 27.0}, "weights": mini_digest(folder), "scenes": 4, "resolution": "x", "hardware": {}}
+    result = tmp_path / "result.json"
+    result.write_text(json.dumps(numbers))
+    assert "| seen | 27.0 |" in card(folder, result)
+    result.write_text(json.dumps(numbers | {"weights": "other"}))
+    with pytest.raises(WeightsError, match="measure again"):
+        card(folder, result)
+
+
+def test_the_shipped_weights_are_whole():
+    models = load_mini()
+    assert sum(path.stat().st_size for path in MINI_FOLDER.iterdir()) < 40_000_000
+    assert models.vae.latent_std.isfinite().all()
+    assert bool((models.dit.head.head.weight != 0).any())
