@@ -9,6 +9,7 @@ import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -132,9 +133,9 @@ def vae_config(options: argparse.Namespace) -> VaeTrainingConfig:
     )
     if not options.toy:
         return config
-    sizes = {"height": 32, "width": 56, "batch": 4, "num_scenes": 4, "num_held_out": 3}
-    pool = {"pool_clips": 32, "fresh_clips": 2, "refreshes": 1, "supersample": 1}
-    textures = {"textures_per_kind": 2, "texture_size": 64}
+    sizes: dict[str, Any] = {"height": 32, "width": 56, "batch": 4, "num_scenes": 4, "num_held_out": 3}
+    pool: dict[str, Any] = {"pool_clips": 32, "fresh_clips": 2, "refreshes": 1, "supersample": 1}
+    textures: dict[str, Any] = {"textures_per_kind": 2, "texture_size": 64}
     return replace(config, model=TINY_MINI_VAE, is_compiled=False, **sizes, **pool, **textures)
 
 
@@ -168,11 +169,11 @@ def video_config(options: argparse.Namespace) -> VideoTrainingConfig:
         config = replace(config, loop=replace(loop, learning_rate=3e-4), flow=flow, augment_from=0)
     if not options.toy:
         return config
-    widths = {"dim": 48, "ffn_dim": 96, "num_heads": 2, "num_layers": 2, "squeeze_dim": 8}
+    widths: dict[str, Any] = {"dim": 48, "ffn_dim": 96, "num_heads": 2, "num_layers": 2, "squeeze_dim": 8}
     dit = replace(MINI_DIT, layout=TOY_LAYOUT, text_dim=16, image_dim=16, time_dim=32, **widths)
-    sizes = {"height": 32, "width": 64, "batch": 4, "num_scenes": 4, "num_held_out": 2}
-    pool = {"pool_rows": 40, "first_rows": 4, "clips_at_once": 1, "augment_from": 4, "supersample": 1}
-    textures = {"textures_per_kind": 1, "texture_size": 32}
+    sizes: dict[str, Any] = {"height": 32, "width": 64, "batch": 4, "num_scenes": 4, "num_held_out": 2}
+    pool: dict[str, Any] = {"pool_rows": 40, "first_rows": 4, "clips_at_once": 1, "augment_from": 4, "supersample": 1}
+    textures: dict[str, Any] = {"textures_per_kind": 1, "texture_size": 32}
     paths = PathPlan(num_frames=17, names=("wander", "wander-and-return"), takes=1, max_stride=1)
     small = replace(config, vae=TINY_MINI_VAE, dit=dit, plan=paths, chunks=ChunkConfig(num_chunks=2))
     return replace(small, is_compiled=False, **sizes, **pool, **textures)
@@ -182,9 +183,10 @@ def _train(options: argparse.Namespace, log: logging.Logger) -> int:
     # workers first: they are forked, which must precede everything that starts threads
     with preparing(0 if options.toy else options.workers) as workers, joined(options.device) as (replicas, device):
         log.info("process %d of %d on %s", replicas.rank, replicas.count, device)
-        run = functools.partial(
-            train_vae if options.command == "vae" else train_video,
-            vae_config(options) if options.command == "vae" else video_config(options),
+        run = (
+            functools.partial(train_vae, vae_config(options))
+            if options.command == "vae"
+            else functools.partial(train_video, video_config(options))
         )
         result = run(
             out_dir=options.out,

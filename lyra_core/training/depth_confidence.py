@@ -7,7 +7,7 @@ features that layer sees. A confidence of one half then means an expected error 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lyra_core.errors import DepthError
 from lyra_core.gaussians.depth_anything.mini import MiniDepth
@@ -56,6 +56,8 @@ def fit_confidence(model: MiniDepth, windows: Windows) -> float:
     gram = x.mT @ x
     weights = torch.linalg.solve(gram + RIDGE * gram.diagonal().mean() * torch.eye(len(gram)).to(gram), x.mT @ y)
     last = model.dense[-1]
+    assert isinstance(last, nn.Conv2d)  # noqa: S101
+    assert last.bias is not None  # noqa: S101
     last.weight[CONFIDENCE_ROW] = weights[:-1].reshape(-1, 1, 1).to(last.weight)
     last.bias[CONFIDENCE_ROW] = weights[-1].to(last.bias)
     return float(torch.corrcoef(torch.stack([x @ weights, y]))[0, 1])

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lyra_core.training.chunks import ChunkMaker, Clips
 from lyra_core.video.chunk_batch import build_inputs
+from lyra_core.video.context import PreparedContext
 from lyra_core.video.mini_networks import MiniNetworks
 from lyra_core.video.rollout_config import RolloutConfig
 from lyra_core.video.sampler import sample_distilled, sample_euler
@@ -54,7 +55,7 @@ def generate(
         shape = (len(frames), latents.shape[1], layout.num_generated, *latents.shape[3:])
         noise = torch.randn(shape, generator=generator).to(frames.device)
 
-        def velocity(x: Tensor, timestep: Tensor, context=context) -> Tensor:  # noqa: ANN001
+        def velocity(x: Tensor, timestep: Tensor, context: PreparedContext = context) -> Tensor:
             return networks.dit(x, timestep, context)
 
         if config.sampler == "distilled":

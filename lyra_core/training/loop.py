@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -137,7 +137,7 @@ def _optimizer(model: nn.Module, config: LoopConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=is_cuda)
 
 
-class _Precision:
+class _Precision(Generic[Model]):
     """The module that computes losses, and the way of its gradients to the float32 weights."""
 
     def __init__(self, model: Model, config: LoopConfig) -> None:

@@ -123,7 +123,7 @@ def save_views(path: Path, views: dict[str, list[Views]]) -> None:
         arrays[f"{split}.pose"] = np.delete(pose.reshape(*pose.shape[:-2], 12), (8, 9, 10), axis=-1)
         arrays[f"{split}.intrinsics"] = np.stack([v.intrinsics for v in some])
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, **arrays)
+    np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
 def load_views(path: Path, split: str) -> list[Views]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -106,8 +107,10 @@ def render_color(
     if is_fused(casting, cam_to_world.device):
         from lyra_core.training.render_kernel import render
 
-        draw = {"supersample": supersample, "shadows": shadows}
-        return render(scenes, cam_to_world, intrinsics, height, width, with_depth=False, **draw)[0]
+        rgb, _ = render(
+            scenes, cam_to_world, intrinsics, height, width, supersample=supersample, shadows=shadows, with_depth=False
+        )
+        return rgb
     b, t = cam_to_world.shape[:2]
     pixel = 1 / (intrinsics[:, 0, 0, 0] * supersample)
     origin, direction = pixel_rays(cam_to_world, intrinsics, height, width, supersample)
@@ -139,11 +142,13 @@ def render_frames(
         shadows: cast shadows.
         casting: how rays meet shapes.
     """
-    draw = {"supersample": supersample, "shadows": shadows}
+    draw: dict[str, Any] = {"supersample": supersample, "shadows": shadows}
     if is_fused(casting, cam_to_world.device):
         from lyra_core.training.render_kernel import render
 
-        rgb, depth = render(scenes, cam_to_world, intrinsics, height, width, **draw)
+        rgb, fused = render(scenes, cam_to_world, intrinsics, height, width, **draw)
+        assert fused is not None  # noqa: S101 - drawn unless it is refused
+        depth = fused
     else:
         rgb = render_color(scenes, cam_to_world, intrinsics, height, width, casting=casting, **draw)
         hits = nearest_hits(scenes, *pixel_rays(cam_to_world, intrinsics, height, width, 1), casting)

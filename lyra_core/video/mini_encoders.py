@@ -50,6 +50,5 @@ class FrameTokens(nn.Module):
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n c"]:
         """Tokens of frames, sRGB in [-1, 1]."""
-        weight = self.layers[0].weight
-        tokens: Tensor = self.layers(image.to(weight))
+        tokens: Tensor = self.layers(image.to(next(self.parameters())))
         return tokens.flatten(2).transpose(1, 2)

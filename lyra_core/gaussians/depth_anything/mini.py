@@ -148,6 +148,8 @@ class MiniDepth(nn.Module):
         )
         for last in (self.dense[-1], self.splats[-1]):
             # Small first outputs: depth starts from the planes alone, Gaussians from a pixel's footprint.
+            assert isinstance(last, nn.Conv2d)  # noqa: S101
+            assert last.bias is not None  # noqa: S101
             nn.init.normal_(last.weight, std=1e-3)
             nn.init.zeros_(last.bias)
 
