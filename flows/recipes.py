@@ -36,6 +36,22 @@ def parallax_480p() -> Recipe:
     )
 
 
+def mini() -> Recipe:
+    """The embedded model: Lyra 2's networks and rollout at laptop size."""
+    return Recipe(
+        name="mini",
+        description="Preview of the embedded model: generates on a CPU; beyond the photograph still a blur.",
+        model="mini",
+        weights_licenses=("apache-2.0",),
+        width=224,
+        height=128,
+        prompt="a place",
+        reconstruction=ReconstructionGroup(tier="100k"),
+        seconds_per_world=45.0,
+        bytes_per_world=8_000_000,
+    )
+
+
 def lyra2() -> Recipe:
     """The released Lyra 2 weights as their authors run them along a path of one's own."""
     return Recipe(
@@ -97,6 +113,7 @@ def parallax_da3() -> Recipe:
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "parallax": parallax,
     "parallax-480p": parallax_480p,
+    "mini": mini,
     "lyra2": lyra2,
     "lyra2-fast": lyra2_fast,
     "lyra2-mended": lyra2_mended,

@@ -66,6 +66,7 @@ class WorldModel(Protocol):
 # Each name and where its class lives; a class is imported when its name is asked for.
 MODELS = {
     "parallax": "lyra_core.parallax.model:ParallaxModel",
+    "mini": "lyra_core.generative.mini:load_mini_model",
     "lyra2": "lyra_core.generative.lyra2:load_lyra2",
     "parallax-da3": "lyra_core.generative.apache:load_parallax_da3",
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tasks.recipe import Recipe
 
 
@@ -11,6 +13,10 @@ def weights_digests(recipe: Recipe) -> tuple[str, ...]:
     Raises:
         WeightsError: the recipe names weights that are missing or were never converted.
     """
+    if recipe.model == "mini":
+        from lyra_core.weights.mini_manifest import MINI_FOLDER, mini_digest
+
+        return (mini_digest(MINI_FOLDER if recipe.weights is None else Path(recipe.weights)),)
     if recipe.weights is None:
         return ()
     from lyra_core.weights.bundle import PARTS, find_sets, lora_parts, set_digests

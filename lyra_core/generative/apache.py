@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
+from lyra_core.gaussians.lifters import GaussianHead
 from lyra_core.generative.networks import load_apache_depth
 from lyra_core.generative.presets import build_reconstructor, joined_digest
 from lyra_core.generative.reconstructor import OnReport, Reconstructor
@@ -90,5 +91,6 @@ def load_parallax_da3(
     video = load_model("parallax", device=device)
     digest = joined_digest(set_digests(homes))
     options = {"lifter": "depth", **(reconstruction or {})}
-    reconstructor = build_reconstructor(DepthAnythingEstimator(network), digest[:12], options, device)
+    estimator, name = DepthAnythingEstimator(network), digest[:12]
+    reconstructor = build_reconstructor(estimator, GaussianHead(estimator, name=name), name, options, device)
     return LiftedModel("parallax-da3", digest, video, reconstructor)

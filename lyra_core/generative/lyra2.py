@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lyra_core.configure import configured
 from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
+from lyra_core.gaussians.lifters import GaussianHead
 from lyra_core.generative.model import GenerativeModel, Parts
 from lyra_core.generative.networks import (
     load_caption_encoder,
@@ -64,7 +65,8 @@ def load_lyra2(
         negative_text=load_negative_prompt(homes["negative prompt"], dit.config.text_dim),
     )
     name = manifest_digest(homes["reconstruction"])[:12]
-    reconstructor = build_reconstructor(estimator, name, reconstruction or {}, device)
+    head = GaussianHead(estimator, name=name)
+    reconstructor = build_reconstructor(estimator, head, name, reconstruction or {}, device)
     parts = Parts(models=models, config=config, reconstructor=reconstructor, captioner=captioner)
     return GenerativeModel("lyra2", joined_digest(set_digests(homes)), parts)
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import torch
 
 from lyra_core.configure import configured
+from lyra_core.depth import DepthEstimator
 from lyra_core.errors import RecipeError
-from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
-from lyra_core.gaussians.lifters import EstimatedDepth, GaussianHead, Lifter
+from lyra_core.gaussians.lifters import EstimatedDepth, Lifter
 from lyra_core.gaussians.reconstruct import ReconstructionConfig
 from lyra_core.gaussians.refine import RefineConfig
 from lyra_core.generative.reconstructor import Reconstructor
@@ -18,11 +18,14 @@ from lyra_core.generative.reconstructor import Reconstructor
 Options = Mapping[str, object]
 
 
-def build_reconstructor(estimator: DepthAnythingEstimator, name: str, options: Options, device: str) -> Reconstructor:
+def build_reconstructor(
+    estimator: DepthEstimator, head: Lifter, name: str, options: Options, device: str
+) -> Reconstructor:
     """A reconstructor from a depth network and plain choices.
 
     Args:
-        estimator: the network, on its device.
+        estimator: the network, on its device, for "depth".
+        head: lifts with the network's own Gaussians, for "head".
         name: identifies its weights.
         options: fields of ReconstructionConfig that differ from its defaults, besides `lifter` ("head" or "depth"),
             `is_refined` and `refine` (fields of RefineConfig).
@@ -37,11 +40,7 @@ def build_reconstructor(estimator: DepthAnythingEstimator, name: str, options: O
     refine = options.pop("refine", {})
     if kind not in ("head", "depth"):
         raise RecipeError(f'reconstruction.lifter should be "head" or "depth", found {kind!r}')
-    chosen: Lifter = (
-        GaussianHead(estimator, name=name)
-        if kind == "head"
-        else EstimatedDepth(estimator, name=name, needs_baseline=False)
-    )
+    chosen = head if kind == "head" else EstimatedDepth(estimator, name=name, needs_baseline=False)
     return Reconstructor(
         lifter=chosen,
         config=configured(ReconstructionConfig(), options, "reconstruction."),

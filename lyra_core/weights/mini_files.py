@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from lyra_core.errors import WeightsError
+from lyra_core.gaussians.depth_anything.mini import MiniDepth, MiniDepthConfig
 from lyra_core.video.dit import DiT
 from lyra_core.video.dit_config import DiTConfig
 from lyra_core.video.mini_config import MINI
@@ -26,28 +27,12 @@ from lyra_core.video.mini_encoders import ByteText, FrameTokens
 from lyra_core.video.mini_networks import MiniNetworks
 from lyra_core.video.mini_vae import MiniVAE, MiniVAEConfig, build_mini_vae
 from lyra_core.video.rollout_config import RolloutConfig
+from lyra_core.weights.mini_manifest import MANIFEST, MINI_FOLDER, Component, Width, mini_digest, read_components
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MINI_FOLDER = Path(__file__).parent / "mini"
-MANIFEST = "mini.json"
 PART_BYTES = 15_000_000
-
-Width = int | float | str | None | tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Component:
-    """One network of the folder.
-
-    Attributes:
-        widths: fields of its configuration.
-        files: SHA-256 of each file.
-    """
-
-    widths: dict[str, Width]
-    files: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,41 +56,8 @@ class MiniModels:
     digest: str
 
 
-def read_components(folder: Path = MINI_FOLDER) -> dict[str, Component]:
-    """What a folder holds, from its manifest alone.
-
-    Raises:
-        WeightsError: no manifest, or one that cannot be read.
-    """
-    path = folder / MANIFEST
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["components"]
-        return {
-            name: Component(
-                widths={k: tuple(v) if isinstance(v, list) else v for k, v in row["widths"].items()},
-                files=dict(row["files"]),
-            )
-            for name, row in rows.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(
-            f"the mini weights are described by {path}, which cannot be read ({error}); reinstall the package, "
-            "or pack a training run into the folder"
-        ) from error
-
-
-def mini_digest(folder: Path = MINI_FOLDER) -> str:
-    """SHA-256 over the digests of all files: part of the id of every world made with them."""
-    lines = [
-        f"{name} {file} {digest}"
-        for name, part in read_components(folder).items()
-        for file, digest in part.files.items()
-    ]
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
-
-
 def write_component(
-    folder: Path, name: str, state: Mapping[str, Tensor], widths: DiTConfig | MiniVAEConfig
+    folder: Path, name: str, state: Mapping[str, Tensor], widths: DiTConfig | MiniVAEConfig | MiniDepthConfig
 ) -> list[Path]:
     """Write one network in bfloat16, in parts, and note it in the manifest.
 
@@ -171,6 +123,20 @@ def load_mini_vae(
     vae = build_mini_vae(MiniVAEConfig(**widths))  # type: ignore[arg-type]
     _fill(vae, state, folder)
     return vae.to(device, dtype).eval().requires_grad_(requires_grad=False)
+
+
+def load_mini_depth(
+    folder: Path = MINI_FOLDER, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> MiniDepth:
+    """The network of depth and Gaussians.
+
+    Raises:
+        WeightsError: files that are missing, changed or do not fit.
+    """
+    state, widths = read_state(folder, "depth")
+    depth = MiniDepth(MiniDepthConfig(**widths))  # type: ignore[arg-type]
+    _fill(depth, state, folder)
+    return depth.to(device, dtype).eval().requires_grad_(requires_grad=False)
 
 
 def load_mini(

@@ -43,7 +43,7 @@ def test_the_baseline_keeps_the_protocol():
     assert estimate.depth_m.isfinite().all()
 
 
-@pytest.mark.parametrize("name", sorted(set(MODELS) - {"parallax"}))
+@pytest.mark.parametrize("name", sorted(set(MODELS) - {"parallax", "mini"}))
 def test_a_model_without_its_weights_says_how_to_get_them(name, tmp_path):
     with pytest.raises(WeightsError, match=r"missing: (.|\n)*lyra weights fetch (.|\n)*lyra weights convert"):
         load_model(name, weights=tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from catalogs.compaction import compact
@@ -12,7 +13,7 @@ from lyra_core import snapshot
 from lyra_core.errors import CatalogError
 from lyra_core.formats.store import open_store
 from lyra_core.layout import snapshot_key
-from lyra_core.records import FrameRecord, WorldRecord, arrow_schema
+from lyra_core.records import FrameRecord, WorldRecord, arrow_schema, frame_table
 
 
 @pytest.fixture
@@ -22,8 +23,8 @@ def store(tmp_path):
 
     store = open_store(tmp_path, fsync=False)
     for digit in "ab":
-        frame = FrameRecord(world_id=digit * 32, frame=0, t_s=0.0, w2c=(1.0,) * 16, K=(2.0,) * 9)
-        commit(store, WorldRecord(world_id=digit * 32, psnr_db=float(ord(digit))), [frame])
+        frames = frame_table(digit * 32, np.eye(4)[None], np.eye(3)[None], fps=16.0, image_size=(832, 480))
+        commit(store, WorldRecord(world_id=digit * 32, psnr_db=float(ord(digit))), frames)
         compact(store)
     return store
 

@@ -1,0 +1,53 @@
+"""Lyra mini: the embedded model, small enough for a laptop, through the same rollout and reconstruction as Lyra 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from lyra_core.configure import configured
+from lyra_core.gaussians.depth_anything.mini_estimator import MiniDepthEstimator, MiniHead
+from lyra_core.generative.model import GenerativeModel, Parts
+from lyra_core.generative.presets import Options, build_reconstructor
+from lyra_core.video.rollout import RolloutModels
+from lyra_core.weights.mini_files import load_mini, load_mini_depth
+from lyra_core.weights.mini_manifest import MINI_FOLDER
+
+
+def load_mini_model(
+    *,
+    device: str = "cpu",
+    weights: str | Path | None = None,
+    video: Options | None = None,
+    reconstruction: Options | None = None,
+) -> GenerativeModel:
+    """The embedded model.
+
+    Args:
+        device: where it computes; bfloat16 on CUDA, float32 on the CPU.
+        weights: a folder of packed trainings; None is the one of the package.
+        video: fields of lyra_core.video.rollout_config.RolloutConfig that differ from `mini_config.MINI`.
+        reconstruction: as for lyra_core.generative.presets.build_reconstructor.
+
+    Raises:
+        WeightsError: files that are missing, changed or do not fit.
+        RecipeError: an unknown field, or choices that do not belong together.
+    """
+    folder = MINI_FOLDER if weights is None else Path(weights)
+    networks = load_mini(folder, device, torch.bfloat16 if device.startswith("cuda") else torch.float32)
+    estimator = MiniDepthEstimator(load_mini_depth(folder, device))
+    models = RolloutModels(
+        dit=networks.dit, vae=networks.vae, depth=estimator, text=networks.text, image=networks.image
+    )
+    name = networks.digest[:12]
+    head = MiniHead(estimator, name=name)
+    return GenerativeModel(
+        "mini",
+        networks.digest,
+        Parts(
+            models=models,
+            config=configured(networks.config, video or {}, "video."),
+            reconstructor=build_reconstructor(estimator, head, name, reconstruction or {}, device),
+        ),
+    )

@@ -1,0 +1,61 @@
+"""What the embedded weights of the mini model are, from their manifest alone: planning reads no weight file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from lyra_core.errors import WeightsError
+
+MINI_FOLDER = Path(__file__).parent / "mini"
+MANIFEST = "mini.json"
+
+Width = int | float | str | None | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """One network of the folder.
+
+    Attributes:
+        widths: fields of its configuration.
+        files: SHA-256 of each file.
+    """
+
+    widths: dict[str, Width]
+    files: dict[str, str]
+
+
+def read_components(folder: Path = MINI_FOLDER) -> dict[str, Component]:
+    """What a folder holds, from its manifest alone.
+
+    Raises:
+        WeightsError: no manifest, or one that cannot be read.
+    """
+    path = folder / MANIFEST
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["components"]
+        return {
+            name: Component(
+                widths={k: tuple(v) if isinstance(v, list) else v for k, v in row["widths"].items()},
+                files=dict(row["files"]),
+            )
+            for name, row in rows.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"the mini weights are described by {path}, which cannot be read ({error}); reinstall the package, "
+            "or pack a training run into the folder"
+        ) from error
+
+
+def mini_digest(folder: Path = MINI_FOLDER) -> str:
+    """SHA-256 over the digests of all files: part of the id of every world made with them."""
+    lines = [
+        f"{name} {file} {digest}"
+        for name, part in read_components(folder).items()
+        for file, digest in part.files.items()
+    ]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()

@@ -1,0 +1,50 @@
+"""The embedded model as the factory meets it: found by name, identified without torch, used through the same class."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lyra_core.errors import WeightsError
+from lyra_core.generative.mini import load_mini_model
+from lyra_core.generative.model import GenerativeModel
+from lyra_core.model import load_model
+from lyra_core.weights.mini_files import load_mini_depth
+from lyra_core.weights.mini_manifest import mini_digest
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+def test_it_is_found_by_name_and_known_by_its_files():
+    model = load_model("mini", video={"num_steps": 2}, reconstruction={"tier": "100k"})
+    assert isinstance(model, GenerativeModel)
+    assert (model.name, model.weights_digest) == ("mini", mini_digest())
+    assert model.parts.config.num_steps == 2
+
+
+def test_planning_knows_its_weights_without_torch():
+    code = (
+        "import sys; from flows.recipes import find_recipe; from tasks.weights import weights_digests; "
+        "print(weights_digests(find_recipe('mini'))[0], 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [mini_digest(), "False"]
+
+
+def test_depth_is_finite_on_a_picture():
+    model = load_mini_depth()
+    from lyra_core.gaussians.depth_anything.mini_estimator import MiniDepthEstimator
+
+    rows = torch.linspace(0, 255, 128)[:, None, None].expand(128, 224, 3).to(torch.uint8)
+    found = MiniDepthEstimator(model).estimate(rows[None].contiguous(), None)
+    assert torch.isfinite(found.depth_m).all()
+    assert found.depth_m.shape == (1, 128, 224)
+
+
+def test_a_folder_without_weights_is_named(tmp_path):
+    with pytest.raises(WeightsError, match=r"mini\.json"):
+        load_mini_model(weights=tmp_path)
