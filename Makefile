@@ -38,7 +38,7 @@ run: $(VENV)/installed
 	@$(BIN)/lyra run $(SEEDS) --out $(OUT) --recipe $(RECIPE) $(ARGS)
 
 test: $(VENV)/installed-dev
-	@$(BIN)/python -m pytest -m "not gpu and not cluster and not slow"
+	@$(BIN)/python -m pytest --durations=15 -m "not gpu and not cluster and not slow"
 
 test-all: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest -m "not gpu and not cluster"
