@@ -48,9 +48,9 @@ def test_sigkill_of_the_driver_at_any_moment(lyra, make_seeds, tmp_path):
     out = tmp_path / "out"
     moments = random.Random(0)
     lyra("up")
-    for _ in range(3):
+    for _ in range(2):
         process = lyra.start("run", folder, "--out", out, "--json", *FAULT)
-        time.sleep(moments.uniform(3, 14))
+        time.sleep(moments.uniform(3, 12))
         family = children(process.pid)
         process.send_signal(signal.SIGKILL)
         process.communicate()

@@ -78,6 +78,7 @@ def files(out: Path, world_id: str) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_killed_extended_and_recorded(recipe, photograph, tmp_path):
     short, long = (spec_of(recipe, photograph, frames) for frames in (81, 161))
     assert long.chunk_ids[:1] == short.chunk_ids

@@ -102,6 +102,7 @@ def test_a_hang_is_killed_after_the_deadline(batch):
     assert "a hang" in futures["hang"].result().failure.message
 
 
+@pytest.mark.slow
 def test_a_pool_whose_workers_always_die_rejects_nobody(batch):
     futures, store = batch("a.png", "b.png", "c.png", model="fault_model:load_dying")
     for future in futures.values():
