@@ -43,12 +43,13 @@ def _command(process: psutil.Process) -> list[str]:
         return []
 
 
-def test_sigkill_of_the_driver_at_any_moment(lyra, make_seeds, tmp_path):
+@pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.slow)])
+def test_sigkill_of_the_driver_at_any_moment(lyra, make_seeds, tmp_path, kills):
     folder = make_seeds(*(f"slow{i:02d}.png" for i in range(NUM_WORLDS - 1)), "poison.png")
     out = tmp_path / "out"
-    moments = random.Random(0)
+    moments = random.Random(kills)
     lyra("up")
-    for _ in range(2):
+    for _ in range(kills):
         process = lyra.start("run", folder, "--out", out, "--json", *FAULT)
         time.sleep(moments.uniform(3, 12))
         family = children(process.pid)
@@ -96,6 +97,7 @@ def test_workers_that_always_die_end_the_batch_with_exit_code_4_and_reject_nobod
     assert query(open_store(str(tmp_path / "out")), "SELECT * FROM rejects").num_rows == 0
 
 
+@pytest.mark.slow
 def test_models_that_do_not_load_end_the_batch_with_the_cause(lyra, make_seeds, tmp_path):
     broken = [word.replace("fault_model:load", "fault_model:load_broken") for word in FAULT]
     finished = lyra("run", make_seeds("a.png"), "--out", tmp_path / "out", *broken)
