@@ -91,6 +91,7 @@ def test_poison_seeds_are_rejected_and_everything_else_is_made(batch):
     assert len(committed_ids(store)) == 4
 
 
+@pytest.mark.slow
 def test_a_batch_of_poison_only_is_rejected_on_the_word_of_a_canary(batch):
     futures, _ = batch("poison.png", workers=1)
     assert kinds(futures) == {"poison": "rejected"}
@@ -118,6 +119,7 @@ def test_models_that_do_not_load_blame_no_seed(batch, executor):
         futures["a"].result(timeout=0)
 
 
+@pytest.mark.slow
 def test_workers_killed_at_random_lose_nothing(tmp_path, make_seeds, fault_recipe, model_path):
     names = [f"slow{i:02d}.png" for i in range(12)]
     store = open_store(str(tmp_path / "out"))
