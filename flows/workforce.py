@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from catalogs.rejects import record_attempt
@@ -83,6 +84,7 @@ def plan_workforce(settings: Settings, num_worlds: int) -> Workforce:
     )
 
 
+@lru_cache
 def count_gpus() -> int:
     """NVIDIA GPUs that the driver lists; asks the driver, so that torch need not be imported."""
     try:
