@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flows.parameters import GenerateParameters
     from flows.report import BatchSummary
     from flows.settings import Settings
+    from lyra_core.formats.store import Store
     from tasks.outcome import Outcome
     from tasks.plan import Plan
     from tasks.recipe import Recipe
@@ -107,7 +108,7 @@ def run(
     plan_workforce(settings, max(1, plan.num_remaining))  # a setting that cannot work is told before anything starts
     store.check_writable()
     store.require_conditional_create()
-    return _generate(parameters.model_copy(update={"plan_path": str(plan.path)}), plan, settings, as_json)
+    return _generate(parameters.model_copy(update={"plan_path": str(plan.path)}), plan, store, settings, as_json)
 
 
 def _require_camera_path(recipe: Recipe) -> None:
@@ -129,7 +130,7 @@ def _warn_of_missing_captions(plan: Plan, recipe: Recipe) -> None:
         )
 
 
-def _generate(parameters: GenerateParameters, plan: Plan, settings: Settings, as_json: bool) -> int:
+def _generate(parameters: GenerateParameters, plan: Plan, store: Store, settings: Settings, as_json: bool) -> int:
     """Start what is needed, run the flow, and say where everything is."""
     from flows.server import Server, launch_server, wait_for_server
     from flows.settings import set_flow_environment
@@ -144,7 +145,7 @@ def _generate(parameters: GenerateParameters, plan: Plan, settings: Settings, as
     with log.open("w", encoding="utf-8") as sink, contextlib.redirect_stdout(sink), contextlib.ExitStack() as stack:
         with screen.status(f"starting workers and what records them ({ui_url})"):
             if plan.num_remaining:
-                _open_workers(parameters, plan, settings, stack)
+                _open_workers(parameters, plan, store, settings, stack)
             importlib.import_module("flows.generate")  # Prefect loads while the workers and the server do
             if server is not None:
                 wait_for_server(server, settings.home_path)
@@ -162,12 +163,12 @@ def _generate(parameters: GenerateParameters, plan: Plan, settings: Settings, as
     return EXIT_REJECTS if summary.has_rejects else 0
 
 
-def _open_workers(parameters: GenerateParameters, plan: Plan, settings: Settings, stack: contextlib.ExitStack) -> None:
+def _open_workers(
+    parameters: GenerateParameters, plan: Plan, store: Store, settings: Settings, stack: contextlib.ExitStack
+) -> None:
     """Let the models load from now on; the flow finds the pool open."""
     from flows.workforce import open_pool, opened_before, plan_workforce, worker_config
-    from lyra_core.formats.store import open_store
 
-    store = open_store(parameters.out)
     workforce = plan_workforce(settings, plan.num_remaining)
     config = worker_config(parameters.resolved_recipe(), parameters, str(parameters.run_id), workforce, store, settings)
     stack.enter_context(opened_before(stack.enter_context(open_pool(config, settings, workforce, store))))

@@ -24,7 +24,8 @@ from lyra_core.training.workers import preparing
 from lyra_core.training.world_clips import LONG_PATHS, PathPlan, sample_views, save_views
 from lyra_core.video.mini_config import MINI_DIT
 from lyra_core.video.mini_vae import MINI_VAE, TINY_MINI_VAE
-from lyra_core.weights.mini_files import MINI_FOLDER, write_component
+from lyra_core.weights.mini_files import write_component
+from lyra_core.weights.mini_manifest import MINI_FOLDER
 
 TOY_LAYOUT = "f1k1f4s2f1s1f2k2f1k1_g2"
 EXAMPLES = """examples:

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from lyra_core.errors import WeightsError
-from lyra_core.weights.mini_files import MINI_FOLDER, Component, mini_digest, read_components
+from lyra_core.weights.mini_manifest import MINI_FOLDER, Component, mini_digest, read_components
 
 CARD = "README.md"
 LIMITS = """It works at 128x224. What the photograph shows moves as it should; what lies beyond it has the right
