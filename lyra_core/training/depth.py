@@ -198,7 +198,7 @@ def train_depth(
     device = torch.device(device)
     model = build_mini_depth(config.model, config.seed)
     if start_from is not None:
-        load_weights(model, start_from)
+        load_weights(model, start_from, "depth")
     layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
     model = model.to(device)
     for parameter in model.parameters():

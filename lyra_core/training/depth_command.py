@@ -23,7 +23,7 @@ def add_depth(commands: Any) -> None:  # argparse's type of it is private
     depth = commands.add_parser("depth", help="train the small depth and Gaussian network")
     depth.add_argument("--minutes", type=float, required=True, help="training time, start-up not counted")
     depth.add_argument("--out", type=Path, required=True, help="folder for weights, metrics and pictures")
-    depth.add_argument("--photographs", type=Path, default=Path("examples/seeds"), help="folder of photographs")
+    depth.add_argument("--photographs", type=Path, default=Path("examples"), help="folder of photographs")
     depth.add_argument("--resume", type=Path, help="full checkpoint to continue (full.pt)")
     depth.add_argument("--start-from", type=Path, help="compact weights to begin with (weights.safetensors)")
     depth.add_argument("--pause-after", type=float, help="minutes after which this call stops, to be resumed")
