@@ -73,6 +73,7 @@ def _arguments() -> argparse.ArgumentParser:
     video.add_argument("--vae", type=Path, help="weights of the autoencoder (weights.safetensors)")
     video.add_argument("--batch", type=int, default=32, help="chunks a step and GPU")
     video.add_argument("--no-augmentation", action="store_true", help="no self-augmented histories (the twin)")
+    video.add_argument("--rate", type=float, help="largest learning rate (default: 1e-3; of a student 2e-4)")
     video.add_argument("--student", action="store_true", help="a four-step student of --start-from, its teacher")
     views = commands.add_parser("views", help="search camera paths through procedural scenes, once for many runs")
     views.add_argument("--scenes", type=int, default=640, help="scenes to learn from")
@@ -144,7 +145,7 @@ def video_config(options: argparse.Namespace) -> VideoTrainingConfig:
     loop = _loop(
         options,
         precision="float32" if options.toy else "copy",
-        learning_rate=1e-3,
+        learning_rate=options.rate or (2e-4 if options.student else 1e-3),
         final_rate=0.05,
         betas=(0.9, 0.95),
         weight_decay=0.02,
@@ -164,7 +165,7 @@ def video_config(options: argparse.Namespace) -> VideoTrainingConfig:
         student=StudentConfig() if options.student else None,
     )
     if options.student:
-        config = replace(config, loop=replace(loop, learning_rate=2e-4, betas=(0.9, 0.99)), augment_from=0)
+        config = replace(config, loop=replace(loop, betas=(0.9, 0.99)), augment_from=0)
     if not options.toy:
         return config
     widths: dict[str, Any] = {"dim": 48, "ffn_dim": 96, "num_heads": 2, "num_layers": 2, "squeeze_dim": 8}
@@ -181,10 +182,11 @@ def _train(options: argparse.Namespace, log: logging.Logger) -> int:
     # workers first: they are forked, which must precede everything that starts threads
     with preparing(0 if options.toy else options.workers) as workers, joined(options.device) as (replicas, device):
         log.info("process %d of %d on %s", replicas.rank, replicas.count, device)
+        config = vae_config(options) if options.command == "vae" else video_config(options)
         run = (
-            functools.partial(train_vae, vae_config(options))
-            if options.command == "vae"
-            else functools.partial(train_video, video_config(options))
+            functools.partial(train_vae, config)
+            if isinstance(config, VaeTrainingConfig)
+            else functools.partial(train_video, config)
         )
         result = run(
             out_dir=options.out,
@@ -197,7 +199,7 @@ def _train(options: argparse.Namespace, log: logging.Logger) -> int:
         )
         if not replicas.is_first:
             return 0
-    samples = result.step * options.batch * replicas.count
+    samples = result.step * config.batch * replicas.count
     last = {key: round(value, 3) for row in result.metrics[-4:] for key, value in row.items()}
     summary = {"steps": result.step, "seconds": round(result.elapsed_s, 1), "samples": samples, "last": last}
     (options.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")

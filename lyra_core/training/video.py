@@ -110,7 +110,7 @@ class VideoTrainingConfig:
     pool_rows: int = 6000
     first_rows: int = 600
     clips_at_once: int = 6
-    steps_per_refill: int = 12
+    steps_per_refill: int = 8
     augment_from: int = 300
     supersample: int = 2
     is_compiled: bool = False
