@@ -13,6 +13,7 @@ import copy
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lyra_core.errors import ConfigError
@@ -158,19 +159,29 @@ def _critic_error(critic: MiniNetworks, batch: StudentBatch, made: Tensor) -> Te
     return (velocity.float() - (batch.critic - made)).square().mean()
 
 
-def student_losses(both: StudentAndCritic, teacher: MiniNetworks, batch: StudentBatch) -> dict[str, Tensor]:
-    """The student's loss and the critic's: one step of both.
+def matching_loss(
+    made: Float[Tensor, "b c n r q"], real: Float[Tensor, "b c n r q"], fake: Float[Tensor, "b c n r q"]
+) -> Float[Tensor, ""]:
+    """Its gradient by what the student made is the difference of two views of it, over the mean distance to the real one.
 
-    The gradient of the student's loss by what it makes is the difference of the critic's and the teacher's clean
-    latents, over the mean distance to the teacher's (DMD, Yin et al. 2024, equations 7 and 8).
+    Yin et al. 2024, "One-step Diffusion with Distribution Matching Distillation", equations 7 and 8.
+
+    Args:
+        made: by the student.
+        real: clean latents the teacher sees in it, noised.
+        fake: those the critic sees.
     """
+    scale = (made.detach() - real).abs().flatten(1).mean(1).clamp(min=1e-3)[:, None, None, None, None]
+    towards = (made - (fake - real) / scale).detach()
+    return 0.5 * (made - towards).square().mean()
+
+
+def student_losses(both: StudentAndCritic, teacher: MiniNetworks, batch: StudentBatch) -> dict[str, Tensor]:
+    """The student's loss and the critic's: one step of both."""
     made = _student_jump(both.student, batch)
     with torch.no_grad():
         noisy = _noised(made, batch.compared, batch.compared_level)
         real = _clean(teacher, batch.context(teacher), noisy, batch.compared_level)
         fake = _clean(both.critic, batch.context(both.critic), noisy, batch.compared_level)
-        scale = (made - real).abs().flatten(1).mean(1).clamp(min=1e-3)[:, None, None, None, None]
-        towards = made - (fake - real) / scale
-    student = 0.5 * (made - towards).square().mean()
-    critic = _critic_error(both.critic, batch, made.detach())
+    student, critic = matching_loss(made, real, fake), _critic_error(both.critic, batch, made.detach())
     return {"loss": student + critic, "student": student.detach(), "critic": critic.detach()}
