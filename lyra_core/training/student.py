@@ -162,7 +162,7 @@ def _critic_error(critic: MiniNetworks, batch: StudentBatch, made: Tensor) -> Te
 def matching_loss(
     made: Float[Tensor, "b c n r q"], real: Float[Tensor, "b c n r q"], fake: Float[Tensor, "b c n r q"]
 ) -> Float[Tensor, ""]:
-    """Its gradient by what the student made is the difference of two views of it, over the mean distance to the real one.
+    """Its gradient by what was made is the difference of two views of that, over the mean distance to the real one.
 
     Yin et al. 2024, "One-step Diffusion with Distribution Matching Distillation", equations 7 and 8.
 

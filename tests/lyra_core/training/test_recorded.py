@@ -1,4 +1,4 @@
-"""A step replayed from a CUDA graph gives the losses and gradients of the plain one, whatever the weights are by then."""
+"""A step replayed from a CUDA graph gives the losses and gradients of the plain one, whatever the weights are then."""
 
 from dataclasses import fields, replace
 
