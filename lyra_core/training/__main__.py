@@ -149,7 +149,7 @@ def video_config(options: argparse.Namespace) -> VideoTrainingConfig:
         final_rate=0.05,
         betas=(0.9, 0.95),
         weight_decay=0.02,
-        evaluate_every_s=0 if options.toy else 120,
+        evaluate_every_s=0 if options.toy else 180,
     )
     mix = MixConfig(i2v=0.25, plain=0.75, augmented=0.0) if options.no_augmentation else MixConfig()
     config = VideoTrainingConfig(
