@@ -26,7 +26,7 @@ SSIM_WEIGHT = 0.2
 ROBUST_AT = 1.0
 # Relative error is what depth is judged by: of a log error beyond this it grows no further.
 RELATIVE_WEIGHT, RELATIVE_LIMIT = 0.5, 1.4
-STAGE_WEIGHT = 0.3
+STAGE_WEIGHT = 1.0
 STAGE_CELL = 4
 # Farther than that parallax says nothing and nothing is measured.
 FAR_M, FAR_WEIGHT = 80.0, 0.1
