@@ -94,10 +94,10 @@ def start_with(model: MiniDepth, path: Path) -> None:
         older = MiniDepth(plain).state_dict()
     names = file_names(path)
     if names != older.keys():
-        load_weights(model, path)
+        load_weights(model, path, "depth")
         return
     before = MiniDepth(plain)
-    load_weights(before, path)
+    load_weights(before, path, "depth")
     model.load_state_dict({**model.state_dict(), **before.state_dict()})
 
 
