@@ -60,9 +60,7 @@ def parts():
 
 def rolled(networks, maker, estimator, seeds, index):
     """The rollout's clip of one of the seeds."""
-    models = RolloutModels(
-        dit=networks.dit, vae=maker.vae, depth=estimator, text=networks.text, image=networks.image
-    )
+    models = RolloutModels(dit=networks.dit, vae=maker.vae, depth=estimator, text=networks.text, image=networks.image)
     image = ((seeds.frames[index, 0] + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).contiguous()
     intrinsics = seeds.intrinsics[index, 0].double()
     seed = Seed(image=image, intrinsics=intrinsics, sha256="0" * 64, focal_source="manifest")
@@ -92,7 +90,7 @@ def test_depth_of_a_seed_has_the_scale_of_the_truth(clips, estimator):
 
 
 def test_worlds_side_by_side_do_not_touch(clips, estimator, parts):
-    networks, maker = parts
+    _, maker = parts
     seeds = with_seed_depth(clips, estimator, MINI.depth)
     both = EstimatedDepth(seeds, estimator, MINI)
     both.after_chunk(clips.frames, FRAMES - 1, maker.chunk_frames)
