@@ -23,6 +23,7 @@ from lyra_core.training.measures import (
     patches,
     seen_by_seed,
     sharpness_ratio,
+    warped_seed,
 )
 from lyra_core.training.vae import ClipSource, VaeTrainingConfig, reconstruct
 from lyra_core.training.world_clips import LONG_PATHS, PathPlan, psnr_db
@@ -125,11 +126,11 @@ def _at_once(bench: Bench) -> int:
 
 def _measure_returning(bench: Bench, found: Found, clips: Clips, truth: Tensor, videos: dict[str, Tensor]) -> None:
     frames = SHOWN[1:]
-    seen, warped = seen_by_seed(clips, frames)
+    seen = seen_by_seed(clips, frames)
+    guess = blur_filled(*(x[:, 0] for x in warped_seed(clips, [80])))
     ceiling = reconstruct(bench.models.vae, truth[:, 80:81].to(bench.dtype)).float()[:, 0]
     found.add("ceiling", masked_psnr_db(ceiling, truth[:, 80], seen[:, 1]))
-    guess = blur_filled(warped[:, 1], (warped[:, 1] > 0).any(1))
-    found.add("warp", masked_psnr_db(warped[:, 1], truth[:, 80], seen[:, 1]))
+    found.add("warp", masked_psnr_db(guess, truth[:, 80], seen[:, 1]))
     found.add("blur", masked_psnr_db(guess, truth[:, 80], ~seen[:, 1]))
     found.add("blur patches", _patch_distances(guess, truth[:, 80], ~seen[:, 1]))
     for name, video in videos.items():
@@ -193,13 +194,14 @@ def _returning_strips(truth: Tensor, videos: dict[str, Tensor]) -> list[Strip]:
 
 
 def _unseen_strips(clips: Clips, truth: Tensor, videos: dict[str, Tensor]) -> list[Strip]:
-    seen, warped = seen_by_seed(clips, [80])
-    guess = blur_filled(warped[:, 0], (warped[:, 0] > 0).any(1))
+    seen = seen_by_seed(clips, [80])
+    warped, landed = (x[:, 0] for x in warped_seed(clips, [80]))
+    guess = blur_filled(warped, landed)
     strips = []
     for i in range(min(4, len(truth))):
         mask = seen[i, :1].float().expand(3, -1, -1)
         many = videos["many"][i, 80] if "many" in videos else None
-        cells = [truth[i, 0], warped[i, 0], guess[i], videos["true"][i, 80], many, truth[i, 80], mask]
+        cells = [truth[i, 0], warped[i] * landed[i], guess[i], videos["true"][i, 80], many, truth[i, 80], mask]
         strips.append(Strip(label="", pictures=cells))
     return strips
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from lyra_core.geometry.warp import MENDED_WARP, WarpSource, forward_warp
+from lyra_core.geometry.warp import EPSILON, MENDED_WARP, WarpSource, forward_warp
 from lyra_core.quality import mean_lab
 from lyra_core.training.chunks import Clips
 
@@ -20,8 +20,59 @@ PATCH = 7
 QUANTILES = 256
 
 
-def seen_by_seed(clips: Clips, frames: list[int]) -> tuple[Bool[Tensor, "b k h w"], Float[Tensor, "b k 3 h w"]]:
-    """Pixels of some frames whose surface the first frame shows, by true depth; and the first frame warped there."""
+def seen_by_seed(clips: Clips, frames: list[int]) -> Bool[Tensor, "b k h w"]:
+    """Pixels of some frames whose surface the first frame shows, by true depth.
+
+    Each pixel's point is looked up in the first frame, so a surface that the first frame shows small counts as seen.
+    """
+    size = (int(clips.depth_m.shape[-2]), int(clips.depth_m.shape[-1]))
+    first, K = clips.depth_m[:, 0].float(), clips.intrinsics.float()
+    masks = []
+    for frame in frames:
+        depth = clips.depth_m[:, frame].float()
+        relative = clips.world_to_cam[:, 0].float() @ torch.linalg.inv(clips.world_to_cam[:, frame].float())
+        points = _lifted(depth, K[:, frame]) @ relative[:, :3, :3].mT + relative[:, None, :3, 3]
+        z = points[..., 2]
+        image = points @ K[:, 0].mT / z.clamp(min=EPSILON)[..., None]
+        u, v = image[..., 0] - 0.5, image[..., 1] - 0.5  # indices of pixels, whose centres are at +0.5
+        inside = (z > EPSILON) & (u >= -0.5) & (v >= -0.5) & (u <= size[1] - 0.5) & (v <= size[0] - 0.5)
+        close = _agrees(first, u, v, z)
+        masks.append((inside & close).unflatten(1, size) & (depth > 0))
+    return torch.stack(masks, 1)
+
+
+def _lifted(depth_m: Float[Tensor, "b h w"], intrinsics: Float[Tensor, "b 3 3"]) -> Float[Tensor, "b p 3"]:
+    """Points of pixels in their camera's frame."""
+    h, w = depth_m.shape[-2:]
+    v, u = torch.meshgrid(
+        torch.arange(h, device=depth_m.device) + 0.5, torch.arange(w, device=depth_m.device) + 0.5, indexing="ij"
+    )
+    pixels = torch.stack([u, v, torch.ones_like(u)], -1).flatten(0, 1)
+    return (pixels @ torch.linalg.inv(intrinsics).mT) * depth_m.flatten(1)[..., None]
+
+
+def _agrees(
+    depth_m: Float[Tensor, "b h w"], u: Float[Tensor, "b p"], v: Float[Tensor, "b p"], z: Float[Tensor, "b p"]
+) -> Bool[Tensor, "b p"]:
+    """Whether a depth map has depth z at fractional indices: one of the four pixels around, or what lies between."""
+    h, w = depth_m.shape[-2:]
+    left, top = u.floor().long(), v.floor().long()
+    du, dv = u - left, v - top
+    close, between = torch.zeros_like(z, dtype=torch.bool), torch.zeros_like(z)
+    for x, y, weight in (
+        (left, top, (1 - du) * (1 - dv)),
+        (left + 1, top, du * (1 - dv)),
+        (left, top + 1, (1 - du) * dv),
+        (left + 1, top + 1, du * dv),
+    ):
+        there = depth_m.flatten(1).gather(1, y.clamp(0, h - 1) * w + x.clamp(0, w - 1))
+        close |= (there - z).abs() <= SAME_SURFACE * z
+        between = between + weight / there.clamp(min=EPSILON)  # planes are linear in inverse depth
+    return close | ((1 / between.clamp(min=EPSILON) - z).abs() <= SAME_SURFACE * z)
+
+
+def warped_seed(clips: Clips, frames: list[int]) -> tuple[Float[Tensor, "b k 3 h w"], Bool[Tensor, "b k h w"]]:
+    """The first frame warped to some frames by its true depth, in [0, 1], and where anything landed."""
     b, k = len(clips.frames), len(frames)
     source = WarpSource(
         values=clips.frames[:, :1].float(),
@@ -31,10 +82,7 @@ def seen_by_seed(clips: Clips, frames: list[int]) -> tuple[Bool[Tensor, "b k h w
     )
     w2c, K = clips.world_to_cam[:, frames].flatten(0, 1), clips.intrinsics[:, frames].flatten(0, 1)
     warp = forward_warp(source, w2c, K, MENDED_WARP)
-    depth = clips.depth_m[:, frames]
-    close = (warp.depth_m.unflatten(0, (b, k)) - depth).abs() <= SAME_SURFACE * depth
-    seen = warp.mask.unflatten(0, (b, k)) & close & (depth > 0)
-    return seen, (warp.values.unflatten(0, (b, k)) + 1) / 2
+    return (warp.values.unflatten(0, (b, k)) + 1) / 2, warp.mask.unflatten(0, (b, k))
 
 
 def masked_psnr_db(

@@ -66,7 +66,7 @@ ASKED: dict[str, Asked] = {
     "seen_true_f160_db": _asked(_SEEN, "frame 160, true depth", mask=SEEN, least=27.0),
     "seen_estimated_f80_db": _asked(_SEEN, "frame 80, estimated depth", mask=SEEN, least=22.0),
     "seen_estimated_f160_db": _asked(_SEEN, "frame 160, estimated depth", mask=SEEN, least=22.0),
-    "seen_warp_f80_db": _asked(_SEEN, "frame 80, the warped seed itself, true depth", mask=SEEN),
+    "seen_warp_f80_db": _asked(_SEEN, "frame 80, the warped seed itself, holes blurred over", mask=SEEN),
     "seen_ceiling_f80_db": _asked(_SEEN, "frame 80, the truth through the autoencoder", mask=SEEN),
     "revisit_true_db": _asked(_REVISIT, "last frame against the seed, true depth", least=29.0),
     "revisit_true_gain_db": _asked(_REVISIT, "gain over memory off, true depth", least=5.0),

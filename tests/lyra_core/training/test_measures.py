@@ -1,10 +1,13 @@
 """Measures say what they should of pictures whose faults are known."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional
 
-from lyra_core.training.measures import blur_filled, color_shift, detail, patch_distance, patches
+from lyra_core.training.chunks import Clips
+from lyra_core.training.measures import blur_filled, color_shift, detail, patch_distance, patches, seen_by_seed
 
 
 @pytest.fixture
@@ -58,3 +61,26 @@ def test_a_blur_fill_keeps_what_is_known_and_has_no_detail_elsewhere(texture):
     beyond = ~mask
     beyond[..., 32:40] = False
     assert float((detail(filled, beyond) / detail(texture, beyond)).max()) < 0.3
+
+
+def test_a_surface_the_seed_shows_small_is_seen_and_what_lies_beyond_its_frame_is_not():
+    h, w = 16, 24
+    # a wall at 4 m; the camera goes 3 m towards it and then one frame's width to the side
+    w2c = torch.eye(4).repeat(1, 3, 1, 1)
+    w2c[0, 1, 2, 3], w2c[0, 2, 0, 3] = -3.0, -4.0
+    depth = torch.tensor([4.0, 1.0, 4.0])[None, :, None, None].expand(1, 3, h, w)
+    K = torch.tensor([[24.0, 0, 12], [0, 24.0, 8], [0, 0, 1]]).expand(1, 3, 3, 3)
+    clips = Clips(
+        frames=torch.zeros(1, 3, 3, h, w),
+        depth_m=depth,
+        world_to_cam=w2c,
+        intrinsics=K,
+        captions=torch.zeros(1, 4, dtype=torch.uint8),
+    )
+    seen = seen_by_seed(clips, [0, 1, 2])[0]
+    assert seen[0].all()
+    assert seen[1].all()  # each of its pixels is a quarter of a pixel of the seed
+    assert not seen[2].any()
+    hidden = depth.clone()
+    hidden[:, 0] = 2.0  # something before the wall in the seed
+    assert not seen_by_seed(replace(clips, depth_m=hidden), [1]).any()
