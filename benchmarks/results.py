@@ -11,11 +11,16 @@ from pathlib import Path
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
+def today_path(name: str, folder: Path = RESULTS) -> Path:
+    """Where today's numbers of a benchmark are kept."""
+    return folder / f"{name}-{dt.datetime.now(dt.UTC).date().isoformat()}.json"
+
+
 def write_result(name: str, found: dict, folder: Path = RESULTS) -> Path:
     """Store `found` as <name>-<date>.json and return the path."""
-    today = dt.datetime.now(dt.UTC).date().isoformat()
+    path = today_path(name, folder)
+    today = path.stem.removeprefix(f"{name}-")
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}-{today}.json"
     path.write_text(json.dumps({"date": today, "hardware": hardware(), **found}, indent=2) + "\n", encoding="utf-8")
     return path
 

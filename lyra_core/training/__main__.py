@@ -1,4 +1,4 @@
-"""`python -m lyra_core.training vae|video|depth|views|pack`: time-boxed training runs of the mini model."""
+"""`python -m lyra_core.training vae|video|depth|views|pack|card`: time-boxed training runs of the mini model."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from lyra_core.training.chunk_pool import MixConfig
 from lyra_core.training.chunks import ChunkConfig
 from lyra_core.training.depth_command import add_depth
 from lyra_core.training.loop import LoopConfig, LoopResult
+from lyra_core.training.pack_command import add_pack
 from lyra_core.training.replicas import joined
 from lyra_core.training.sharpen import SharpenConfig, sharpen_vae
 from lyra_core.training.student import StudentConfig
@@ -26,18 +27,16 @@ from lyra_core.training.video import VideoTrainingConfig, train_video
 from lyra_core.training.workers import preparing
 from lyra_core.training.world_clips import LONG_PATHS, PathPlan, sample_views, save_views
 from lyra_core.video.mini_config import MINI_DIT
-from lyra_core.video.mini_vae import MINI_VAE, TINY_MINI_VAE
-from lyra_core.weights.mini_files import write_component
-from lyra_core.weights.mini_manifest import MINI_FOLDER
+from lyra_core.video.mini_vae import TINY_MINI_VAE
 
 TOY_LAYOUT = "f1k1f4s2f1s1f2k2f1k1_g2"
 EXAMPLES = """examples:
   lyra train views --out .training/views.npz                    camera paths, once for many runs
   lyra train vae --minutes 7 --views .training/views.npz --out runs/vae
-  lyra train pack --vae runs/vae/weights.safetensors
+  lyra train pack --vae runs/vae/weights.safetensors --run runs/vae/summary.json
   torchrun --nproc-per-node 2 -m lyra_core.training video --minutes 7.3 \\
       --vae lyra_core/weights/mini/vae.safetensors --views .training/views.npz --out runs/video
-  lyra train pack --video runs/video/weights.safetensors
+  lyra train pack --video runs/video/weights.safetensors --run runs/video/summary.json
   lyra train video --toy --minutes 0.2 --device cpu --out runs/toy   a try without a GPU
 """
 
@@ -84,22 +83,8 @@ def _arguments() -> argparse.ArgumentParser:
     views.add_argument("--out", type=Path, required=True, help="file to write (.npz)")
     views.add_argument("--workers", type=int, help="processes (default: most of the cores)")
     add_depth(commands)
-    pack = commands.add_parser("pack", help="put compact weights of runs where the mini model loads them from")
-    pack.add_argument("--vae", type=Path, help="weights.safetensors of an autoencoder run")
-    pack.add_argument("--video", type=Path, help="weights.safetensors of a video run")
-    pack.add_argument("--name", default="video", help="name of the video component (default: video)")
-    pack.add_argument("--out", type=Path, default=MINI_FOLDER, help="folder of the weights")
+    add_pack(commands)
     return parser
-
-
-def _pack(options: argparse.Namespace) -> int:
-    from safetensors.torch import load_file
-
-    if options.vae is not None:
-        write_component(options.out, "vae", load_file(str(options.vae)), MINI_VAE)
-    if options.video is not None:
-        write_component(options.out, options.name, load_file(str(options.video)), MINI_DIT)
-    return 0
 
 
 def _make_views(options: argparse.Namespace) -> int:
@@ -210,7 +195,8 @@ def _train(options: argparse.Namespace, log: logging.Logger) -> int:
             return 0
     samples = result.step * config.batch * replicas.count
     last = {key: round(value, 3) for row in result.metrics[-4:] for key, value in row.items()}
-    summary = {"steps": result.step, "seconds": round(result.elapsed_s, 1), "samples": samples, "last": last}
+    cost = {"steps": result.step, "seconds": round(result.elapsed_s, 1), "gpus": replicas.count, "samples": samples}
+    summary = {**cost, "seed": options.seed, "scenes": options.scenes, "last": last}
     (options.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     log.info("samples per second %.1f; %s", samples / max(result.elapsed_s, 1e-9), summary)
     return 0
@@ -222,8 +208,6 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if options.command == "views":
         return _make_views(options)
-    if options.command == "pack":
-        return _pack(options)
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.benchmark_limit = 2
     log = logging.getLogger("lyra_core.training")

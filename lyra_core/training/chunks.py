@@ -53,6 +53,12 @@ class Clips:
     intrinsics: Float[Tensor, "b t 3 3"]
     captions: UInt8[Tensor, "b s"]
 
+    def __len__(self) -> int:
+        return int(self.frames.shape[0])
+
+    def __getitem__(self, which: Tensor | slice) -> Self:
+        return type(self)(**{f.name: getattr(self, f.name)[which] for f in fields(self)})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkRows:

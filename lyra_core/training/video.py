@@ -369,7 +369,7 @@ def measure(
     for name, clips in measured.items():
         made = _generate(networks, maker, clips, config)
         frames = list(range(maker.chunk_frames, clips.frames.shape[1], maker.chunk_frames))
-        seen, _ = seen_by_seed(clips, frames)
+        seen = seen_by_seed(clips, frames)
         for index, frame in enumerate(frames):
             found, truth = (made[:, frame].float() + 1) / 2, (clips.frames[:, frame].float() + 1) / 2
             row[f"{name}_seen_{frame}"] = mean_of(masked_psnr_db(found, truth, seen[:, index]))

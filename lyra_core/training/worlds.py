@@ -33,6 +33,7 @@ __all__ = [
     "Scene",
     "SceneBatch",
     "render_color",
+    "render_depth",
     "render_frames",
     "render_scene",
     "sample_scene",
@@ -155,6 +156,18 @@ def render_frames(
         depth = hits.t.reshape(*cam_to_world.shape[:2], height, width)
     sky = torch.isinf(depth)
     return Frames(rgb=rgb, depth_m=torch.where(sky, 0.0, depth), sky=sky)
+
+
+def render_depth(
+    scenes: SceneBatch,
+    cam_to_world: Float[Tensor, "b t 4 4"],
+    intrinsics: Float[Tensor, "b t 3 3"],
+    height: int,
+    width: int,
+) -> Float[Tensor, "b t h w"]:
+    """Exact z-depth of pixel centres in metres, infinite where sky, without colour; arguments as of render_frames."""
+    rays = pixel_rays(cam_to_world, intrinsics, height, width, 1)
+    return nearest_hits(scenes, *rays).t.reshape(*cam_to_world.shape[:2], height, width)
 
 
 def render_scene(

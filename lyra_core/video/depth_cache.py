@@ -22,7 +22,7 @@ from lyra_core.depth import DepthEstimate, DepthEstimator
 from lyra_core.errors import DepthError
 from lyra_core.geometry.warp import WarpConfig, WarpSource, clean_depth, forward_warp
 from lyra_core.values import CameraPath
-from lyra_core.video.memory import StoredView
+from lyra_core.video.memory import SpatialMemory, StoredView
 
 SKY_DEPTH_M = 1000.0
 
@@ -100,6 +100,16 @@ def estimate_window(
             f"use another estimator or lower min_confidence={config.min_confidence}"
         )
     return depth
+
+
+def scale_views(memory: SpatialMemory, cameras: CameraPath, config: DepthConfig) -> list[StoredView]:
+    """Remembered views that show most of what a window shows, the newest among them; none where nothing is aligned."""
+    if config.align == "none" or not len(memory):
+        return []
+    ends = cameras[[0, len(cameras) - 1]]
+    ids = set(memory.retrieve(ends.world_to_cam.float(), ends.intrinsics.float()))
+    ids.add(max(memory.frame_ids))
+    return [memory.view(i) for i in sorted(ids)]
 
 
 def remembered_depth(remembered: Sequence[StoredView], cameras: CameraPath, warp: WarpConfig) -> Float[Tensor, "n h w"]:

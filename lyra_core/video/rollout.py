@@ -41,9 +41,9 @@ from lyra_core.video.captions import Captioner, CaptionRequest, ManifestCaptions
 from lyra_core.video.chunk_store import ChunkRecord, ChunkStore
 from lyra_core.video.conditioning import ChunkRequest, Conditioner
 from lyra_core.video.context import ChunkInputs
-from lyra_core.video.depth_cache import estimate_window, window_frames
+from lyra_core.video.depth_cache import estimate_window, scale_views, window_frames
 from lyra_core.video.dit import DiT
-from lyra_core.video.memory import StoredView, query_offsets
+from lyra_core.video.memory import query_offsets
 from lyra_core.video.rollout_config import FAITHFUL, RolloutConfig
 from lyra_core.video.rollout_request import Photograph, RolloutRequest, require_fitting_network
 from lyra_core.video.sampler import (
@@ -328,19 +328,10 @@ class Rollout:
             self.models.depth,
             frames,
             cameras,
-            self._scale_views(world, cameras),
+            scale_views(world.memory, cameras, self.config.depth),
             self.config.conditioning.warp,
             self.config.depth,
         )
-
-    def _scale_views(self, world: WorldState, cameras: CameraPath) -> list[StoredView]:
-        """Remembered views that show most of what a window shows, the newest among them."""
-        if self.config.depth.align == "none" or not len(world.memory):
-            return []
-        ends = cameras[[0, len(cameras) - 1]]
-        ids = set(world.memory.retrieve(ends.world_to_cam.float(), ends.intrinsics.float()))
-        ids.add(max(world.memory.frame_ids))
-        return [world.memory.view(i) for i in sorted(ids)]
 
     def _caption_request(self, world: WorldState, request: RolloutRequest, chunk: int) -> CaptionRequest:
         return CaptionRequest(

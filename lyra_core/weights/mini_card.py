@@ -1,90 +1,114 @@
-"""Writes the model card of the mini weights from what is known: widths and digests from the files, numbers from a run.
+"""Writes the model card of the mini weights: digests and costs from the manifest, numbers from a benchmark.
 
 write_card(folder, result=Path("benchmarks/results/mini-2026-11-22.json"))
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from lyra_core.errors import WeightsError
-from lyra_core.weights.mini_manifest import MINI_FOLDER, Component, mini_digest, read_components
+from lyra_core.weights.mini_manifest import MINI_FOLDER, Component, Training, mini_digest, read_components
+from lyra_core.weights.mini_table import markdown, read_rows
 
 CARD = "README.md"
-LIMITS = """It works at 128x224. What the photograph shows moves as it should; what lies beyond it has the right
-colours and little structure, the less the farther the camera turns away. It was trained on procedural places and on six
-photographs: people, animals, text and anything that moves are unknown to it. It is a small model that shows how the
-system works, and no substitute for the released Lyra 2 weights."""
+CARD_COMMAND = "python -m lyra_core.training card --result benchmarks/results/mini-DATE.json"
+INTRODUCTION = """The embedded model of lyra-worlds: the networks and the rollout of Lyra 2 in small, for frames of
+128x224. From one photograph and a camera path it makes a video in chunks of 80 frames, estimates its depth, remembers
+it, and lifts it to 3D Gaussians. `lyra run PHOTOGRAPHS --recipe mini`."""
+DATA = """* Procedural rooms, streets, terrain and table tops drawn by this project (`lyra_core/training/worlds.py`):
+  exact depth and cameras, no data set. Scenes of the held-out split only measure, with other textures.
+* The photographs under `examples`, as textures and as slanted planes (sources and licences: `ATTRIBUTION.md` in their
+  folders); `coffee_table`, `launch_pad` and `wine_cellar` only measure."""
+MEASURES = """Held-out scenes, frames of 128x224, means over scenes, decibels of PSNR. "True depth" gives the model the
+scene's own depth; "estimated" is what is shipped, with one factor a scene for the scale of the seed. Pixels are
+co-visible with the seed where their surface is in it."""
+LIMITS = """* It works at 128x224 and up to the path lengths measured below; nothing was tried beyond.
+* What the photograph shows moves as it should. What lies beyond it has the right colours and little structure, the less
+  the farther the camera goes or turns away.
+* It knows procedural places and a handful of photographs. People, animals, text, water, glass and anything that moves
+  are unknown to it; captions steer hardly anything.
+* Its metres are a guess: a lone photograph does not tell its scale.
+* It shows how the system works, and is no substitute for the released Lyra 2 weights."""
 REPRODUCE = """    lyra train views --out .training/views.npz
     lyra train vae --minutes 7 --views .training/views.npz --out runs/vae
-    lyra train pack --vae runs/vae/weights.safetensors
-    lyra train video --minutes 7.3 --vae lyra_core/weights/mini/vae.safetensors --views .training/views.npz \\
-        --out runs/video
-    lyra train pack --video runs/video/weights.safetensors
-    python benchmarks/mini.py --device cuda --out pictures"""
+    lyra train pack --vae runs/vae/weights.safetensors --run runs/vae/summary.json
+    lyra train video --minutes 14 --vae runs/vae/weights.safetensors --views .training/views.npz --out runs/video
+    lyra train pack --video runs/video/weights.safetensors --run runs/video/summary.json
+    lyra train depth --minutes 14 --out runs/depth
+    lyra train pack --depth runs/depth/weights.safetensors --run runs/depth/summary.json
+    python benchmarks/mini.py --device cuda --out pictures
+    lyra train card --result benchmarks/results/mini-DATE.json
+
+A run is repeated with the same seeds and data; a GPU does not add in the same order twice, so weights come out alike,
+not equal. `--student` and `--start-from` are in `lyra train video --help`."""
 
 
-def _component(name: str, part: Component) -> list[str]:
-    widths = ", ".join(f"{key} {value}" for key, value in sorted(part.widths.items()))
-    return [
-        f"* **{name}**: {widths}",
-        *(f"  * `{file}` sha256 `{digest}`" for file, digest in sorted(part.files.items())),
-    ]
-
-
-def card(folder: Path = MINI_FOLDER, result: Path | None = None, runs: str = "") -> str:
+def card(folder: Path = MINI_FOLDER, result: Path | None = None) -> str:
     """The card as Markdown.
 
     Args:
         folder: of the weights.
         result: numbers written by benchmarks/mini.py.
-        runs: what was run, at what cost; one paragraph.
 
     Raises:
         WeightsError: weights or numbers that cannot be read, or numbers of other weights.
     """
-    lines = ["# Lyra mini", "", "Licence: Apache-2.0. Independent of NVIDIA; trained from nothing by this project.", ""]
-    lines += [
-        "## Data",
-        "",
-        "Procedural scenes with seeds 0 to 639 of the training split, and the photographs under `examples`",
+    components = read_components(folder)
+    parts = [
+        ("Lyra mini", INTRODUCTION),
+        ("Licence", "Apache-2.0. Independent of NVIDIA; trained from nothing by this project."),
+        ("Data", DATA),
+        ("Training", "\n".join(_costs(components))),
+        ("Files", "\n".join(_files(components, mini_digest(folder)))),
+        ("Measured", _measured(folder, result)),
+        ("What it cannot do", LIMITS),
+        ("Reproduce", REPRODUCE),
     ]
-    lines += [
-        "except `coffee_table`, `launch_pad` and `wine_cellar`, which only measure (sources: `ATTRIBUTION.md` there).",
-        "",
-    ]
-    lines += ["## Runs", "", runs or "See docs/log.md.", ""]
-    lines += [
-        "## Files",
-        "",
-        *(line for name, part in read_components(folder).items() for line in _component(name, part)),
-        "",
-    ]
-    if result is not None:
-        lines += ["## Measured", "", *_measured(folder, result), ""]
-    lines += ["## What it cannot do", "", LIMITS, "", "## Reproduce", "", REPRODUCE, ""]
-    return "\n".join(lines)
+    heads = ("#", *["##"] * (len(parts) - 1))
+    return "\n\n".join(f"{mark} {title}\n\n{text}" for mark, (title, text) in zip(heads, parts, strict=True)) + "\n"
 
 
-def _measured(folder: Path, result: Path) -> list[str]:
-    try:
-        found = json.loads(result.read_text(encoding="utf-8"))
-        rows, digest = dict(found["rows"]), str(found["weights"])
-        where = f"{found['scenes']} held-out scenes, {found['resolution']}, {found['hardware']}"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(
-            f"{result} holds no numbers of benchmarks/mini.py ({error}); run the benchmark again"
-        ) from error
+def _costs(components: dict[str, Component]) -> list[str]:
+    """One line a network, and what they cost together."""
+    lines = ["| network | runs | steps | samples | scenes | seed | GPU hours |", "| --- " * 7 + "|"]
+    for name, part in components.items():
+        cost = part.training
+        told = "| not recorded " * 6 if cost is None else _cost(cost)
+        lines.append(f"| {name} {told}|")
+    known = [part.training.gpu_seconds for part in components.values() if part.training is not None]
+    if len(known) == len(components):
+        lines += ["", f"Together {sum(known) / 3600:.2f} GPU hours on NVIDIA H200, start-up not counted."]
+    return lines
+
+
+def _cost(cost: Training) -> str:
+    cells = (cost.runs, f"{cost.steps:,}", f"{cost.samples:,}", cost.scenes or "", cost.seed)
+    return "".join(f"| {cell} " for cell in (*cells, f"{cost.gpu_seconds / 3600:.2f}"))
+
+
+def _files(components: dict[str, Component], digest: str) -> list[str]:
+    lines = [f"All together: `{digest}` (part of the id of every world made with them)", ""]
+    for name, part in components.items():
+        widths = ", ".join(f"{key} {value}" for key, value in sorted(part.widths.items()))
+        lines.append(f"* **{name}**: {widths}")
+        lines += [f"  * `{file}` sha256 `{found}`" for file, found in sorted(part.files.items())]
+    return lines
+
+
+def _measured(folder: Path, result: Path | None) -> str:
+    if result is None:
+        return f"Not yet: run `python benchmarks/mini.py --out pictures`, then `{CARD_COMMAND}`."
+    rows, digest = read_rows(result)
     if digest != mini_digest(folder):
         raise WeightsError(
             f"{result} measures weights {digest[:12]}, {folder} holds {mini_digest(folder)[:12]}; measure again"
         )
-    return [where, "", "| what | value |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())]
+    return "\n".join([MEASURES, "", *markdown(rows)])
 
 
-def write_card(folder: Path = MINI_FOLDER, result: Path | None = None, runs: str = "") -> Path:
+def write_card(folder: Path = MINI_FOLDER, result: Path | None = None) -> Path:
     """Write the card beside the weights; arguments and errors as those of `card`."""
     path = folder / CARD
-    path.write_text(card(folder, result, runs), encoding="utf-8")
+    path.write_text(card(folder, result), encoding="utf-8")
     return path

@@ -27,7 +27,15 @@ from lyra_core.video.mini_encoders import ByteText, FrameTokens
 from lyra_core.video.mini_networks import MiniNetworks
 from lyra_core.video.mini_vae import MiniVAE, MiniVAEConfig, build_mini_vae
 from lyra_core.video.rollout_config import RolloutConfig
-from lyra_core.weights.mini_manifest import MANIFEST, MINI_FOLDER, Component, Width, mini_digest, read_components
+from lyra_core.weights.mini_manifest import (
+    MANIFEST,
+    MINI_FOLDER,
+    Component,
+    Training,
+    Width,
+    mini_digest,
+    read_components,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,9 +65,20 @@ class MiniModels:
 
 
 def write_component(
-    folder: Path, name: str, state: Mapping[str, Tensor], widths: DiTConfig | MiniVAEConfig | MiniDepthConfig
+    folder: Path,
+    name: str,
+    state: Mapping[str, Tensor],
+    widths: DiTConfig | MiniVAEConfig | MiniDepthConfig,
+    training: Training | None = None,
 ) -> list[Path]:
-    """Write one network in bfloat16, in parts, and note it in the manifest.
+    """Write one network in bfloat16, in parts, and note it in the manifest; files of the one before go.
+
+    Args:
+        folder: of the weights.
+        name: of the component.
+        state: its tensors.
+        widths: its configuration.
+        training: what it cost, for the card.
 
     Returns:
         The files written.
@@ -82,7 +101,9 @@ def write_component(
         save_file(part, str(folder / file), metadata={"format": "pt", "component": name})
         files[file] = _digest(folder / file)
     known = read_components(folder) if (folder / MANIFEST).is_file() else {}
-    known[name] = Component(widths=asdict(widths), files=files)
+    for file in set(known[name].files if name in known else ()) - set(files):
+        (folder / file).unlink(missing_ok=True)
+    known[name] = Component(widths=asdict(widths), files=files, training=training)
     rows = {key: asdict(known[key]) for key in sorted(known)}
     (folder / MANIFEST).write_text(json.dumps({"components": rows}, indent=1) + "\n", encoding="utf-8")
     return [folder / file for file in files]

@@ -16,16 +16,39 @@ Width = int | float | str | None | tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """What a network cost.
+
+    Attributes:
+        steps: of all runs together.
+        samples: seen in them.
+        gpu_seconds: seconds of training times GPUs, start-up not counted.
+        seed: of the last run's weights and data.
+        scenes: procedural scenes learnt from.
+        runs: one after the other.
+    """
+
+    steps: int
+    samples: int
+    gpu_seconds: float
+    seed: int = 0
+    scenes: int = 0
+    runs: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
     """One network of the folder.
 
     Attributes:
         widths: fields of its configuration.
         files: SHA-256 of each file.
+        training: what it cost; None where nobody said.
     """
 
     widths: dict[str, Width]
     files: dict[str, str]
+    training: Training | None = None
 
 
 def read_components(folder: Path = MINI_FOLDER) -> dict[str, Component]:
@@ -41,6 +64,7 @@ def read_components(folder: Path = MINI_FOLDER) -> dict[str, Component]:
             name: Component(
                 widths={k: tuple(v) if isinstance(v, list) else v for k, v in row["widths"].items()},
                 files=dict(row["files"]),
+                training=Training(**row["training"]) if row.get("training") else None,
             )
             for name, row in rows.items()
         }

@@ -1,6 +1,6 @@
 """Weights of the mini model: written in parts, read back, guarded by digests."""
 
-import json
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -11,7 +11,7 @@ from lyra_core.video.mini_config import MINI_DIT
 from lyra_core.video.mini_networks import build_mini_networks
 from lyra_core.video.mini_vae import TINY_MINI_VAE, build_mini_vae
 from lyra_core.weights import mini_files
-from lyra_core.weights.mini_card import card
+from lyra_core.weights.mini_card import CARD, CARD_COMMAND
 from lyra_core.weights.mini_files import MINI_FOLDER, load_mini, mini_digest, read_components, write_component
 
 SMALL = replace(MINI_DIT, dim=32, ffn_dim=32, num_heads=2, num_layers=1, squeeze_dim=4, text_dim=8, image_dim=8)
@@ -60,20 +60,31 @@ def test_missing_weights_say_what_to_do(folder, tmp_path):
         load_mini(folder, component="other")
 
 
-def test_the_card_names_files_and_refuses_numbers_of_other_weights(folder, tmp_path):
-    digest = next(iter(read_components(folder)["vae"].files.values()))
-    assert digest in card(folder)
-    numbers = {"rows": {"seen": 27.0}, "weights": mini_digest(folder), "scenes": 4, "resolution": "x", "hardware": {}}
-    result = tmp_path / "result.json"
-    result.write_text(json.dumps(numbers))
-    assert "| seen | 27.0 |" in card(folder, result)
-    result.write_text(json.dumps(numbers | {"weights": "other"}))
-    with pytest.raises(WeightsError, match="measure again"):
-        card(folder, result)
+def test_files_go_when_fewer_replace_them(folder, monkeypatch):
+    before = set(read_components(folder)["video"].files)
+    monkeypatch.setattr(mini_files, "PART_BYTES", 10_000_000)
+    write_component(folder, "video", build_mini_networks(SMALL, 2).state_dict(), SMALL)
+    left = {path.name for path in folder.glob("video*.safetensors")}
+    assert left == set(read_components(folder)["video"].files) == {"video.safetensors"}
+    assert not before & left
 
 
 def test_the_shipped_weights_are_whole():
     models = load_mini()
-    assert sum(path.stat().st_size for path in MINI_FOLDER.iterdir()) < 40_000_000
+    assert sum(path.stat().st_size for path in MINI_FOLDER.iterdir()) <= 40_000_000
     assert models.vae.latent_std.isfinite().all()
     assert bool((models.dit.head.head.weight != 0).any())
+
+
+def test_the_shipped_files_are_those_of_the_manifest():
+    named = {file: digest for part in read_components().values() for file, digest in part.files.items()}
+    there = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in MINI_FOLDER.glob("*.safetensors")}
+    assert there == named
+    assert set(read_components()) == {"depth", "vae", "video"}
+
+
+def test_the_shipped_card_is_of_the_shipped_weights():
+    text = (MINI_FOLDER / CARD).read_text(encoding="utf-8")
+    digests = {digest for part in read_components().values() for digest in part.files.values()}
+    missing = [digest for digest in (mini_digest(), *digests) if digest not in text]
+    assert not missing, f"{MINI_FOLDER / CARD} is of other weights: {CARD_COMMAND}"

@@ -1,0 +1,86 @@
+"""One world of the recipe `mini` from photograph to commit, in this process alone: seconds by stage and peak memory.
+
+    python benchmarks/mini_world.py [--cores 2] [--frames 81]
+
+The second of two worlds counts: the first compiles the kernels' cache, as the installation does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SEEDS = REPOSITORY / "examples" / "seeds"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--frames", type=int, default=81)
+    parser.add_argument("--weights", type=Path)
+    options = parser.parse_args()
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
+    os.environ.setdefault("OMP_NUM_THREADS", str(options.cores))  # before torch counts the machine's cores
+    print(json.dumps(measure(options)))
+
+
+def measure(options: argparse.Namespace) -> dict[str, object]:
+    """Make two photographs' worlds one after the other; numbers of the second."""
+    import sys
+
+    sys.path.insert(0, str(REPOSITORY))
+    from results import cpu_name
+
+    from flows.recipes import find_recipe
+    from lyra_core.formats.store import open_store
+    from lyra_core.seed_digests import SeedDigestCache
+    from tasks.manifest import read_seeds
+    from tasks.plan import Request, make_plan
+    from tasks.worker import Worker
+    from tasks.worker_config import WorkerConfig
+
+    recipe = find_recipe("mini", [f"num_frames={options.frames}"])
+    if options.weights is not None:
+        recipe = recipe.model_copy(update={"weights": str(options.weights)})
+    with tempfile.TemporaryDirectory(prefix="lyra-world-") as scratch:
+        folder = Path(scratch)
+        store = open_store(str(folder / "worlds"))
+        request = Request(recipe=recipe, run_id="benchmark", limit=2)
+        rows = read_seeds([str(SEEDS)])
+        plan = make_plan(rows, store, request, SeedDigestCache(folder / "digests.sqlite"), folder / "plan.jsonl")
+        config = WorkerConfig(
+            recipe=recipe,
+            out_url=str(folder / "worlds"),
+            run_id="benchmark",
+            num_threads=options.cores,
+            scratch=str(folder / "scratch"),
+        )
+        worker = Worker(config)
+        outcome, seconds = None, 0.0
+        for spec in plan.specs():
+            begin = time.perf_counter()
+            failure = worker.make(spec)
+            if failure is not None:
+                raise SystemExit(f"{failure.stage}: {failure.message}")
+            outcome = worker.finish(spec.world_id)
+            seconds = time.perf_counter() - begin
+        worker.close()
+        return {
+            "cpu": cpu_name(),
+            "cores": options.cores,
+            "load_average": [round(x, 2) for x in os.getloadavg()],
+            "precision": str(getattr(worker.model, "precision", "float32")),
+            "seconds": round(seconds, 2),
+            "stages": {name: round(value, 2) for name, value in outcome.stage_s.items()},
+            "peak_rss_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        }
+
+
+if __name__ == "__main__":
+    main()
