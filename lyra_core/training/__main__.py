@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from lyra_core.gaussians.depth_anything.mini import MINI_DEPTH
 from lyra_core.training.chunk_pool import MixConfig
 from lyra_core.training.chunks import ChunkConfig
 from lyra_core.training.depth_command import add_depth
@@ -35,6 +36,7 @@ EXAMPLES = """examples:
   lyra train pack --vae runs/vae/weights.safetensors
   torchrun --nproc-per-node 2 -m lyra_core.training video --minutes 7.3 \\
       --vae lyra_core/weights/mini/vae.safetensors --views .training/views.npz --out runs/video
+  lyra train pack --depth runs/depth/weights.safetensors
   lyra train pack --video runs/video/weights.safetensors
   lyra train video --toy --minutes 0.2 --device cpu --out runs/toy   a try without a GPU
 """
@@ -84,6 +86,7 @@ def _arguments() -> argparse.ArgumentParser:
     pack = commands.add_parser("pack", help="put compact weights of runs where the mini model loads them from")
     pack.add_argument("--vae", type=Path, help="weights.safetensors of an autoencoder run")
     pack.add_argument("--video", type=Path, help="weights.safetensors of a video run")
+    pack.add_argument("--depth", type=Path, help="weights.safetensors of a depth run")
     pack.add_argument("--name", default="video", help="name of the video component (default: video)")
     pack.add_argument("--out", type=Path, default=MINI_FOLDER, help="folder of the weights")
     return parser
@@ -96,6 +99,8 @@ def _pack(options: argparse.Namespace) -> int:
         write_component(options.out, "vae", load_file(str(options.vae)), MINI_VAE)
     if options.video is not None:
         write_component(options.out, options.name, load_file(str(options.video)), MINI_DIT)
+    if options.depth is not None:
+        write_component(options.out, "depth", load_file(str(options.depth)), MINI_DEPTH)
     return 0
 
 
