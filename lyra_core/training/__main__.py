@@ -37,6 +37,7 @@ EXAMPLES = """examples:
   torchrun --nproc-per-node 2 -m lyra_core.training video --minutes 7.3 \\
       --vae lyra_core/weights/mini/vae.safetensors --views .training/views.npz --out runs/video
   lyra train pack --video runs/video/weights.safetensors --run runs/video/summary.json
+  lyra train pack --depth runs/depth/weights.safetensors --run runs/depth/summary.json
   lyra train video --toy --minutes 0.2 --device cpu --out runs/toy   a try without a GPU
 """
 
