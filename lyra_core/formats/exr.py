@@ -1,7 +1,7 @@
 """Depth in OpenEXR files: one channel of a scan-line image, as structure-from-motion tools and renderers write it.
 
 Reads uncompressed, RLE, ZIPS and ZIP files with numpy and zlib alone; other compressions, and tiles, through the
-package OpenEXR where it is installed. Layout: "OpenEXR File Layout" and "Technical Introduction to OpenEXR" (openexr.com).
+package OpenEXR where it is installed. Layout: "OpenEXR File Layout", "Technical Introduction to OpenEXR" (openexr.com).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def read_exr(data: bytes, name: str, channel: str = "Z") -> np.ndarray:
     if header.needs_library or header.compression not in _LINES:
         return _read_with_library(data, name, wanted, header)
     try:
-        return _read_lines(data, name, wanted, header)
+        return _read_lines(data, wanted, header)
     except (struct.error, zlib.error, ValueError, IndexError) as error:
         raise FormatError(f"{name} is a damaged EXR file: {error}; write it again") from error
 
@@ -165,7 +165,7 @@ def _channels(data: bytes) -> tuple[tuple[str, np.dtype], ...]:
     return tuple(found)
 
 
-def _read_lines(data: bytes, name: str, channel: str, header: _Header) -> np.ndarray:
+def _read_lines(data: bytes, channel: str, header: _Header) -> np.ndarray:
     lines, width = _LINES[header.compression], header.width
     line_bytes = sum(dtype.itemsize for _, dtype in header.channels) * width
     names = [channel_name for channel_name, _ in header.channels]
