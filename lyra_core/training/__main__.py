@@ -1,4 +1,4 @@
-"""`python -m lyra_core.training vae|video|depth|views|pack`: time-boxed training runs of the mini model."""
+"""`python -m lyra_core.training vae|video|depth|views|pack|lyra2|check-data|export`: training runs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import torch
 from lyra_core.training.chunk_pool import MixConfig
 from lyra_core.training.chunks import ChunkConfig
 from lyra_core.training.depth_command import add_depth
+from lyra_core.training.finetune_command import add_finetune
 from lyra_core.training.loop import LoopConfig
 from lyra_core.training.replicas import joined
 from lyra_core.training.vae import VaeTrainingConfig, train_vae
@@ -36,6 +37,7 @@ EXAMPLES = """examples:
       --vae lyra_core/weights/mini/vae.safetensors --views .training/views.npz --out runs/video
   lyra train pack --video runs/video/weights.safetensors
   lyra train video --toy --minutes 0.2 --device cpu --out runs/toy   a try without a GPU
+  lyra train lyra2 --help                                       your own clips, Lyra 2 at full size
 """
 
 
@@ -59,7 +61,8 @@ def _common(parser: argparse.ArgumentParser) -> None:
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lyra train",
-        description="Train the mini model: its autoencoder, then its video network. Runs are time-boxed.",
+        description="Train the mini model (its autoencoder, then its video network; runs are time-boxed), or fine-tune "
+        "Lyra 2 on your own clips.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -81,6 +84,7 @@ def _arguments() -> argparse.ArgumentParser:
     views.add_argument("--out", type=Path, required=True, help="file to write (.npz)")
     views.add_argument("--workers", type=int, help="processes (default: most of the cores)")
     add_depth(commands)
+    add_finetune(commands)
     pack = commands.add_parser("pack", help="put compact weights of runs where the mini model loads them from")
     pack.add_argument("--vae", type=Path, help="weights.safetensors of an autoencoder run")
     pack.add_argument("--video", type=Path, help="weights.safetensors of a video run")
