@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from lyra_core.errors import LyraError
 from lyra_core.training.chunk_pool import MixConfig
 from lyra_core.training.chunks import ChunkConfig
 from lyra_core.training.depth_command import add_depth
@@ -229,5 +230,13 @@ def main(arguments: list[str] | None = None) -> int:
     return _train(options, log)
 
 
+def _run() -> int:
+    try:
+        return main()
+    except LyraError as error:
+        logging.getLogger("lyra_core.training").error("%s", error)
+        return 1
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_run())

@@ -146,7 +146,8 @@ def finetune(
             group["lr"] = config.rate(result.step)
         losses = loss_of(networks, result.step)
         losses["loss"].backward()
-        average_gradients(whole, replicas)
+        if whole:
+            average_gradients(whole, replicas)
         norm = _clipped(parameters, config, result.step)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

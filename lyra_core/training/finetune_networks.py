@@ -128,11 +128,14 @@ def build_toy(part: TrainedPart, device: str) -> Trained:
     config = dataclasses.replace(TOY_DIT, num_layers=part.layers or TOY_DIT.num_layers)
     networks = trained_networks(config, part, text, image, device)
     generator = torch.Generator().manual_seed(part.seed)
-    first = build_dit(config, generator=generator)
+    first = build_dit(config)
+    for parameter in first.parameters():
+        # a network as built answers with zeros, and none of its blocks gets a gradient
+        parameter.data.normal_(std=0.1, generator=generator)
     fill(networks.dit, dict(first.named_parameters()))
     vae = build_vae(TINY_VAE).eval().requires_grad_(requires_grad=False)
     for parameter in vae.parameters():
-        parameter.normal_(std=0.1, generator=generator)
+        parameter.data.normal_(std=0.1, generator=generator)
     return Trained(networks=networks, vae=vae.to(device), homes={})
 
 

@@ -45,4 +45,6 @@ class ReleasedNetworks(nn.Module):
         last_frames: Float[Tensor, "b 3 h w"],
     ) -> Float[Tensor, "b c n r q"]:
         """The velocity of noisy latents; nothing is prepared, as in training."""
-        return self.dit.forward_training(latents, timestep, self.complete(inputs, captions, last_frames))
+        velocity = self.dit.forward_training(latents, timestep, self.complete(inputs, captions, last_frames))
+        # sharded networks hang a hook on their output, which a view of another tensor may lose
+        return velocity.clone()
