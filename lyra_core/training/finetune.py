@@ -139,6 +139,7 @@ def finetune(
         state = json.dumps({"processes": replicas.count, "config": asdict(config)}, indent=1)
         (out_dir / STATE).write_text(state + "\n", encoding="utf-8")
     networks.train()
+    optimizer.zero_grad(set_to_none=True)  # a run that stopped may have left some
     whole = [p for p in parameters if not isinstance(p, DTensor)]
     last = time.perf_counter()
     while result.step < config.steps:
