@@ -47,7 +47,7 @@ class FinetuneConfig:
         non_finite: what a gradient with NaN or infinity does: "raise" stops before it touches the weights; "zero"
             takes such values for 0 and goes on, as the released training did.
         log_every: steps between lines of the log.
-        checkpoint_every: steps between checkpoints; 0 writes one at the end only.
+        checkpoint_every: steps between checkpoints, the end is always one; None writes none.
 
     Raises:
         ConfigError: no steps, or a rate that is not positive.
@@ -63,13 +63,14 @@ class FinetuneConfig:
     clip_norm: float = 0.1
     non_finite: Literal["raise", "zero"] = "raise"
     log_every: int = 10
-    checkpoint_every: int = 500
+    checkpoint_every: int | None = 500
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.learning_rate <= 0 or self.log_every < 1 or self.decay_steps < 1:
+        counts = (self.steps, self.log_every, self.decay_steps, self.checkpoint_every or 1)
+        if min(counts) < 1 or self.learning_rate <= 0:
             raise ConfigError(
-                "fine-tuning needs steps, log_every and decay_steps of at least 1 and a positive learning_rate, found "
-                f"{self.steps}, {self.log_every}, {self.decay_steps} and {self.learning_rate}"
+                "fine-tuning needs steps, log_every, decay_steps and checkpoint_every of at least 1 and a positive "
+                f"learning_rate, found {counts} and {self.learning_rate}"
             )
 
     def rate(self, step: int) -> float:
@@ -160,7 +161,7 @@ def finetune(
             result.elapsed_s, last = result.elapsed_s + now - last, now
             row |= {"step": result.step, "rate": config.rate(result.step - 1), "gradient_norm": norm}
             _record(row | {"elapsed_s": result.elapsed_s}, result, out_dir, replicas, report)
-        if is_last or (config.checkpoint_every and result.step % config.checkpoint_every == 0):
+        if config.checkpoint_every is not None and (is_last or result.step % config.checkpoint_every == 0):
             before = time.perf_counter()
             save_sharded(out_dir / CHECKPOINT, networks, optimizer, result.step, result.elapsed_s)
             last += time.perf_counter() - before  # saving is not training time

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from lyra_core.training.lora import LoraConfig
 from lyra_core.training.own_clips import OwnClips
 from lyra_core.training.released_networks import ReleasedNetworks
 from lyra_core.training.sharding import together
+from lyra_core.video.attention import cudnn_first
 from lyra_core.video.rollout_config import FAITHFUL
 
 ROLLOUT = replace(FAITHFUL, latents_per_window=4)
@@ -158,15 +160,17 @@ def run_finetune(options: argparse.Namespace, log: logging.Logger) -> None:
         config = SampleConfig(clip_frames=frames, batch=options.batch, seed=options.seed)
         samples = ClipSamples(clips, maker, config, device, replicas)
         learner = Learner(samples, FlowConfig(), replicas.seed(options.seed))
-        result = finetune(
-            trained.networks,
-            learner,
-            finetune_config(options),
-            out_dir=options.out,
-            resume_from=options.resume,
-            report=log.info,
-            replicas=replicas,
-        )
+        # backward passes compute blocks again: the choice of kernels must hold for them too
+        with cudnn_first() if device.startswith("cuda") else nullcontext():
+            result = finetune(
+                trained.networks,
+                learner,
+                finetune_config(options),
+                out_dir=options.out,
+                resume_from=options.resume,
+                report=log.info,
+                replicas=replicas,
+            )
         samples.close()
         home = save_trained(
             trained.networks.dit,

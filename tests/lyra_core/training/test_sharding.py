@@ -40,9 +40,14 @@ def both(clip_data, tmp_path_factory):
     rows = samples.rows(0, lambda rows: rows.target)
     samples.close()
     torch.save({name: getattr(rows, name) for name in rows.__dataclass_fields__}, out / "rows.pt")
+    in_two_processes("rows", out / "rows.pt", out)
+    return out, rows
+
+
+def in_two_processes(*arguments):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT)]
     done = subprocess.run(
-        [*command, *(str(path) for path in (out / "rows.pt", clip_data, out))],
+        [*command, *(str(argument) for argument in arguments)],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -50,7 +55,6 @@ def both(clip_data, tmp_path_factory):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    return out, rows
 
 
 @pytest.mark.parametrize("kind", ["whole", "lora"])
@@ -73,18 +77,19 @@ def test_one_process_goes_on_where_two_stopped(both, tmp_path):
     assert resumed == pytest.approx(losses[2:], rel=1e-4)
 
 
-def test_two_processes_train_on_files(both):
-    out, _ = both
-    rows = [json.loads(line) for line in (out / "files" / "metrics.jsonl").read_text().splitlines()]
+@pytest.mark.slow
+def test_two_processes_train_on_files(clip_data, tmp_path):
+    in_two_processes("files", clip_data, tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
     assert all(row["gradient_norm"] > 0 for row in rows)
     before, after = (
         build_toy(TrainedPart(), "cpu").networks.dit,
-        load_dit(out / "files" / "weights" / "lyra2-dit", "cpu"),
+        load_dit(tmp_path / "weights" / "lyra2-dit", "cpu"),
     )
     moved = [n for n, p in after.named_parameters() if not torch.equal(p, before.get_parameter(n).bfloat16().float())]
     assert len(moved) > 0.9 * len(list(before.parameters()))
-    assert json.loads((out / "files" / "state.json").read_text())["processes"] == 2
+    assert json.loads((tmp_path / "state.json").read_text())["processes"] == 2
 
 
 @given(st.integers(1, 9), st.integers(1, 5))

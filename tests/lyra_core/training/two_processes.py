@@ -1,4 +1,4 @@
-"""What test_sharding runs in two processes: python -m torch.distributed.run ... two_processes.py ROWS CLIPS OUT."""
+"""What test_sharding runs in two processes: `two_processes.py rows ROWS OUT` or `two_processes.py files CLIPS OUT`."""
 
 import json
 import sys
@@ -49,23 +49,29 @@ def run(kind, rows, out, replicas=ALONE, config=CONFIG, resume_from=None):
     return [row["loss"] for row in result.metrics], {n: t.clone() for n, t in gathered(trained.networks)}
 
 
-def main(rows, clips, out):
-    torch.set_num_threads(1)
+def on_rows(rows, out):
+    """All processes on the same samples."""
     rows = ChunkRows(**torch.load(rows, weights_only=True))
-    with together("cpu") as (replicas, device):
+    with together("cpu") as (replicas, _):
         for kind in PARTS:
             losses, values = run(kind, rows, out / kind, replicas, replace(CONFIG, steps=2))
             if replicas.is_first:
                 (out / f"{kind}.json").write_text(json.dumps(losses))
                 torch.save(values, out / f"{kind}.pt")
+
+
+def on_files(clips, out):
+    """Each process on its own samples of a folder."""
+    with together("cpu") as (replicas, device):
         trained = build_toy(TrainedPart(), device)
         config = SampleConfig(clip_frames=17)
         samples = ClipSamples(OwnClips(clips, (32, 48)), maker_of(trained), config, device, replicas)
         learner = Learner(samples, FlowConfig(), replicas.seed(0))
-        finetune(trained.networks, learner, replace(CONFIG, steps=2), out_dir=out / "files", replicas=replicas)
+        finetune(trained.networks, learner, replace(CONFIG, steps=2), out_dir=out, replicas=replicas)
         samples.close()
-        save_trained(trained.networks.dit, out / "files" / "weights", {}, is_first=replicas.is_first)
+        save_trained(trained.networks.dit, out / "weights", {}, is_first=replicas.is_first)
 
 
 if __name__ == "__main__":
-    main(*(Path(argument) for argument in sys.argv[1:]))
+    torch.set_num_threads(1)
+    {"rows": on_rows, "files": on_files}[sys.argv[1]](*(Path(argument) for argument in sys.argv[2:]))
