@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     model = MiniDepth(MINI_DEPTH).eval()
-    load_weights(model, given.weights)
+    load_weights(model, given.weights, "depth")
     if torch.cuda.is_available():
         model = model.cuda()
     if given.out is not None:

@@ -8,6 +8,7 @@ import argparse
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -51,7 +52,7 @@ def prepare(options):
     begin = time.perf_counter()
     with preparing() as workers:
         say(what="worker processes asked for", s=round(time.perf_counter() - begin, 1))
-        photographs = "examples/seeds" if Path("examples/seeds").is_dir() else None
+        photographs = "examples" if Path("examples").is_dir() else None
         atlas = build_atlas("train", per_kind=options.textures, size=256, photographs=photographs, workers=workers)
         say(what="atlas", s=round(time.perf_counter() - begin, 1))
         worlds = WorldLibrary(range(options.scenes), "train", atlas.to(options.device), size=options.size)
@@ -129,8 +130,9 @@ def measure_dit(options):
     """Whole training steps, by batch: a rate that grows with it says that the processor launches too slowly."""
     from lyra_core.training.chunk_pool import ChunkPool, joined_rows
     from lyra_core.training.chunks import ChunkMaker
-    from lyra_core.training.flow import FlowConfig, flow_loss
+    from lyra_core.training.flow import FlowConfig, flow_batch, flow_losses
     from lyra_core.training.loop import LoopConfig, _Precision
+    from lyra_core.training.recorded import RecordedStep
     from lyra_core.training.video import VideoTrainingConfig, clip_maker, frozen_vae
     from lyra_core.video.mini_config import MINI
     from lyra_core.video.mini_networks import build_mini_networks
@@ -144,7 +146,7 @@ def measure_dit(options):
     generator = torch.Generator().manual_seed(0)
     for what, part in (
         ("clips", lambda: clips.draw(config.clips_at_once, generator)),
-        ("refill", lambda: pool.refill(None, generator)),
+        ("refill", lambda: pool.add(pool.make(None, generator))),
     ):
         each, first = rate(part, 1, options.seconds, options.device)
         say(what=what, clips=config.clips_at_once, s=round(1 / each, 3), first_s=round(first, 1))
@@ -152,17 +154,21 @@ def measure_dit(options):
         torch.compiler.reset()  # a second size would be compiled for any size
         rows = joined_rows([pool.draw(16, None, generator) for _ in range(batch // 16)])
         precision = _Precision(build_mini_networks(config.dit, 0, device), loop)
-        if options.compile:
-            precision.worker.dit.compile_blocks()
         there = torch.Generator(device).manual_seed(0)
+        worker = precision.worker
+        ways = {"launched": lambda drawn, worker=worker: flow_losses(worker, drawn)}
+        if options.compile:
+            worker.dit.compile_blocks()
+            drawn = flow_batch(rows, config.dit.history_layout, FlowConfig(), MINI, there)
+            ways["recorded"] = RecordedStep(partial(flow_losses, worker), list(worker.parameters()), drawn)
+        for name, way in ways.items():
 
-        def step(precision=precision, rows=rows, there=there):
-            losses = precision.losses(lambda networks, _: flow_loss(networks, rows, FlowConfig(), MINI, there), 0)
-            losses["loss"].backward()
-            precision.collect()
+            def step(precision=precision, rows=rows, there=there, way=way):
+                drawn = flow_batch(rows, config.dit.history_layout, FlowConfig(), MINI, there)
+                precision.backward(precision.losses(lambda *_: way(drawn), 0))
 
-        samples, first = rate(step, batch, options.seconds, options.device)
-        say(what="video step", batch=batch, samples_per_s=round(samples, 1), first_s=round(first, 1))
+            samples, first = rate(step, batch, options.seconds, options.device)
+            say(what="video step", way=name, batch=batch, samples_per_s=round(samples, 1), first_s=round(first, 1))
 
 
 def main():

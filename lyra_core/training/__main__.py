@@ -20,6 +20,7 @@ from lyra_core.training.depth_command import add_depth
 from lyra_core.training.finetune_command import add_finetune
 from lyra_core.training.loop import LoopConfig
 from lyra_core.training.replicas import joined
+from lyra_core.training.student import StudentConfig
 from lyra_core.training.vae import VaeTrainingConfig, train_vae
 from lyra_core.training.video import VideoTrainingConfig, train_video
 from lyra_core.training.workers import preparing
@@ -46,9 +47,9 @@ def _common(parser: argparse.ArgumentParser) -> None:
     """What every training run asks."""
     parser.add_argument("--minutes", type=float, required=True, help="training time, start-up not counted")
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, metrics and pictures")
-    parser.add_argument("--photographs", type=Path, default=Path("examples/seeds"), help="folder of photographs")
+    parser.add_argument("--photographs", type=Path, default=Path("examples"), help="folder of photographs")
     parser.add_argument("--resume", type=Path, help="full checkpoint to continue (full.pt)")
-    parser.add_argument("--start-from", type=Path, help="compact weights to begin with (weights.safetensors)")
+    parser.add_argument("--start-from", type=Path, help="weights to begin with: weights.safetensors or packed folder")
     parser.add_argument("--pause-after", type=float, help="minutes after which this call stops, to be resumed")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seed", type=int, default=0)
@@ -76,9 +77,8 @@ def _arguments() -> argparse.ArgumentParser:
     video.add_argument("--vae", type=Path, help="weights of the autoencoder (weights.safetensors)")
     video.add_argument("--batch", type=int, default=32, help="chunks a step and GPU")
     video.add_argument("--no-augmentation", action="store_true", help="no self-augmented histories (the twin)")
-    video.add_argument(
-        "--teacher-steps", type=int, default=0, help="train a few-step student of --start-from; 16 is sound"
-    )
+    video.add_argument("--rate", type=float, help="largest learning rate (default: 1e-3; of a student 2e-4)")
+    video.add_argument("--student", action="store_true", help="a four-step student of --start-from, its teacher")
     views = commands.add_parser("views", help="search camera paths through procedural scenes, once for many runs")
     views.add_argument("--scenes", type=int, default=640, help="scenes to learn from")
     views.add_argument("--held-out", type=int, default=64, help="scenes to measure on")
@@ -150,11 +150,11 @@ def video_config(options: argparse.Namespace) -> VideoTrainingConfig:
     loop = _loop(
         options,
         precision="float32" if options.toy else "copy",
-        learning_rate=1e-3,
+        learning_rate=options.rate or (2e-4 if options.student else 1e-3),
         final_rate=0.05,
         betas=(0.9, 0.95),
         weight_decay=0.02,
-        evaluate_every_s=0 if options.toy else 120,
+        evaluate_every_s=0 if options.toy else 180,
     )
     mix = MixConfig(i2v=0.25, plain=0.75, augmented=0.0) if options.no_augmentation else MixConfig()
     config = VideoTrainingConfig(
@@ -167,12 +167,10 @@ def video_config(options: argparse.Namespace) -> VideoTrainingConfig:
         views=options.views,
         num_scenes=options.scenes,
         is_compiled=not options.no_compile,
-        teacher_steps=options.teacher_steps,
+        student=StudentConfig() if options.student else None,
     )
-    if options.teacher_steps:
-        # what the teacher makes is learnt as it is: no caption is left out, nothing is disturbed
-        flow = replace(config.flow, caption_drop=0.0, slot_noise=False)
-        config = replace(config, loop=replace(loop, learning_rate=3e-4), flow=flow, augment_from=0)
+    if options.student:
+        config = replace(config, loop=replace(loop, betas=(0.9, 0.99)), augment_from=0)
     if not options.toy:
         return config
     widths: dict[str, Any] = {"dim": 48, "ffn_dim": 96, "num_heads": 2, "num_layers": 2, "squeeze_dim": 8}
@@ -189,10 +187,11 @@ def _train(options: argparse.Namespace, log: logging.Logger) -> int:
     # workers first: they are forked, which must precede everything that starts threads
     with preparing(0 if options.toy else options.workers) as workers, joined(options.device) as (replicas, device):
         log.info("process %d of %d on %s", replicas.rank, replicas.count, device)
+        config = vae_config(options) if options.command == "vae" else video_config(options)
         run = (
-            functools.partial(train_vae, vae_config(options))
-            if options.command == "vae"
-            else functools.partial(train_video, video_config(options))
+            functools.partial(train_vae, config)
+            if isinstance(config, VaeTrainingConfig)
+            else functools.partial(train_video, config)
         )
         result = run(
             out_dir=options.out,
@@ -205,7 +204,7 @@ def _train(options: argparse.Namespace, log: logging.Logger) -> int:
         )
         if not replicas.is_first:
             return 0
-    samples = result.step * options.batch * replicas.count
+    samples = result.step * config.batch * replicas.count
     last = {key: round(value, 3) for row in result.metrics[-4:] for key, value in row.items()}
     summary = {"steps": result.step, "seconds": round(result.elapsed_s, 1), "samples": samples, "last": last}
     (options.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")

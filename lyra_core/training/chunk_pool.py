@@ -26,7 +26,6 @@ KINDS = ("i2v", "plain", "augmented")
 PHOTO_CAPTION = "a photograph"
 
 Predict = Callable[[ChunkRows], Tensor]
-Finish = Callable[[ChunkRows, torch.Generator], ChunkRows]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +132,6 @@ class ChunkPool:
         maker: ChunkMaker,
         capacity: int,
         clips_at_once: int,
-        finish: Finish | None = None,
     ) -> None:
         """Nothing is made yet.
 
@@ -142,10 +140,8 @@ class ChunkPool:
             maker: makes samples of them.
             capacity: samples kept, shared among kinds by the mix; 0 keeps none and makes every batch anew.
             clips_at_once: clips of one refill.
-            finish: what is done to fresh samples: a teacher's pairs, for a student.
         """
         self.clips, self.maker, self.capacity, self.clips_at_once = clips, maker, capacity, clips_at_once
-        self.finish = finish
         self.rows: dict[str, ChunkRows] = {}
         self.filled = dict.fromkeys(KINDS, 0)
         self.cursor = dict.fromkeys(KINDS, 0)
@@ -161,13 +157,11 @@ class ChunkPool:
         if predict is not None and chunks > 1 and self.clips.mix.augmented > 0:
             chunk = int(torch.randint(1, chunks, (), generator=generator))
             rows["augmented"] = self.maker.self_augmented(known, latents, chunk, predict, generator)
-        if self.finish is None:
-            return rows
-        return {kind: self.finish(some, generator) for kind, some in rows.items()}
+        return rows
 
-    def refill(self, predict: Predict | None, generator: torch.Generator) -> None:
-        """Add fresh samples, over the oldest where there is no more room."""
-        for kind, fresh in self.make(predict, generator).items():
+    def add(self, made: dict[str, ChunkRows]) -> None:
+        """Keep fresh samples, over the oldest where there is no more room."""
+        for kind, fresh in made.items():
             room = max(len(fresh), self.clips.mix.counts(self.capacity)[kind])
             if kind not in self.rows:
                 self.rows[kind] = fresh.empty(room)

@@ -12,6 +12,7 @@ Legend: b clips, t frames, c channels, h w pixels, n latents, r q rows and colum
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from torch.nn import functional
 from lyra_core.video.autoencoder import VideoAutoencoder
 from lyra_core.video.chunk_batch import ChunkBatch, RetrievedViews, build_inputs
 from lyra_core.video.context import ChunkInputs
-from lyra_core.video.correspondence import history_maps
+from lyra_core.video.correspondence import CorrespondenceConfig, history_maps
 from lyra_core.video.layout import HistoryLayout
 from lyra_core.video.memory import query_offsets
 from lyra_core.video.memory_batch import coverage, retrieve
@@ -65,7 +66,6 @@ class ChunkRows:
         target: clean latents. [b c n2 r q]
         last: the last frame before the chunk, sRGB bytes. [b 3 h w]
         captions: bytes. [b s]
-        noise: what the target was sampled from, where a teacher made it; else without channels. [b c n2 r q]
     """
 
     history: Tensor
@@ -75,7 +75,6 @@ class ChunkRows:
     target: Tensor
     last: UInt8[Tensor, "b 3 h w"]
     captions: UInt8[Tensor, "b s"]
-    noise: Tensor
 
     def __len__(self) -> int:
         return int(self.history.shape[0])
@@ -99,7 +98,7 @@ class ChunkRows:
         before = torch.cat([ones, self.history], dim=1)
         maps = self.maps.new_zeros(*self.maps.shape[:2], layout.num_slots, *self.maps.shape[3:])
         size = (self.last.shape[2], self.last.shape[3])
-        own = history_maps(size, config.conditioning.correspondence)
+        own = _own_maps(size, config.conditioning.correspondence, maps.device)
         maps[:, :, list(layout.spatial_slots)] = own.to(maps)
         maps[:, :, layout.num_history :] = self.maps
         return ChunkInputs(
@@ -112,6 +111,12 @@ class ChunkRows:
     def last_frames(self) -> Float[Tensor, "b 3 h w"]:
         """The last frames in [-1, 1]."""
         return self.last.float() / 127.5 - 1.0
+
+
+@functools.lru_cache(maxsize=4)
+def _own_maps(size: tuple[int, int], config: CorrespondenceConfig, device: torch.device) -> Tensor:
+    """What the history slots hold is the same in every sample: made once."""
+    return history_maps(size, config).to(device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +205,6 @@ class ChunkMaker:
             target=clean.bfloat16(),
             last=((clips.frames[:, first - 1].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8),
             captions=clips.captions,
-            noise=clean.new_empty(len(clean), 0, *clean.shape[2:], dtype=torch.bfloat16),
         )
 
     def _left_out(self, clips: Clips, chunk: int, generator: torch.Generator) -> Tensor:

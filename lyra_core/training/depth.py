@@ -11,9 +11,10 @@ Left behind: `weights.safetensors` (averaged, bf16), `metrics.jsonl`, `curve.png
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -30,6 +31,8 @@ from lyra_core.training.depth_windows import WindowConfig, WindowPool, Windows, 
 from lyra_core.training.loop import WEIGHTS, LoopConfig, LoopResult, load_weights, save_weights, step_generator, train
 from lyra_core.training.replicas import ALONE, Replicas
 
+FIRST_AND_LAST_S, MEASURE_S = 50.0, 8.0  # on one GPU: what no clock of the loop counts
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DepthTrainingConfig:
@@ -45,6 +48,7 @@ class DepthTrainingConfig:
         lone_every: every so many-th step takes lone images, as many as there are shown frames otherwise.
         unit_noise: standard deviation of the logarithm of the guessed unit.
         splat_windows: windows of a batch whose Gaussians are drawn.
+        splat_every: every so many-th step draws.
         splat_from_step: first step that draws; None for never. Depth has to be roughly right before pictures help.
         splat_weight: of the pictures.
     """
@@ -56,8 +60,9 @@ class DepthTrainingConfig:
     batch: int = 32
     shown: int = 4
     lone_every: int = 3
-    unit_noise: float = 0.25
+    unit_noise: float = 0.6
     splat_windows: int = 4
+    splat_every: int = 2
     splat_from_step: int | None = 1200
     splat_weight: float = 1.0
 
@@ -76,6 +81,34 @@ def build_mini_depth(config: MiniDepthConfig, seed: int) -> MiniDepth:
         # layers draw their first weights from the global generator, which is put back afterwards
         torch.random.default_generator.manual_seed(seed)
         return MiniDepth(config)
+
+
+def start_with(model: MiniDepth, path: Path) -> None:
+    """Compact weights into a model; weights of a model without the added parts leave those fresh.
+
+    Raises:
+        WeightsError: no such file, or weights of another model.
+    """
+    plain = replace(model.config, refine_steps=(), is_sharp=False)
+    with torch.device("meta"):
+        older = MiniDepth(plain).state_dict()
+    names = file_names(path)
+    if names != older.keys():
+        load_weights(model, path, "depth")
+        return
+    before = MiniDepth(plain)
+    load_weights(before, path, "depth")
+    model.load_state_dict({**model.state_dict(), **before.state_dict()})
+
+
+def file_names(path: Path) -> set[str]:
+    """Names of the tensors of compact weights; none if there is no file."""
+    from safetensors import safe_open
+
+    if not path.is_file():
+        return set()
+    with safe_open(str(path), framework="pt") as file:
+        return set(file.keys())
 
 
 def guessed_units(shown: Windows, noise: float, generator: torch.Generator) -> Tensor:
@@ -126,14 +159,15 @@ class DepthTask:
         shown = windows.frames(sorted(order[: config.shown]))
         hidden = windows.frames(sorted(order[config.shown :]))
         unit = guessed_units(shown, config.unit_noise, generator)
-        is_drawn = self.draw is not None and config.splat_from_step is not None and step >= config.splat_from_step
+        is_late = config.splat_from_step is not None and step >= config.splat_from_step
+        is_drawn = self.draw is not None and is_late and step % config.splat_every == 0
         with _exactly(shown.rgb.device):
             images = vary_colors(shown.rgb, generator)
             if is_drawn:
                 # What is drawn is compared with the pictures the network saw; these keep their colours.
                 images = torch.cat([shown.rgb[: config.splat_windows], images[config.splat_windows :]])
             poses = in_units(shown.world_to_cam, unit)
-        found = model(images, shown.intrinsics, poses, with_gaussians=is_drawn)
+        found = model(images, shown.intrinsics, poses, with_gaussians=is_drawn, gaussian_windows=config.splat_windows)
         losses = depth_losses(found, shown.depth_m, unit, is_lone=False)
         if is_drawn and self.draw is not None and found.gaussians is not None:
             few = slice(0, config.splat_windows)
@@ -141,7 +175,7 @@ class DepthTask:
                 log_depth=found.log_depth[few],
                 log_confidence=found.log_confidence[few],
                 sky_logit=found.sky_logit[few],
-                gaussians=found.gaussians[few],
+                gaussians=found.gaussians,
             )
             with _exactly(images.device):
                 losses["picture"] = picture_loss(part, shown.rows(few), hidden.rows(few), unit[few], self.draw)
@@ -175,6 +209,7 @@ def train_depth(
     report: Callable[[str], None] | None = None,
     replicas: Replicas = ALONE,
     workers: Executor | None = None,
+    end_by: float | None = None,
 ) -> LoopResult:
     """Train the network.
 
@@ -187,6 +222,7 @@ def train_depth(
         report: receives a line of text now and then.
         replicas: the processes that train together.
         workers: processes that prepare scenes.
+        end_by: time.perf_counter() by which all is done, measuring and pictures included; training is shortened.
 
     Returns:
         The averaged weights and all metrics.
@@ -198,7 +234,7 @@ def train_depth(
     device = torch.device(device)
     model = build_mini_depth(config.model, config.seed)
     if start_from is not None:
-        load_weights(model, start_from)
+        start_with(model, start_from)
     layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
     model = model.to(device)
     for parameter in model.parameters():
@@ -220,7 +256,7 @@ def train_depth(
     result = train(
         model,
         task,
-        config.loop,
+        config.loop if end_by is None else shortened(config.loop, end_by - time.perf_counter()),
         out_dir=out_dir,
         resume_from=resume_from,
         evaluate=evaluate,
@@ -241,6 +277,22 @@ def train_depth(
     result.metrics.append({f"{name}_shipped": value for name, value in shipped.items()})
     save_pictures(model, held_out, config.data.photographs, out_dir, shown=config.shown)
     return result
+
+
+def shortened(loop: LoopConfig, left_s: float) -> LoopConfig:
+    """A run that fits into the time left, with room for the first step, for measuring and for the end.
+
+    Raises:
+        ConfigError: too little time is left.
+    """
+    share = MEASURE_S / (MEASURE_S + loop.evaluate_every_s) if loop.evaluate_every_s else 0.0
+    room = (left_s - FIRST_AND_LAST_S) * (1.0 - share)
+    if room <= 0:
+        raise ConfigError(
+            f"{left_s:.0f} s are left after start-up, and {FIRST_AND_LAST_S:.0f} s go for the first step and the end; "
+            "allow more"
+        )
+    return replace(loop, max_seconds=min(room, loop.max_seconds or room))
 
 
 def _silent(line: str) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lyra_core.gaussians.depth_anything.mini import TINY_MINI_DEPTH
+from lyra_core.gaussians.depth_anything.mini import TINY_REFINED_DEPTH
 from lyra_core.training.depth import DepthTrainingConfig, train_depth
 from lyra_core.training.depth_windows import DEPTH_PATHS, WindowConfig
 from lyra_core.training.loop import LoopConfig
@@ -23,7 +24,7 @@ def add_depth(commands: Any) -> None:  # argparse's type of it is private
     depth = commands.add_parser("depth", help="train the small depth and Gaussian network")
     depth.add_argument("--minutes", type=float, required=True, help="training time, start-up not counted")
     depth.add_argument("--out", type=Path, required=True, help="folder for weights, metrics and pictures")
-    depth.add_argument("--photographs", type=Path, default=Path("examples/seeds"), help="folder of photographs")
+    depth.add_argument("--photographs", type=Path, default=Path("examples"), help="folder of photographs")
     depth.add_argument("--resume", type=Path, help="full checkpoint to continue (full.pt)")
     depth.add_argument("--start-from", type=Path, help="compact weights to begin with (weights.safetensors)")
     depth.add_argument("--pause-after", type=float, help="minutes after which this call stops, to be resumed")
@@ -35,6 +36,7 @@ def add_depth(commands: Any) -> None:  # argparse's type of it is private
     depth.add_argument("--views", type=Path, help="camera paths made by `depth-views` (default: search now)")
     depth.add_argument("--rate", type=float, default=6e-4, help="learning rate at the top")
     depth.add_argument("--splats-from", type=int, default=1200, help="first step whose Gaussians are drawn; -1: never")
+    depth.add_argument("--within", type=float, help="minutes in which all must be done, start-up included")
     depth.add_argument("--toy", action="store_true", help="small frames and model, to try the command on a CPU")
     depth.set_defaults(run=run_depth)
     views = commands.add_parser("depth-views", help="search the camera paths of `depth`, once for many runs")
@@ -68,9 +70,10 @@ def depth_config(options: argparse.Namespace) -> DepthTrainingConfig:
         learning_rate=options.rate,
         betas=(0.9, 0.98),
         precision="float32" if toy else "autocast",
-        evaluate_every_s=0 if toy else 90,
-        checkpoint_every_s=0 if toy else 110,
+        evaluate_every_s=0 if toy else 120,
+        checkpoint_every_s=0 if toy else 70,
         warmup_steps=20 if toy else 200,
+        clip_norm=5.0,
     )
     splats_from = None if options.splats_from < 0 else options.splats_from
     if not toy:
@@ -93,7 +96,7 @@ def depth_config(options: argparse.Namespace) -> DepthTrainingConfig:
     return DepthTrainingConfig(
         loop=loop,
         data=data,
-        model=TINY_MINI_DEPTH,
+        model=TINY_REFINED_DEPTH,
         seed=options.seed,
         batch=2,
         splat_windows=1,
@@ -104,6 +107,7 @@ def depth_config(options: argparse.Namespace) -> DepthTrainingConfig:
 def run_depth(options: argparse.Namespace, log: logging.Logger) -> None:
     """Train, and write what came of it to summary.json."""
     config = depth_config(options)
+    end_by = None if options.within is None else time.perf_counter() + 60 * options.within
     # workers first: they are forked, which must precede everything that starts threads
     with preparing(0 if options.toy else options.workers) as workers, joined(options.device) as (replicas, device):
         result = train_depth(
@@ -115,6 +119,7 @@ def run_depth(options: argparse.Namespace, log: logging.Logger) -> None:
             report=log.info,
             replicas=replicas,
             workers=workers,
+            end_by=end_by,
         )
         if not replicas.is_first:
             return

@@ -18,12 +18,18 @@ from lyra_core.training.depth_confidence import ERROR_LIMITS, EXPECTED_ERROR
 from lyra_core.training.depth_windows import Windows
 
 CONFIDENCE_WEIGHT = 0.02
-GRADIENT_WEIGHT, GRADIENT_SCALES = 0.5, 3
+GRADIENT_WEIGHT, GRADIENT_SCALES = 1.0, 3
 SKY_WEIGHT = 0.2
 SHAPE_WEIGHT = 0.5
 SSIM_WEIGHT = 0.2
 # A huge error of a distant pixel says little; beyond this the loss grows slowly.
-ROBUST_AT = 0.5
+ROBUST_AT = 1.0
+# Relative error is what depth is judged by: of a log error beyond this it grows no further.
+RELATIVE_WEIGHT, RELATIVE_LIMIT = 0.5, 1.4
+STAGE_WEIGHT = 1.0
+STAGE_CELL = 4
+# Farther than that parallax says nothing and nothing is measured.
+FAR_M, FAR_WEIGHT = 80.0, 0.1
 DRAWN = 0.7
 
 
@@ -61,22 +67,43 @@ def depth_losses(
     solid = depth_m > 0
     wanted = (depth_m.clamp_min(1e-3) / unit_m[:, None, None, None]).log()
     error = log_error(found.log_depth, wanted)
+    counted = solid * torch.where(depth_m < FAR_M, 1.0, FAR_WEIGHT)
+    relative = (found.log_depth - wanted).clamp(max=RELATIVE_LIMIT).expm1().abs()
     expected = (EXPECTED_ERROR / error.detach().clamp(*ERROR_LIMITS)).log()
     sure = (found.log_confidence - expected).abs()
     losses = {
-        "depth": masked_mean(error, solid),
+        "depth": masked_mean(error, counted),
+        "relative": masked_mean(relative, counted),
         "confidence": masked_mean(sure, solid),
         "gradient": gradient_loss(found.log_depth, wanted, solid),
         "sky": functional.binary_cross_entropy_with_logits(found.sky_logit, (~solid).float()),
     }
+    if found.stages is not None:
+        losses["stages"] = stage_loss(found.stages, wanted, counted)
     if is_lone:
         difference = torch.where(solid, found.log_depth - wanted, 0.0)
         count = solid.sum((2, 3), keepdim=True).clamp_min(1)
         offset = difference.sum((2, 3), keepdim=True) / count
         losses["shape"] = masked_mean(log_error(found.log_depth - offset, wanted), solid)
-    weights = {"gradient": GRADIENT_WEIGHT, "sky": SKY_WEIGHT, "shape": SHAPE_WEIGHT, "confidence": CONFIDENCE_WEIGHT}
+    weights = {
+        "relative": RELATIVE_WEIGHT,
+        "gradient": GRADIENT_WEIGHT,
+        "sky": SKY_WEIGHT,
+        "shape": SHAPE_WEIGHT,
+        "confidence": CONFIDENCE_WEIGHT,
+        "stages": STAGE_WEIGHT,
+    }
     losses["loss"] = torch.stack([weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
     return losses
+
+
+def stage_loss(
+    stages: Float[Tensor, "b t k h4 w4"], wanted: Float[Tensor, "b t h w"], counted: Float[Tensor, "b t h w"]
+) -> Float[Tensor, ""]:
+    """Log error of every sweep at a pixel in the middle of each cell: no mean of near and far, so edges stay sharp."""
+    middle = slice(STAGE_CELL // 2, None, STAGE_CELL)
+    wanted, counted = (maps[..., middle, middle][:, :, None] for maps in (wanted, counted))
+    return masked_mean(log_error(stages, wanted), counted.expand_as(stages))
 
 
 def gradient_loss(

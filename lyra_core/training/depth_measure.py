@@ -20,6 +20,7 @@ from lyra_core.gaussians.depth_anything.mini_gaussians import world_gaussians
 from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.render import Rendering, render
 from lyra_core.training.depth_windows import Windows
+from lyra_core.training.photographs import SUFFIXES
 from lyra_core.values import CameraPath, Gaussians
 
 MAX_DEPTH_M = 80.0
@@ -191,7 +192,7 @@ def save_photos(model: MiniDepth, folder: Path, size: torch.Size | tuple[int, in
 
 @torch.no_grad()
 def photo_rows(model: MiniDepth, folder: Path, size: torch.Size | tuple[int, int]) -> list[Tensor]:
-    """Photograph, depth (sky black) and confidence of every picture of a folder."""
+    """Photograph, depth (sky black) and confidence of every picture of a folder and those in it."""
     import numpy as np
     from PIL import Image, ImageOps
 
@@ -200,7 +201,7 @@ def photo_rows(model: MiniDepth, folder: Path, size: torch.Size | tuple[int, int
     device = next(model.parameters()).device
     height, width = int(size[0]), int(size[1])
     rows = []
-    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png")):
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES):
         with Image.open(path) as opened:
             fitted = ImageOps.fit(ImageOps.exif_transpose(opened).convert("RGB"), (width, height))
         image = torch.from_numpy(np.asarray(fitted).copy()).permute(2, 0, 1)[None].float().to(device) / 255

@@ -23,6 +23,7 @@ from lyra_core.training.atlas import build_atlas
 from lyra_core.training.world_clips import PathPlan, WorldLibrary, load_views, sample_views
 from lyra_core.training.worlds import render_frames
 
+FIRST_BATCHES = 16  # that the pool holds before the first step
 FARTHEST_M = 6e4  # what half precision holds
 LUMA = (0.299, 0.587, 0.114)
 DEPTH_PATHS = PathPlan(
@@ -80,7 +81,7 @@ class WindowConfig:
     photographs: Path | None = None
     supersample: int = 2
     pool_windows: int = 10_000
-    fresh_windows: int = 24
+    fresh_windows: int = 12
 
     def __post_init__(self) -> None:
         if self.height % 8 or self.width % 8 or self.num_frames < 2:
@@ -272,7 +273,7 @@ class WindowPool:
     def __init__(self, source: WindowSource, batch: int, generator: torch.Generator) -> None:
         self.source, self.batch, self.cursor = source, batch, 0
         self.kept: list[PackedWindows] = []
-        while source.config.pool_windows and self._filled() < min(4 * batch, source.config.pool_windows):
+        while source.config.pool_windows and self._filled() < min(FIRST_BATCHES * batch, source.config.pool_windows):
             self._refresh(generator)
 
     def _filled(self) -> int:

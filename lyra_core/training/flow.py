@@ -20,8 +20,7 @@ from lyra_core.video.dit_config import DiTConfig
 from lyra_core.video.layout import HistoryLayout
 from lyra_core.video.mini_networks import MiniNetworks
 from lyra_core.video.rollout_config import RolloutConfig
-from lyra_core.video.sampler import sample_euler
-from lyra_core.video.schedule import NUM_TRAIN_TIMESTEPS, TrainingSchedule, euler_schedule, training_schedule
+from lyra_core.video.schedule import NUM_TRAIN_TIMESTEPS, TrainingSchedule, training_schedule
 
 MAX_SLOT_NOISE = 1.0
 
@@ -75,6 +74,91 @@ def noised_slots(
     return replace(inputs, history=history, condition=condition)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowBatch:
+    """One batch with everything drawn: what a step computes is a function of these tensors alone.
+
+    Attributes:
+        noisy: latents at their noise levels. [b c n r q]
+        timestep: 1000 times the levels. [b]
+        velocity: what is to be predicted, float32. [b c n r q]
+        weight: of the squared error; the mean over each sample counts. [b n r q]
+        holes: share of each latent that no warped frame reaches. [b n r q]
+        history, condition, rays, correspondence: as in ChunkInputs.
+        captions: bytes; zeros where the caption is left out. [b s]
+        last_frames: in [-1, 1]. [b 3 h w]
+    """
+
+    noisy: Tensor
+    timestep: Tensor
+    velocity: Tensor
+    weight: Tensor
+    holes: Tensor
+    history: Tensor
+    condition: Tensor
+    rays: Tensor
+    correspondence: Tensor
+    captions: Tensor
+    last_frames: Tensor
+
+    def inputs(self) -> ChunkInputs:
+        """The network's inputs, without text and image tokens."""
+        return ChunkInputs(
+            history=self.history, condition=self.condition, rays=self.rays, correspondence=self.correspondence
+        )
+
+
+def flow_batch(
+    rows: ChunkRows, layout: HistoryLayout, config: FlowConfig, rollout: RolloutConfig, generator: torch.Generator
+) -> FlowBatch:
+    """Draw noise, levels and what is hidden.
+
+    Args:
+        rows: samples.
+        layout: of the network.
+        config: noise levels and what is hidden.
+        rollout: how conditions are made.
+        generator: on the samples' device.
+    """
+    device = rows.target.device
+    schedule = config.schedule()
+    drawn = schedule.draw(len(rows), generator)
+    sigma = schedule.sigmas.to(device)[drawn][:, None, None, None, None]
+    target = rows.target.float()
+    noise = torch.randn(target.shape, generator=generator, device=device)
+    inputs = noised_slots(rows.inputs(layout, rollout), layout, config, generator)
+    kept = torch.rand(len(rows), 1, generator=generator, device=device) >= config.caption_drop
+    holes = 1 - rows.generated[:, :4].float().mean(1)
+    weight = 1 + (config.hole_weight - 1) * holes
+    if config.weighting == "bell":
+        weight = weight * schedule.weights.to(device)[drawn][:, None, None, None]
+    return FlowBatch(
+        noisy=(1 - sigma) * target + sigma * noise,
+        timestep=sigma.flatten() * NUM_TRAIN_TIMESTEPS,
+        velocity=noise - target,
+        weight=weight,
+        holes=holes,
+        history=inputs.history,
+        condition=inputs.condition,
+        rays=inputs.rays,
+        correspondence=inputs.correspondence,
+        captions=rows.captions * kept,
+        last_frames=rows.last_frames(),
+    )
+
+
+def flow_losses(networks: VideoNetworks, batch: FlowBatch) -> dict[str, Tensor]:
+    """Losses of a drawn batch; nothing here waits for the device or draws."""
+    predicted = networks(batch.noisy, batch.timestep, batch.inputs(), batch.captions, batch.last_frames)
+    error = (predicted.float() - batch.velocity).square().mean(1)
+    known, unseen = (batch.holes < 0.5).float(), (batch.holes >= 0.5).float()
+    return {
+        "loss": (error * batch.weight).mean(),
+        "error_seen": (error.detach() * known).mean() / known.mean().clamp(min=1e-3),
+        "error_holes": (error.detach() * unseen).mean() / unseen.mean().clamp(min=1e-3),
+    }
+
+
 def flow_loss(
     networks: VideoNetworks,
     rows: ChunkRows,
@@ -91,37 +175,7 @@ def flow_loss(
         rollout: how conditions are made.
         generator: on the networks' device.
     """
-    device, layout = rows.target.device, networks.dit.config.history_layout
-    schedule = config.schedule()
-    drawn = schedule.draw(len(rows), generator)
-    sigma = schedule.sigmas.to(device)[drawn][:, None, None, None, None]
-    target = rows.target.float()
-    if rows.noise.shape[1]:
-        noise = rows.noise.float()
-    else:
-        noise = torch.randn(target.shape, generator=generator, device=device)
-    inputs = noised_slots(rows.inputs(layout, rollout), layout, config, generator)
-    kept = torch.rand(len(rows), 1, generator=generator, device=device) >= config.caption_drop
-    predicted = networks(
-        (1 - sigma) * target + sigma * noise,
-        sigma.flatten() * NUM_TRAIN_TIMESTEPS,
-        inputs,
-        rows.captions * kept,
-        rows.last_frames(),
-    )
-    error = (predicted.float() - (noise - target)).square().mean(1)
-    holes = 1 - rows.generated[:, :4].float().mean(1)
-    weighted = error * (1 + (config.hole_weight - 1) * holes)
-    per_sample = weighted.flatten(1).mean(1)
-    if config.weighting == "bell":
-        per_sample = per_sample * schedule.weights.to(device)[drawn]
-    seen = error.detach() * (holes < 0.5)
-    share = (holes < 0.5).float().mean().clamp(min=1e-3)
-    return {
-        "loss": per_sample.mean(),
-        "error_seen": seen.mean() / share,
-        "error_holes": (error.detach() * (holes >= 0.5)).mean() / (holes >= 0.5).float().mean().clamp(min=1e-3),
-    }
+    return flow_losses(networks, flow_batch(rows, networks.dit.config.history_layout, config, rollout, generator))
 
 
 @torch.no_grad()
@@ -144,27 +198,6 @@ def one_step_prediction(
     inputs = rows.inputs(layout, rollout)
     velocity = networks(noisy, level * NUM_TRAIN_TIMESTEPS, inputs, rows.captions, rows.last_frames())
     return noisy - sigma * velocity.float()
-
-
-@torch.no_grad()
-def teacher_pairs(
-    teacher: VideoNetworks, rows: ChunkRows, rollout: RolloutConfig, num_steps: int, generator: torch.Generator
-) -> ChunkRows:
-    """Samples whose target is what a teacher makes, in many steps, of noise that is kept beside it.
-
-    A student that learns straight lines between such pairs needs few steps (Liu et al. 2023, "Rectified Flow",
-    section 2.2).
-    """
-    device, layout = rows.target.device, teacher.dit.config.history_layout
-    noise = torch.randn(rows.target.shape, generator=generator, device=device).bfloat16()
-    inputs = teacher.complete(rows.inputs(layout, rollout), rows.captions, rows.last_frames())
-    context = teacher.dit.prepare_context(inputs)
-    made = sample_euler(
-        lambda latents, timestep: teacher.dit(latents, timestep, context),
-        noise.float(),
-        euler_schedule(num_steps, rollout.shift),
-    )
-    return replace(rows, target=made.bfloat16(), noise=noise)
 
 
 def random_inputs(

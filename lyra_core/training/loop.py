@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -153,12 +153,19 @@ class _Precision(Generic[Model]):
         with torch.autocast(self.device, torch.bfloat16, enabled=self.mode == "autocast"):
             return loss_of(self.worker, step)
 
-    def collect(self) -> None:
-        """Hand gradients to the model's own parameters."""
-        if self.mode == "copy":
-            for own, other in zip(self.model.parameters(), self.worker.parameters(), strict=True):
-                own.grad = None if other.grad is None else other.grad.float()
-                other.grad = None
+    def backward(self, losses: dict[str, Tensor]) -> None:
+        """Gradients of the loss in the model's own parameters; those of a recorded step are there already."""
+        if losses["loss"].requires_grad:
+            losses["loss"].backward()
+        if self.mode != "copy":
+            return
+        pairs = list(zip(self.model.parameters(), self.worker.parameters(), strict=True))
+        moved = [(own, other.grad) for own, other in pairs if other.grad is not None]
+        for own, _ in moved:
+            own.grad = torch.empty_like(own)
+        torch._foreach_copy_([cast("Tensor", own.grad) for own, _ in moved], [gradient for _, gradient in moved])
+        for _, other in pairs:
+            other.grad = None
 
 
 def train(
@@ -203,8 +210,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate
         losses = precision.losses(loss_of, result.step)
-        losses["loss"].backward()
-        precision.collect()
+        precision.backward(losses)
         average_gradients(parameters, replicas)
         norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)
         optimizer.step()
@@ -335,17 +341,27 @@ def save_weights(state: dict[str, Tensor], path: Path) -> None:
     partial.replace(path)
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+def load_weights(model: nn.Module, path: Path, component: str) -> None:
     """Compact weights into a model of the same shapes, whatever its dtype.
+
+    Args:
+        model: receives them.
+        path: a weights.safetensors, or a folder of packed weights (lyra_core.weights.mini_files).
+        component: of the folder.
 
     Raises:
         WeightsError: no such file, or weights of another model.
     """
     from safetensors.torch import load_file
 
-    if not path.is_file():
-        raise WeightsError(f"weights are read from a {WEIGHTS}; there is none at {path}")
-    state = load_file(str(path))
+    from lyra_core.weights.mini_files import read_state
+
+    if path.is_dir():
+        state = read_state(path, component)[0]
+    elif path.is_file():
+        state = load_file(str(path))
+    else:
+        raise WeightsError(f"weights are read from a {WEIGHTS} or a folder of packed weights; there is none at {path}")
     found, wanted = ({(k, tuple(v.shape)) for k, v in s.items()} for s in (state, model.state_dict()))
     if found != wanted:
         raise WeightsError(

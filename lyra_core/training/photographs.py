@@ -35,7 +35,7 @@ def load_photographs(folder: str | Path, split: str, *, max_side_px: int = 1280)
     """Photographs of one split, in the order of their names.
 
     Args:
-        folder: holds image files; subfolders are not searched.
+        folder: holds image files, also in subfolders.
         split: "train" (everything but HELD_OUT_PHOTOGRAPHS) or "heldout" (only those).
         max_side_px: larger images are reduced to this long side.
 
@@ -48,7 +48,7 @@ def load_photographs(folder: str | Path, split: str, *, max_side_px: int = 1280)
     if not root.is_dir():
         raise SeedError(f"photographs are read from a folder, and {root} is none; give the folder that holds them")
     photographs = []
-    for path in sorted(root.iterdir()):
+    for path in sorted(root.rglob("*"), key=lambda path: path.stem):
         held_out = path.stem in HELD_OUT_PHOTOGRAPHS
         if path.suffix.lower() not in SUFFIXES or held_out != (split == "heldout"):
             continue

@@ -363,7 +363,7 @@ def train_vae(
     device = torch.device(device)
     model = _initial_model(config, device)
     if start_from is not None:
-        load_weights(model, start_from)
+        load_weights(model, start_from, "vae")
         model.latent_mean.zero_()
         model.latent_std.fill_(1.0)
     forward = torch.compile(_forward, dynamic=False) if config.is_compiled else _forward

@@ -11,21 +11,39 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lyra_core.errors import ConfigError
 from lyra_core.training.atlas import build_atlas
-from lyra_core.training.chunk_pool import ChunkPool, ClipMaker, Finish, MixConfig, photo_library
-from lyra_core.training.chunks import ChunkConfig, ChunkMaker, ChunkRows, Clips
-from lyra_core.training.flow import FlowConfig, flow_loss, one_step_prediction, teacher_pairs
+from lyra_core.training.chunk_pool import ChunkPool, ClipMaker, MixConfig, photo_library
+from lyra_core.training.chunks import ChunkConfig, ChunkMaker, Clips
+from lyra_core.training.flow import (
+    FlowBatch,
+    FlowConfig,
+    flow_batch,
+    flow_loss,
+    flow_losses,
+)
 from lyra_core.training.generate import generate
-from lyra_core.training.loop import LoopConfig, LoopResult, load_weights, step_generator, train
+from lyra_core.training.loop import WEIGHTS, LoopConfig, LoopResult, load_weights, save_weights, step_generator, train
 from lyra_core.training.measures import masked_psnr_db, mean_of, seen_by_seed, sharpness_ratio
+from lyra_core.training.recorded import RecordedStep
 from lyra_core.training.replicas import ALONE, Replicas
+from lyra_core.training.samples import Samples
+from lyra_core.training.student import (
+    StudentAndCritic,
+    StudentBatch,
+    StudentConfig,
+    critic_losses,
+    student_batch,
+    student_losses,
+)
 from lyra_core.training.world_clips import LONG_PATHS, PathPlan, WorldLibrary, load_views
 from lyra_core.video.dit_config import DiTConfig
 from lyra_core.video.mini_config import MINI, MINI_DIT
@@ -67,7 +85,7 @@ class VideoTrainingConfig:
         augment_from: step from which self-augmented histories are made: before, the network predicts nothing.
         supersample: rays along each side of a pixel.
         is_compiled: compile the blocks of the network.
-        teacher_steps: for a student: steps in which its teacher makes what it learns; 0 learns from the truth.
+        student: how a few-step student learns from the weights the run starts from; None trains the network itself.
     """
 
     loop: LoopConfig
@@ -92,11 +110,11 @@ class VideoTrainingConfig:
     pool_rows: int = 6000
     first_rows: int = 600
     clips_at_once: int = 6
-    steps_per_refill: int = 12
+    steps_per_refill: int = 8
     augment_from: int = 300
     supersample: int = 2
     is_compiled: bool = False
-    teacher_steps: int = 0
+    student: StudentConfig | None = None
 
     def __post_init__(self) -> None:
         if min(self.batch, self.clips_at_once, self.steps_per_refill) < 1:
@@ -117,7 +135,7 @@ def frozen_vae(config: VideoTrainingConfig, device: torch.device) -> MiniVAE:
         torch.random.default_generator.manual_seed(config.seed)
         vae = build_mini_vae(config.vae)
     if config.vae_weights is not None:
-        load_weights(vae, config.vae_weights)
+        load_weights(vae, config.vae_weights, "vae")
     vae = vae.eval().requires_grad_(requires_grad=False).to(device)
     if device.type == "cuda":
         vae = vae.to(torch.bfloat16)
@@ -166,35 +184,15 @@ def clip_maker(
     )
 
 
-def _teaching(config: VideoTrainingConfig, start_from: Path | None, device: torch.device) -> Finish | None:
-    """Pairs of the network that is trained further, as it was at the start; None for a run that learns the truth."""
-    if not config.teacher_steps:
-        return None
-    if start_from is None:
-        raise ConfigError("a student starts from its teacher's weights: give start_from")
-    teacher = build_mini_networks(config.dit, config.seed)
-    load_weights(teacher, start_from)
-    teacher = teacher.eval().requires_grad_(requires_grad=False).to(device)
-    if device.type == "cuda":
-        teacher = teacher.to(torch.bfloat16)
-
-    def finish(rows: ChunkRows, generator: torch.Generator) -> ChunkRows:
-        there = torch.Generator(device).manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-        return teacher_pairs(teacher, rows, config.rollout, config.teacher_steps, there)
-
-    return finish
-
-
 def _prepare(
     config: VideoTrainingConfig,
     device: torch.device,
     replicas: Replicas,
     workers: Executor | None,
-    finish: Finish | None,
 ) -> _Data:
     maker = ChunkMaker(frozen_vae(config, device), config.dit.history_layout, config.rollout, config.chunks)
     clips = clip_maker(config, "train", device, maker.num_frames, workers)
-    pool = ChunkPool(clips, maker, config.pool_rows, config.clips_at_once, finish)
+    pool = ChunkPool(clips, maker, config.pool_rows, config.clips_at_once)
     measured: dict[str, Clips] = {}
     if replicas.is_first:
         held_out = clip_maker(config, "heldout", device, maker.num_frames, workers)
@@ -204,7 +202,7 @@ def _prepare(
             measured["photos"] = held_out.photographs(6, generator)
     generator = step_generator(replicas.seed(config.seed + 1), 0)
     while config.pool_rows and sum(pool.filled.values()) < config.first_rows:
-        pool.refill(None, generator)
+        pool.add(pool.make(None, generator))
     return _Data(pool=pool, maker=maker, measured=measured)
 
 
@@ -223,33 +221,50 @@ def _warm_up(networks: MiniNetworks, config: VideoTrainingConfig, device: torch.
     networks.zero_grad(set_to_none=True)
 
 
-@dataclass(slots=True)
 class _Learner:
-    """Losses of steps: draws samples, refills the pool now and then with the network's own help."""
+    """Losses of the flow's steps."""
 
-    config: VideoTrainingConfig
-    data: _Data
-    seed: int
-    is_compiled: bool = False
+    def __init__(self, config: VideoTrainingConfig, samples: Samples, seed: int) -> None:
+        self.config, self.samples, self.seed = config, samples, seed
+        self.recorded: RecordedStep[FlowBatch] | None = None
 
     def __call__(self, networks: MiniNetworks, step: int) -> dict[str, Tensor]:
-        config, device = self.config, next(networks.parameters()).device
-        if config.is_compiled and not self.is_compiled:
+        config = self.config
+        rows = self.samples.draw(networks, step)
+        there = step_generator(self.seed + 1, step, rows.target.device)
+        if not config.is_compiled:
+            return flow_loss(networks, rows, config.flow, config.rollout, there)
+        batch = flow_batch(rows, config.dit.history_layout, config.flow, config.rollout, there)
+        if self.recorded is None:
             networks.dit.compile_blocks()
-            self.is_compiled = True
-        generator = step_generator(self.seed, step)
-        there = step_generator(self.seed + 1, step, device)
+            self.recorded = RecordedStep(partial(flow_losses, networks), list(networks.parameters()), batch)
+        return self.recorded(batch)
 
-        def predict(rows: ChunkRows) -> Tensor:
-            # another batch size and no gradients: not worth another compilation
-            with torch.compiler.set_stance("force_eager"):
-                return one_step_prediction(networks, rows, config.flow, config.rollout, there)
 
-        help_ = predict if step >= config.augment_from else None
-        if config.pool_rows and step % config.steps_per_refill == 0:
-            self.data.pool.refill(help_, generator)
-        rows = self.data.pool.draw(config.batch, help_, generator)
-        return flow_loss(networks, rows, config.flow, config.rollout, there)
+class _StudentLearner:
+    """Losses of a distillation's steps: the critic's, and in every few steps the student's too."""
+
+    def __init__(
+        self, config: VideoTrainingConfig, student: StudentConfig, teacher: MiniNetworks, samples: Samples, seed: int
+    ) -> None:
+        self.config, self.student, self.teacher, self.samples, self.seed = config, student, teacher, samples, seed
+        self.recorded: dict[bool, RecordedStep[StudentBatch]] = {}
+
+    def __call__(self, both: StudentAndCritic, step: int) -> dict[str, Tensor]:
+        config, is_full = self.config, (step + 1) % self.student.critic_steps == 0
+        rows = self.samples.draw(both.student, step)
+        there = step_generator(self.seed + 1, step, rows.target.device)
+        batch = student_batch(rows, config.dit.history_layout, self.student, config.flow, config.rollout, there)
+        compute = partial(student_losses, both, self.teacher) if is_full else partial(critic_losses, both)
+        if not config.is_compiled:
+            return compute(batch)
+        if not self.recorded:
+            for networks in (both.student, both.critic, self.teacher):
+                networks.dit.compile_blocks()
+        if is_full not in self.recorded:
+            moved = both if is_full else both.critic
+            self.recorded[is_full] = RecordedStep(compute, list(moved.parameters()), batch)
+        return self.recorded[is_full](batch)
 
 
 def train_video(
@@ -286,10 +301,11 @@ def train_video(
     device = torch.device(device)
     networks = build_mini_networks(config.dit, config.seed, device)
     if start_from is not None:
-        load_weights(networks, start_from)
-    finish = _teaching(config, start_from, device)
+        load_weights(networks, start_from, "video")
+    elif config.student is not None:
+        raise ConfigError("a student starts from its teacher's weights: give start_from")
     with ThreadPoolExecutor(1) as beside:
-        preparation = beside.submit(_prepare, config, device, replicas, workers, finish)
+        preparation = beside.submit(_prepare, config, device, replicas, workers)
         if config.is_compiled:
             # the loop trains a bf16 copy: of the same code, so what is compiled here is found there
             twin = build_mini_networks(config.dit, config.seed, device).to(torch.bfloat16)
@@ -297,24 +313,51 @@ def train_video(
             _warm_up(twin, config, device)
             del twin
         data = preparation.result()
+    rollout = config.rollout if config.student is None else replace(config.rollout, sampler="distilled")
 
-    def evaluate(module: MiniNetworks) -> dict[str, float | int]:
-        return measure(module, data.maker, data.measured, config.rollout)
+    def evaluate(module: nn.Module) -> dict[str, float | int]:
+        return measure(_network_of(module), data.maker, data.measured, rollout)
 
-    result = train(
-        networks,
-        _Learner(config, data, replicas.seed(config.seed)),
-        config.loop,
-        out_dir=out_dir,
-        resume_from=resume_from,
-        evaluate=evaluate if data.measured else None,
-        report=report,
-        replicas=replicas,
-    )
-    networks.load_state_dict(result.ema)
+    samples = Samples(config, data.pool, replicas.seed(config.seed), device)
+    model, learner = _learning(config, networks, samples)
+    try:
+        result = train(
+            model,
+            learner,
+            config.loop,
+            out_dir=out_dir,
+            resume_from=resume_from,
+            evaluate=evaluate if data.measured else None,
+            report=report,
+            replicas=replicas,
+        )
+    finally:
+        samples.close()
+    model.load_state_dict(result.ema)
+    trained = _network_of(model)
+    result.ema = trained.state_dict()
     if replicas.is_first:
-        save_samples(networks.eval(), data.maker, data.measured, config.rollout, out_dir / SAMPLES)
+        save_weights(result.ema, out_dir / WEIGHTS)  # of a student without its critic
+        save_samples(trained.eval(), data.maker, data.measured, rollout, out_dir / SAMPLES)
     return result
+
+
+def _learning(
+    config: VideoTrainingConfig, networks: MiniNetworks, samples: Samples
+) -> tuple[nn.Module, Callable[[Any, int], dict[str, Tensor]]]:
+    """What the loop trains, and the losses of its steps."""
+    seed = samples.seed
+    if config.student is None:
+        return networks, _Learner(config, samples, seed)
+    dtype = torch.bfloat16 if config.loop.precision == "copy" else torch.float32
+    teacher = copy.deepcopy(networks).to(dtype).eval().requires_grad_(requires_grad=False)
+    return StudentAndCritic(networks), _StudentLearner(config, config.student, teacher, samples, seed)
+
+
+def _network_of(module: nn.Module) -> MiniNetworks:
+    """What makes videos, of what is trained."""
+    found = module.student if isinstance(module, StudentAndCritic) else module
+    return cast("MiniNetworks", found)
 
 
 @torch.no_grad()

@@ -48,7 +48,7 @@ def card(folder: Path = MINI_FOLDER, result: Path | None = None, runs: str = "")
     lines += [
         "## Data",
         "",
-        "Procedural scenes with seeds 0 to 639 of the training split, and the photographs of `examples/seeds`",
+        "Procedural scenes with seeds 0 to 639 of the training split, and the photographs under `examples`",
     ]
     lines += [
         "except `coffee_table`, `launch_pad` and `wine_cellar`, which only measure (sources: `ATTRIBUTION.md` there).",

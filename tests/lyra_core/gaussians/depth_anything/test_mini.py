@@ -4,10 +4,16 @@ import torch
 from lyra_core.depth import DepthEstimator
 from lyra_core.errors import CameraPathError, DepthError, FrameError, RecipeError
 from lyra_core.gaussians.depth_anything.budget import Budget
-from lyra_core.gaussians.depth_anything.mini import MINI_DEPTH, TINY_MINI_DEPTH, MiniDepth, MiniDepthConfig
+from lyra_core.gaussians.depth_anything.mini import (
+    MINI_DEPTH,
+    TINY_MINI_DEPTH,
+    TINY_REFINED_DEPTH,
+    MiniDepth,
+    MiniDepthConfig,
+)
 from lyra_core.gaussians.depth_anything.mini_estimator import MiniDepthEstimator, MiniHead, see_lone
 from lyra_core.gaussians.depth_anything.mini_gaussians import camera_gaussians, world_gaussians
-from lyra_core.gaussians.depth_anything.plane_sweep import choose_sources, log_planes, sweep
+from lyra_core.gaussians.depth_anything.plane_sweep import PlaneSweep, choose_sources, log_planes
 from lyra_core.gaussians.keyframes import KeyframeConfig
 from lyra_core.gaussians.lifters import place_in_world
 from lyra_core.gaussians.photometric import psnr_db
@@ -49,10 +55,56 @@ def test_the_sweep_finds_the_depth_of_a_wall():
     w2c = torch.eye(4).repeat(1, 2, 1, 1)
     w2c[0, 1, 0, 3] = -0.3
     planes = log_planes(33, 0.5, 8.0, "cpu")
-    cost = sweep(features, w2c, K, planes, 3)
+    cost = PlaneSweep(features, w2c, K, 3).at(planes).mean
     best = planes[cost[0, 0, :, 4:-4, 12:].argmax(0)].exp()
     assert float((best - 2.0).abs().max()) < 0.2
     assert float(cost.amax()) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_sweep_by_lookup_is_the_sweep():
+    draw = torch.Generator().manual_seed(0)
+    features = torch.nn.functional.normalize(torch.randn(2, 3, 8, 6, 10, generator=draw), dim=2)
+    K = torch.tensor([[8.0, 0, 5], [0, 8.0, 3], [0, 0, 1]]).expand(2, 3, 3, 3)
+    w2c = torch.eye(4).repeat(2, 3, 1, 1)
+    w2c[..., :3, 3] = 0.3 * torch.randn(2, 3, 3, generator=draw)
+    own = torch.randn(2, 3, 5, 6, 10, generator=draw)
+    found, gradients = [], []
+    for all_pairs in (False, True):
+        given = features.clone().requires_grad_()
+        sweep = PlaneSweep(given, w2c, K, 2, all_pairs=all_pairs)
+        looks = [sweep.at(log_planes(9, 0.5, 8.0, "cpu")), sweep.at(own)]
+        values = torch.cat([part for look in looks for part in (look.mean, look.best)], 2)
+        values.square().sum().backward()
+        found.append(values.detach())
+        gradients.append(given.grad)
+    assert torch.allclose(found[0], found[1], atol=1e-5)
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-4)
+    assert bool((found[0][:, :, 9:18] >= found[0][:, :, :9] - 1e-6).all())  # the best is no less than the mean
+    shared = sweep.at(own.new_zeros(1))
+    assert torch.allclose(sweep.at(torch.zeros_like(own)).mean[:, :, :1], shared.mean, atol=1e-6)
+
+
+def test_added_parts_change_next_to_nothing_at_first(tiny: MiniDepth, make_clip):
+    clip = make_clip(3, HEIGHT, WIDTH)
+    refined = MiniDepth(TINY_REFINED_DEPTH).eval()
+    added = {name: value for name, value in refined.state_dict().items() if name not in tiny.state_dict()}
+    assert added
+    refined.load_state_dict({**added, **tiny.state_dict()})
+    images = clip.frames.permute(0, 3, 1, 2).float()[None] / 255
+    K, w2c = clip.cameras.intrinsics[None].float(), clip.cameras.world_to_cam[None].float()
+    with torch.no_grad():
+        plain, same = (model(images, K, w2c, with_gaussians=True) for model in (tiny, refined))
+        assert float((plain.log_depth - same.log_depth).abs().max()) < 0.02
+        assert torch.equal(plain.sky_logit, same.sky_logit)
+        assert same.stages.shape[2] == 2
+        first = refined(
+            images.repeat(2, 1, 1, 1, 1),
+            K.repeat(2, 1, 1, 1),
+            w2c.repeat(2, 1, 1, 1),
+            with_gaussians=True,
+            gaussian_windows=1,
+        )
+        assert torch.allclose(first.gaussians, same.gaussians, atol=1e-5)
 
 
 def test_sources_are_others_and_spread():
@@ -135,3 +187,5 @@ def test_useless_input_has_named_errors(estimator: MiniDepthEstimator, make_clip
         MiniDepthConfig(dim=100, num_heads=3)
     with pytest.raises(RecipeError, match="sweep"):
         MiniDepthConfig(num_planes=1)
+    with pytest.raises(RecipeError, match="odd"):
+        MiniDepthConfig(refine_planes=4)

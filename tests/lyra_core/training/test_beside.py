@@ -1,0 +1,27 @@
+"""Work beside training: one piece at a time, its errors raised where it is taken."""
+
+import threading
+
+import pytest
+import torch
+
+from lyra_core.training.beside import Beside
+
+
+def test_results_come_when_taken():
+    beside = Beside(torch.device("cpu"))
+    assert beside.take() is None
+    free = threading.Event()
+    beside.start(lambda: free.wait(10) and 7)
+    free.set()  # it runs on a thread of its own, else it would wait in vain
+    assert beside.take() == 7
+    assert beside.take() is None
+    beside.close()
+
+
+def test_errors_are_raised_where_results_are_taken():
+    beside = Beside(torch.device("cpu"))
+    beside.start(lambda: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        beside.take()
+    beside.close()
