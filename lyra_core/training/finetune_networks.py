@@ -133,7 +133,8 @@ def build_toy(part: TrainedPart, device: str) -> Trained:
         # a network as built answers with zeros, and none of its blocks gets a gradient
         parameter.data.normal_(std=0.1, generator=generator)
     fill(networks.dit, dict(first.named_parameters()))
-    vae = build_vae(TINY_VAE).eval().requires_grad_(requires_grad=False)
+    vae = build_vae(TINY_VAE).eval()
+    vae.requires_grad_(requires_grad=False)
     for parameter in vae.parameters():
         parameter.data.normal_(std=0.1, generator=generator)
     return Trained(networks=networks, vae=vae.to(device), homes={})
@@ -166,7 +167,7 @@ def trained_networks(
         if not names:
             raise ConfigError(f"no parameter matches the pattern {pattern!r}; names are those of the checkpoint")
         for name in names:
-            dit.get_parameter(name).requires_grad_(requires_grad=False)
+            dit.get_parameter(name).requires_grad = False
     if not any(parameter.requires_grad for parameter in dit.parameters()):
         raise ConfigError("nothing is left to train: every parameter is frozen")
     is_cuda = torch.device(device).type == "cuda"
