@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -121,20 +121,18 @@ class ClipSamples:
         # frames that are remembered, and the last one before the chunk: no other depth is looked at
         every = math.gcd(self.maker.rollout.memory.stride_frames, frames)
         first = 1 + draw.chunk * frames
-        return [self.clips.window(clip, first + frames, caption_frame=first, depth_every=every) for clip in draw.clips]
+        dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        return [
+            self.clips.window(clip, first + frames, caption_frame=first, depth_every=every, dtype=dtype)
+            for clip in draw.clips
+        ]
 
     def _sample(
         self, clip: Clips, draw: _Draw, predict: Callable[[ChunkRows], Tensor], generator: torch.Generator
     ) -> ChunkRows:
-        moved = self._moved(clip)
-        latents = self.maker.encode(moved.frames)
-        known = self.maker.disturbed(moved, generator) if self.maker.config.depth_noise else moved
+        there = Clips(**{name: getattr(clip, name).to(self.device) for name in Clips.__dataclass_fields__})
+        latents = self.maker.encode(there.frames)
+        known = self.maker.disturbed(there, generator) if self.maker.config.depth_noise else there
         if draw.kind == "augmented":
             return self.maker.self_augmented(known, latents, draw.chunk, predict, generator)
         return self.maker.rows(known, latents, draw.chunk, generator)
-
-    def _moved(self, clip: Clips) -> Clips:
-        on_device = {name: getattr(clip, name).to(self.device) for name in Clips.__dataclass_fields__}
-        moved = Clips(**on_device)
-        # a thousand frames in float32 are 5 GB, more than the samples made of them
-        return replace(moved, frames=moved.frames.bfloat16()) if self.device.type == "cuda" else moved

@@ -142,7 +142,15 @@ class OwnClips:
         found = (text for index in range(len(self)) for _, text in self.info(index).captions)
         return list(dict.fromkeys(found))
 
-    def window(self, index: int, num_frames: int, *, caption_frame: int = 0, depth_every: int = 1) -> Clips:
+    def window(
+        self,
+        index: int,
+        num_frames: int,
+        *,
+        caption_frame: int = 0,
+        depth_every: int = 1,
+        dtype: torch.dtype = torch.float32,
+    ) -> Clips:
         """The first frames of a clip, mirrored where it is shorter.
 
         Args:
@@ -150,9 +158,10 @@ class OwnClips:
             num_frames: frames.
             caption_frame: frame whose caption holds.
             depth_every: depth is read of every first to so-many-th frame only; it is unknown (0) between them.
+            dtype: of the frames: a thousand of 480x832 take 5 GB in float32.
 
         Returns:
-            One clip on the CPU, frames and depth float32.
+            One clip on the CPU.
 
         Raises:
             FormatError: files that cannot be read, also as open_clip.
@@ -161,13 +170,13 @@ class OwnClips:
         info = self.info(index)
         framing = Framing.cover((info.video.height, info.video.width), self.size)
         order = mirrored(num_frames, info.video.num_frames)
-        frames = self._frames(info, framing, order)
+        frames = self._frames(info, framing, order, dtype)
         cameras = framing.cameras(info.cameras)[order]
         depth = torch.zeros(num_frames, *self.size)
         for frame in range(0, num_frames, depth_every):
             depth[frame] = framing.depth(info.depth.read(order[frame]))
         return Clips(
-            frames=(frames.float() / 127.5 - 1)[None],
+            frames=frames[None],
             depth_m=depth[None],
             world_to_cam=cameras.world_to_cam.float()[None],
             intrinsics=cameras.intrinsics.float()[None],
@@ -175,14 +184,17 @@ class OwnClips:
         )
 
     @staticmethod
-    def _frames(info: ClipInfo, framing: Framing, order: Sequence[int]) -> UInt8[Tensor, "t 3 h w"]:
+    def _frames(info: ClipInfo, framing: Framing, order: Sequence[int], dtype: torch.dtype) -> Float[Tensor, "t 3 h w"]:
+        """Frames in [-1, 1]; converted one by one, so that they are never there twice in a larger dtype."""
         wanted = max(order) + 1
-        found: list[Tensor] = []
+        found = torch.empty(wanted, 3, framing.height, framing.width, dtype=dtype)
+        count = 0
         for image in iterate_frames(info.files.video):
-            found.append(framing.frame(image))
-            if len(found) == wanted:
-                return torch.stack(found)[list(order)]
+            found[count] = framing.frame(image).float() / 127.5 - 1
+            count += 1
+            if count == wanted:
+                return found if list(order) == list(range(wanted)) else found[list(order)]
         raise FormatError(
-            f"{info.files.video} should have {info.video.num_frames} frames, but only {len(found)} can be decoded; "
+            f"{info.files.video} should have {info.video.num_frames} frames, but only {count} can be decoded; "
             "write it again"
         )
