@@ -43,6 +43,7 @@ def mini() -> Recipe:
         description="Preview of the embedded model: generates on a CPU; beyond the photograph still a blur.",
         model="mini",
         weights_licenses=("apache-2.0",),
+        precision="auto",
         width=224,
         height=128,
         prompt="a place",
