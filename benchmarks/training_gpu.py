@@ -102,15 +102,15 @@ def check_renderer(worlds, options):
 
 def measure_vae(options):
     from lyra_core.training.loop import LoopConfig
-    from lyra_core.training.vae import VaeTrainingConfig, _forward, _initial_model, _noise
+    from lyra_core.training.vae import VaeTrainingConfig, _forward, initial_vae, latent_noise
 
     height, width = options.size
     config = VaeTrainingConfig(loop=LoopConfig(max_steps=1), batch=options.vae_batch, height=height, width=width)
     device = torch.device(options.device)
-    model = _initial_model(config, device)
+    model = initial_vae(config, device)
     optimizer = torch.optim.AdamW(model.parameters(), fused=device.type == "cuda")
     video = torch.rand(config.batch, 3, 9, *options.size, device=device) * 2 - 1
-    noise = _noise(config, config.batch, torch.Generator().manual_seed(0), device)
+    noise = latent_noise(config, config.batch, torch.Generator().manual_seed(0), device)
     forward = torch.compile(_forward, dynamic=False) if options.compile else _forward
 
     def step(forward):

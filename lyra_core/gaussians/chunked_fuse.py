@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lyra_core.errors import ReconstructionError
+from lyra_core.gaussians.backing import Anchor
 from lyra_core.gaussians.chunked_lift import LiftedVideo, Progress
 from lyra_core.gaussians.clip_source import ClipSource
 from lyra_core.gaussians.coarsen import PointSet
@@ -41,6 +42,7 @@ class ChunkedFusionConfig:
     sky: Literal["shell", "drop"] = "shell"
     sky_ratio: float = 3.0
     judge_views: int = 32
+    anchor_views: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +52,16 @@ class Fusion:
     Attributes:
         points: Gaussians without duplicates.
         judges: small depth maps of some frames, against which floaters are found.
+        anchors: some keyframes at full size, against which holes are found.
+        sky_m: distance of the shell that carries the sky, or of what is far where there is none.
         scales: factor of each chunk's depth.
         counts: what happened on the way.
     """
 
     points: PointSet
     judges: list[View]
+    anchors: list[Anchor]
+    sky_m: float
     scales: list[float]
     counts: FusionCounts
 
@@ -84,12 +90,17 @@ def fuse_chunks(
     fused = FusedSet(config.max_gaussians, config.duplicates, config.footprint)
     count = len(lifted.keyframes)
     judged = set(evenly(count, config.judge_views).tolist())
+    anchored = set(evenly(count, config.anchor_views).tolist()) if config.anchor_views else set()
     judges: list[View] = []
+    anchors: list[Anchor] = []
     for k, lift in enumerate(lifted.lifts()):
         moved = _rescaled_cameras(cameras, lifted, k, scales[k])
         for i in range(lifted.owned[k].start, lifted.owned[k].stop):
-            view = _view(lift, i - lifted.chunks[k].start, scales[k], moved[i], cameras.intrinsics[i], shell)
-            _add_frame(fused, source, int(lifted.keyframes[i]), lift, i - lifted.chunks[k].start, view, scales[k])
+            local, frame = i - lifted.chunks[k].start, int(lifted.keyframes[i])
+            view = _view(lift, local, scales[k], moved[i], cameras.intrinsics[i], shell)
+            _add_frame(fused, source, frame, lift, local, view, scales[k])
+            if i in anchored:
+                anchors.append(Anchor(frame=frame, view=view, sky=lift.sky[local]))
             if i in judged:
                 judges.append(shrunk_view(view, max(1, view.depth_m.shape[1] // JUDGE_COLUMNS)))
             if on_progress is not None:
@@ -99,7 +110,14 @@ def fuse_chunks(
             f"no Gaussian could be made from {count} keyframes: {fused.counts.non_finite} were not finite; "
             "check depth, confidence and cameras"
         )
-    return Fusion(points=fused.points, judges=judges, scales=scales, counts=fused.counts)
+    return Fusion(
+        points=fused.points,
+        judges=judges,
+        anchors=anchors,
+        sky_m=config.sky_ratio * lifted.far_m if shell is None else shell.radius_m,
+        scales=scales,
+        counts=fused.counts,
+    )
 
 
 def _add_frame(

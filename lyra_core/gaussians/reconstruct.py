@@ -30,11 +30,13 @@ from torch import Tensor
 
 from lyra_core.depth import DepthEstimator
 from lyra_core.errors import CameraPathError, DepthError, FrameError, RecipeError
+from lyra_core.gaussians.backing import build_backing, close_holes, is_unseen
 from lyra_core.gaussians.backproject import fit_colors
 from lyra_core.gaussians.camera_gate import choose_cameras
-from lyra_core.gaussians.chunked_fuse import ChunkedFusionConfig, evenly, fuse_chunks
+from lyra_core.gaussians.chunked_fuse import ChunkedFusionConfig, Fusion, evenly, fuse_chunks
 from lyra_core.gaussians.chunked_lift import LiftedVideo, Progress, lift_chunks
 from lyra_core.gaussians.clip_source import ClipSource, MemoryClip
+from lyra_core.gaussians.coarsen import PointSet
 from lyra_core.gaussians.depth_anything.budget import Budget, run_within
 from lyra_core.gaussians.duplicates import DuplicateConfig
 from lyra_core.gaussians.keyframes import KeyframeConfig, choose_keyframes, typical_depth_m
@@ -45,6 +47,8 @@ from lyra_core.gaussians.tiers import reduce_to, tier_size
 from lyra_core.geometry.alignment import classify_motion
 from lyra_core.values import CameraPath, Gaussians, VideoClip
 
+BACKED_VIEWS = 3  # anchors behind whose outlines the scene is continued
+BACKING_SHARE = 0.5  # of the tier, at most
 PROBE_FRAMES = 4  # frames whose depth, where the clip has it, tells how large the scene is
 
 
@@ -68,6 +72,8 @@ class ReconstructionConfig:
         judge_views: small depth maps against which floaters are found.
         sample_views: frames for contributions and colours.
         color_passes: sweeps of colour fitting.
+        anchor_views: keyframes whose holes are closed after pruning and behind which the scene is softly continued;
+            0 leaves holes.
     """
 
     tier: str | int = "500k"
@@ -85,6 +91,7 @@ class ReconstructionConfig:
     judge_views: int = 32
     sample_views: int = 24
     color_passes: int = 3
+    anchor_views: int = 0
 
     def __post_init__(self) -> None:
         tier_size(self.tier)
@@ -211,8 +218,8 @@ def reconstruct(
     points, removed = prune(fusion.points, fusion.judges, config.prune)
     sampled = evenly(len(keyframes), config.sample_views)
     views = stand.cameras[sampled]
-    points = reduce_to(points, tier_size(config.tier), views)
-    gaussians, coverage = _fit_colors(points.gaussians, source, keyframes[sampled], views, config, on_progress)
+    gaussians = _bounded(points, fusion, source, views, config)
+    gaussians, coverage = _fit_colors(gaussians, source, keyframes[sampled], views, config, on_progress)
     counts = fusion.counts
     report = ReconstructionReport(
         num_frames=len(source.cameras),
@@ -282,6 +289,20 @@ def _require_liftable(cameras: CameraPath, lifter: Lifter) -> None:
         )
 
 
+def _bounded(
+    points: PointSet, fusion: Fusion, source: ClipSource, views: CameraPath, config: ReconstructionConfig
+) -> Gaussians:
+    """The output's Gaussians, holes closed and backed where that is wanted, within the tier."""
+    size = tier_size(config.tier)
+    if not fusion.anchors:
+        return reduce_to(points, size, views).gaussians
+    points = close_holes(points, fusion.anchors, source, config.footprint)
+    outlined = [fusion.anchors[i] for i in evenly(len(fusion.anchors), BACKED_VIEWS).tolist()]
+    backing = build_backing(outlined, source, fusion.sky_m)
+    backing = backing[is_unseen(backing.means, fusion.anchors)][: int(BACKING_SHARE * size)]
+    return Gaussians.concatenate([reduce_to(points, size - len(backing), views).gaussians, backing])
+
+
 def _scene_depth_m(source: ClipSource) -> float:
     probe = source.window(evenly(len(source.cameras), PROBE_FRAMES))
     depth = probe.depth_m
@@ -298,6 +319,7 @@ def _fusion_config(config: ReconstructionConfig) -> ChunkedFusionConfig:
         sky=config.sky,
         sky_ratio=config.sky_ratio,
         judge_views=config.judge_views,
+        anchor_views=config.anchor_views,
     )
 
 

@@ -14,7 +14,7 @@ from lyra_core.parallax.layers import Layers, Samples
 from lyra_core.values import Gaussians
 
 # Standard deviation in units of the distance between samples: sharp where the photograph is, closed elsewhere.
-SEEN_SIGMA, FILLED_SIGMA, DOME_SIGMA = 0.36, 0.65, 0.65
+SIGMAS = {"seen": 0.36, "behind": 0.65, "backstop": 0.65, "around": 0.65, "dome": 0.65}
 THICKNESS = 0.15  # of a splat across its surface, relative to its smaller extent
 SH_C0 = 0.28209479177387814
 SHARPENING_PASSES = 5
@@ -32,15 +32,19 @@ def build_splats(
         world_to_cam: the photograph's camera. [4 4]
         intrinsics: pixels of the photograph. [3 3]
     """
-    parts = [
-        _splats(layers.seen, world_to_cam, SEEN_SIGMA),
-        _splats(layers.behind, world_to_cam, FILLED_SIGMA),
-        _splats(layers.backstop, world_to_cam, FILLED_SIGMA),
-        _splats(layers.around, world_to_cam, FILLED_SIGMA),
-        _splats(layers.dome, world_to_cam, DOME_SIGMA),
-    ]
-    gaussians = Gaussians.concatenate(parts)
-    return _sharpen(gaussians, len(parts[0]), image, world_to_cam, intrinsics)
+    gaussians = layer_splats(layers, world_to_cam, tuple(SIGMAS))
+    return _sharpen(gaussians, len(layers.seen.rays), image, world_to_cam, intrinsics)
+
+
+def layer_splats(layers: Layers, world_to_cam: Float[Tensor, "4 4"], names: tuple[str, ...]) -> Gaussians:
+    """Gaussians of some layers in the world frame, not sharpened.
+
+    Args:
+        layers: of a photograph.
+        world_to_cam: the photograph's camera. [4 4]
+        names: of the layers, see SIGMAS.
+    """
+    return Gaussians.concatenate([_splats(getattr(layers, name), world_to_cam, SIGMAS[name]) for name in names])
 
 
 def _splats(samples: Samples, world_to_cam: Tensor, sigma: float) -> Gaussians:

@@ -7,6 +7,7 @@ import functools
 import json
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import torch
 from lyra_core.training.chunk_pool import MixConfig
 from lyra_core.training.chunks import ChunkConfig
 from lyra_core.training.depth_command import add_depth
-from lyra_core.training.loop import LoopConfig
+from lyra_core.training.loop import LoopConfig, LoopResult
 from lyra_core.training.pack_command import add_pack
 from lyra_core.training.replicas import joined
+from lyra_core.training.sharpen import SharpenConfig, sharpen_vae
 from lyra_core.training.student import StudentConfig
 from lyra_core.training.vae import VaeTrainingConfig, train_vae
 from lyra_core.training.video import VideoTrainingConfig, train_video
@@ -35,6 +37,7 @@ EXAMPLES = """examples:
   torchrun --nproc-per-node 2 -m lyra_core.training video --minutes 7.3 \\
       --vae lyra_core/weights/mini/vae.safetensors --views .training/views.npz --out runs/video
   lyra train pack --video runs/video/weights.safetensors --run runs/video/summary.json
+  lyra train pack --depth runs/depth/weights.safetensors --run runs/depth/summary.json
   lyra train video --toy --minutes 0.2 --device cpu --out runs/toy   a try without a GPU
 """
 
@@ -67,6 +70,7 @@ def _arguments() -> argparse.ArgumentParser:
     vae = commands.add_parser("vae", help="train the small video autoencoder")
     _common(vae)
     vae.add_argument("--batch", type=int, default=96, help="clips of 9 frames a step")
+    vae.add_argument("--sharpen", action="store_true", help="train the decoder of --start-from against a critic")
     video = commands.add_parser("video", help="train the mini video network on a frozen autoencoder")
     _common(video)
     video.add_argument("--vae", type=Path, help="weights of the autoencoder (weights.safetensors)")
@@ -117,6 +121,10 @@ def vae_config(options: argparse.Namespace) -> VaeTrainingConfig:
         views=options.views,
         is_compiled=not options.no_compile,
     )
+    if options.sharpen:
+        # at the speeds of the video network's chunks
+        loop = replace(config.loop, learning_rate=3e-4, betas=(0.5, 0.99))
+        config = replace(config, loop=loop, max_speed=2)
     if not options.toy:
         return config
     sizes: dict[str, Any] = {"height": 32, "width": 56, "batch": 4, "num_scenes": 4, "num_held_out": 3}
@@ -168,11 +176,13 @@ def _train(options: argparse.Namespace, log: logging.Logger) -> int:
     with preparing(0 if options.toy else options.workers) as workers, joined(options.device) as (replicas, device):
         log.info("process %d of %d on %s", replicas.rank, replicas.count, device)
         config = vae_config(options) if options.command == "vae" else video_config(options)
-        run = (
-            functools.partial(train_vae, config)
-            if isinstance(config, VaeTrainingConfig)
-            else functools.partial(train_video, config)
-        )
+        run: Callable[..., LoopResult]
+        if isinstance(config, VideoTrainingConfig):
+            run = functools.partial(train_video, config)
+        elif options.sharpen:
+            run = functools.partial(sharpen_vae, config, SharpenConfig())
+        else:
+            run = functools.partial(train_vae, config)
         result = run(
             out_dir=options.out,
             resume_from=options.resume,

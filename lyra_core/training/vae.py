@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -66,6 +66,7 @@ class VaeTrainingConfig:
         is_compiled: compile the model.
         views: file of camera paths (world_clips.save_views); None searches for them.
         kl_weight: of the KL term.
+        max_speed: frames of a path a clip may go on by at once; None is as fast as the paths allow.
 
     Raises:
         ConfigError: a number of frames that is not 1 + 4n.
@@ -93,6 +94,7 @@ class VaeTrainingConfig:
     is_compiled: bool = False
     views: Path | None = None
     kl_weight: float = 1e-4
+    max_speed: int | None = None
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or (self.num_frames - 1) % GROUP:
@@ -118,12 +120,13 @@ class ClipSource:
             photographs=config.photographs,
             workers=workers,
         ).to(device)
+        plan = SHORT_PATHS if config.views is None else LONG_PATHS
         self.worlds = WorldLibrary(
             range(config.num_scenes if is_train else config.num_held_out),
             split,
             atlas,
             size=(config.height, config.width),
-            plan=SHORT_PATHS if config.views is None else LONG_PATHS,
+            plan=replace(plan, max_stride=config.max_speed or plan.max_stride),
             views=None if config.views is None else load_views(config.views, split),
         )
         self.photos: PhotoLibrary | None = None
@@ -234,11 +237,13 @@ def _forward(model: MiniVAE, video: Tensor, noise: Tensor, kl_weight: float) -> 
     return reconstruction_loss(found, video) + kl_weight * kl, squared, kl
 
 
-def _video(clips: Clips) -> Float[Tensor, "b 3 t h w"]:
+def to_video(clips: Clips) -> Float[Tensor, "b 3 t h w"]:
+    """Clips as the autoencoder takes them, in [-1, 1]."""
     return (clips * 2 - 1).transpose(1, 2)
 
 
-def _noise(config: VaeTrainingConfig, count: int, generator: torch.Generator, device: torch.device) -> Tensor:
+def latent_noise(config: VaeTrainingConfig, count: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """Noise of the latents of `count` clips, on the device."""
     side = config.model.spatial_factor
     groups = 1 + (config.num_frames - 1) // GROUP
     shape = (count, config.model.latent_channels, groups, config.height // side, config.width // side)
@@ -253,7 +258,7 @@ def reconstruct(model: MiniVAE, clips: Clips) -> Clips:
     out = []
     for part in clips.split(16):
         with torch.autocast(part.device.type, torch.bfloat16, enabled=part.is_cuda):
-            found = model.decode(model.encode(_video(part)))
+            found = model.decode(model.encode(to_video(part)))
         out.append((found.float().transpose(1, 2) * 0.5 + 0.5).clamp(0, 1))
     return torch.cat(out)
 
@@ -278,7 +283,7 @@ def fit_latent_statistics(model: MiniVAE, source: ClipSource, batches: int) -> N
     latents = []
     for index in range(batches):
         clips = source.mixed(source.config.fresh_clips or source.config.batch, step_generator(11, index))
-        latents.append(model.encode(_video(clips)).float())
+        latents.append(model.encode(to_video(clips)).float())
     flat = torch.cat(latents).transpose(0, 1).flatten(1)
     model.latent_mean.copy_(flat.mean(1))
     model.latent_std.copy_(flat.std(1).clamp(min=1e-3))
@@ -323,7 +328,7 @@ def _warm_up(forward: Callable[..., tuple[Tensor, Tensor, Tensor]], model: MiniV
     generator = torch.Generator().manual_seed(0)
     shape = (config.batch, 3, config.num_frames, config.height, config.width)
     video = torch.rand(shape, device=device, generator=torch.Generator(device).manual_seed(0)) * 2 - 1
-    noise = _noise(config, config.batch, generator, device)
+    noise = latent_noise(config, config.batch, generator, device)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.loop.precision == "autocast"):
         loss, *_ = forward(model, video, noise, config.kl_weight)
     loss.backward()
@@ -361,7 +366,7 @@ def train_vae(
         WeightsError: a checkpoint that cannot be resumed.
     """
     device = torch.device(device)
-    model = _initial_model(config, device)
+    model = initial_vae(config, device)
     if start_from is not None:
         load_weights(model, start_from, "vae")
         model.latent_mean.zero_()
@@ -377,8 +382,8 @@ def train_vae(
     def loss_of(module: MiniVAE, step: int) -> dict[str, Tensor]:
         generator = step_generator(seed, step)
         clips = augment(data.pool.draw(generator), config, generator)
-        noise = _noise(config, len(clips), generator, device)
-        loss, squared, kl = forward(module, _video(clips), noise, config.kl_weight)
+        noise = latent_noise(config, len(clips), generator, device)
+        loss, squared, kl = forward(module, to_video(clips), noise, config.kl_weight)
         return {"loss": loss, "psnr_train": -10 * torch.log10(squared.detach()), "kl": kl}
 
     def evaluate(module: MiniVAE) -> dict[str, float | int]:
@@ -402,7 +407,8 @@ def train_vae(
     return result
 
 
-def _initial_model(config: VaeTrainingConfig, device: torch.device) -> MiniVAE:
+def initial_vae(config: VaeTrainingConfig, device: torch.device) -> MiniVAE:
+    """An autoencoder with the first weights of a run."""
     with torch.random.fork_rng(devices=[]):
         # layers draw their first weights from the global generator, which is put back afterwards
         torch.random.default_generator.manual_seed(config.seed)
