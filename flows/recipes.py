@@ -48,7 +48,7 @@ def mini() -> Recipe:
         height=128,
         prompt="a place",
         reconstruction=ReconstructionGroup(tier="100k"),
-        seconds_per_world=45.0,
+        seconds_per_world=25.0,
         bytes_per_world=8_000_000,
     )
 

@@ -196,7 +196,7 @@ def load_mini(
 
 def _ready(model: Module, device: str | torch.device, dtype: torch.dtype) -> Module:
     """A network to compute with; channels last, which convolutions of this size want (a third faster on a CPU)."""
-    model = model.to(device, dtype).to(memory_format=torch.channels_last)
+    model = model.to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval().requires_grad_(requires_grad=False)
 
 
