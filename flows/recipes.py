@@ -43,11 +43,12 @@ def mini() -> Recipe:
         description="Preview of the embedded model: generates on a CPU; beyond the photograph still a blur.",
         model="mini",
         weights_licenses=("apache-2.0",),
+        precision="auto",
         width=224,
         height=128,
         prompt="a place",
         reconstruction=ReconstructionGroup(tier="100k"),
-        seconds_per_world=45.0,
+        seconds_per_world=25.0,
         bytes_per_world=8_000_000,
     )
 
