@@ -51,7 +51,7 @@ def close_gaps(
 
 
 def _across(values: Tensor, depth_m: Tensor, landed: Tensor, dim: int, gap_px: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Values and depth between the landed pixels on both sides along an axis, and the gap's width (0: none to close)."""
+    """Values and depth between the landed pixels on both sides along an axis; the gap's width, 0 where none closes."""
     size = landed.shape[dim]
     shape = [1, 1, 1]
     shape[dim] = size

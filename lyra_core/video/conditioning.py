@@ -46,7 +46,7 @@ class ConditioningConfig:
     Attributes:
         warp: reliability and grouping for the last frame's warp.
         union_warp: fill the holes of the warped last frame with warps of the retrieved frames, best first.
-        gap_px: widest gap between warped pixels of one surface that is closed before the warp is encoded; 0 closes none.
+        gap_px: widest gap between warped pixels of one surface that is closed before the warp is encoded; 0: none.
         mask_channels: "ones" says nothing; "coverage" says where the warp of each of a slot's four frames is no hole.
         correspondence: of the coordinate maps.
         ray_downsample: pixels a ray stands for.
