@@ -40,7 +40,7 @@ def mini() -> Recipe:
     """The embedded model: Lyra 2's networks and rollout at laptop size."""
     return Recipe(
         name="mini",
-        description="Preview of the embedded model: generates on a CPU; beyond the photograph still a blur.",
+        description="The embedded model: generates on a CPU, in seconds; far beyond the photograph it blurs.",
         model="mini",
         weights_licenses=("apache-2.0",),
         precision="auto",
