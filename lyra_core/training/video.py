@@ -313,7 +313,7 @@ def train_video(
             _warm_up(twin, config, device)
             del twin
         data = preparation.result()
-    rollout = config.rollout if config.student is None else replace(config.rollout, sampler="distilled")
+    rollout = replace(config.rollout, sampler="euler" if config.student is None else "distilled")
 
     def evaluate(module: nn.Module) -> dict[str, float | int]:
         return measure(_network_of(module), data.maker, data.measured, rollout)

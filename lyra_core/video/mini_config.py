@@ -45,7 +45,8 @@ MINI = RolloutConfig(
     memory=MENDED.memory,
     # without depth the sky would be drawn anew in every chunk; far away, only rotation moves it
     depth=replace(MENDED.depth, sky="far"),
-    sampler="euler",
+    # a student by distribution matching (lyra_core.training.student)
+    sampler="distilled",
     num_steps=4,
     shift=3.0,
     guidance_scale=1.0,
