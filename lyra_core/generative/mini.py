@@ -14,6 +14,9 @@ from lyra_core.video.rollout import RolloutModels
 from lyra_core.weights.mini_files import load_mini, load_mini_depth
 from lyra_core.weights.mini_manifest import MINI_FOLDER
 
+MINI_RECONSTRUCTION: Options = {"lifter": "depth", "anchor_views": 8}
+"""One splat a pixel beats the network's own Gaussians in every measure taken (docs/log.md), and nothing stays open."""
+
 
 def load_mini_model(
     *,
@@ -28,7 +31,8 @@ def load_mini_model(
         device: where it computes; bfloat16 on CUDA, float32 on the CPU.
         weights: a folder of packed trainings; None is the one of the package.
         video: fields of lyra_core.video.rollout_config.RolloutConfig that differ from `mini_config.MINI`.
-        reconstruction: as for lyra_core.generative.presets.build_reconstructor.
+        reconstruction: as for lyra_core.generative.presets.build_reconstructor; what is not given is as in
+            MINI_RECONSTRUCTION.
 
     Raises:
         WeightsError: files that are missing, changed or do not fit.
@@ -48,6 +52,8 @@ def load_mini_model(
         Parts(
             models=models,
             config=configured(networks.config, video or {}, "video."),
-            reconstructor=build_reconstructor(estimator, head, name, reconstruction or {}, device),
+            reconstructor=build_reconstructor(
+                estimator, head, name, {**MINI_RECONSTRUCTION, **(reconstruction or {})}, device
+            ),
         ),
     )
