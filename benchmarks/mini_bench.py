@@ -80,7 +80,7 @@ class Bench:
         """A component of the folder by its name, or compact weights of a run by their path."""
         if Path(which).suffix == ".safetensors":
             networks = MiniNetworks(MINI_DIT)
-            load_weights(networks, Path(which))
+            load_weights(networks, Path(which), "video")
         else:
             models = load_mini(self.folder, component=which)
             networks = MiniNetworks(models.dit.config)

@@ -78,6 +78,10 @@ class CaptionEncoder:
                 self._known[caption] = encode_captions(self.network, self.tokenizer, [caption])[0]
         return torch.stack([self._known[caption] for caption in captions])
 
+    def forget(self) -> None:
+        """Drop the embeddings kept so far: 4 MB each at full size."""
+        self._known.clear()
+
 
 def load_caption_encoder(home: Path, tokenizer: Path, device: torch.device | str) -> CaptionEncoder:
     """The text encoder and its tokenizer.

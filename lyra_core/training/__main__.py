@@ -1,4 +1,4 @@
-"""`python -m lyra_core.training vae|video|depth|views|pack|card`: time-boxed training runs of the mini model."""
+"""`python -m lyra_core.training vae|video|depth|views|pack|card|lyra2|check-data|export`: training runs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 
+from lyra_core.errors import LyraError
 from lyra_core.training.chunk_pool import MixConfig
 from lyra_core.training.chunks import ChunkConfig
 from lyra_core.training.depth_command import add_depth
+from lyra_core.training.finetune_command import add_finetune
 from lyra_core.training.loop import LoopConfig, LoopResult
 from lyra_core.training.pack_command import add_pack
 from lyra_core.training.replicas import joined
@@ -39,6 +41,7 @@ EXAMPLES = """examples:
   lyra train pack --video runs/video/weights.safetensors --run runs/video/summary.json
   lyra train pack --depth runs/depth/weights.safetensors --run runs/depth/summary.json
   lyra train video --toy --minutes 0.2 --device cpu --out runs/toy   a try without a GPU
+  lyra train lyra2 --help                                       your own clips, Lyra 2 at full size
 """
 
 
@@ -62,7 +65,8 @@ def _common(parser: argparse.ArgumentParser) -> None:
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lyra train",
-        description="Train the mini model: its autoencoder, then its video network. Runs are time-boxed.",
+        description="Train the mini model (its autoencoder, then its video network; runs are time-boxed), or fine-tune "
+        "Lyra 2 on your own clips.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -85,6 +89,7 @@ def _arguments() -> argparse.ArgumentParser:
     views.add_argument("--workers", type=int, help="processes (default: most of the cores)")
     add_depth(commands)
     add_pack(commands)
+    add_finetune(commands)
     return parser
 
 
@@ -218,5 +223,13 @@ def main(arguments: list[str] | None = None) -> int:
     return _train(options, log)
 
 
+def _run() -> int:
+    try:
+        return main()
+    except LyraError as error:
+        logging.getLogger("lyra_core.training").error("%s", error)
+        return 1
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_run())

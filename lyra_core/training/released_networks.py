@@ -1,7 +1,7 @@
 """The released video network in training: its transformer, between frozen encoders of captions and frames.
 
-The same objective, samples and loop as for the mini model serve it; what differs is configuration (`FAITHFUL` rollout,
-`ChunkConfig(context_latents=None)`) and size, for which `shard` spreads it over processes.
+The same objective and samples as for the mini model serve it; what differs is configuration (`FAITHFUL` rollout,
+`ChunkConfig(context_latents=None)`) and size, for which `sharding.shard` spreads it over processes.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class ReleasedNetworks(nn.Module):
         captions: UInt8[Tensor, "b s"],
         last_frames: Float[Tensor, "b 3 h w"],
     ) -> Float[Tensor, "b c n r q"]:
-        """The velocity of noisy latents."""
-        context = self.dit.prepare_context(self.complete(inputs, captions, last_frames))
-        return self.dit(latents, timestep, context)
+        """The velocity of noisy latents; nothing is prepared, as in training."""
+        velocity = self.dit.forward_training(latents, timestep, self.complete(inputs, captions, last_frames))
+        # sharded networks hang a hook on their output, which a view of another tensor may lose
+        return velocity.clone()

@@ -125,6 +125,39 @@ class Block(nn.Module):
             x = x + self.cross_attn(self.norm3(x), text, image)
         return x + self.ffn(modulate(self.norm2(x), shift2, scale2)) * gate2.to(x.dtype)
 
+    def from_tokens(
+        self,
+        x: Float[Tensor, "b l d"],
+        time: Float[Tensor, "b 6 d"],
+        rotation: Rotation,
+        camera: Float[Tensor, "b l c"],
+        waves: Float[Tensor, "b l wide"],
+        validity: Float[Tensor, "l 1"],
+        text: Float[Tensor, "b s d"] | None,
+        image: Float[Tensor, "b n d"] | None,
+    ) -> Float[Tensor, "b l d"]:
+        """`forward` with everything a block derives from its weights made inside, for training.
+
+        One call touches all parameters of the block and no others: what is sharded over processes is gathered once
+        for it, and what is checkpointed is computed again from a few tensors that all blocks share.
+
+        Args:
+            x: tokens. [b l d]
+            time: projected time embedding, float32. [b 6 d]
+            rotation: rotary positions.
+            camera: camera tokens. [b l c]
+            waves: sine and cosine features of the correspondence tokens. [b l wide]
+            validity: 0 for tokens without correspondence. [l 1]
+            text: embedded text tokens, or None for a network without text.
+            image: embedded image tokens, or None for a network without an image branch.
+        """
+        bias = self.bias_from_squeezed(camera, self.squeeze(waves, validity))
+        memories = (
+            None if text is None else self.cross_attn.project_text(text),
+            None if image is None else self.cross_attn.project_image(image),
+        )
+        return self(x, time, bias, rotation, *memories)
+
 
 class Head(nn.Module):
     """Modulated norm and projection to patch values, in fp32: its output is the velocity itself."""

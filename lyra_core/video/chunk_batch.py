@@ -8,7 +8,7 @@ Legend: b chunks, t frames, s spatial slots, n latents, c channels, h w pixels, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
@@ -19,7 +19,13 @@ from lyra_core.geometry.warp import WarpSource, forward_warp
 from lyra_core.video.autoencoder import VideoAutoencoder
 from lyra_core.video.conditioning import MASK_CHANNELS, ConditioningConfig
 from lyra_core.video.context import ChunkInputs
-from lyra_core.video.correspondence import CHANNELS, LATENT_FRAMES, canonical_coordinates, history_maps
+from lyra_core.video.correspondence import (
+    CHANNELS,
+    LATENT_FRAMES,
+    CorrespondenceConfig,
+    canonical_coordinates,
+    history_maps,
+)
 from lyra_core.video.layout import HistoryLayout
 from lyra_core.video.rays import camera_rays
 
@@ -189,32 +195,79 @@ def _correspondence(
 
 
 def _generated_maps(views: RetrievedViews, targets: _Targets, config: ConditioningConfig) -> Float[Tensor, "b c n r q"]:
-    """As correspondence.generated_maps with depth_range="used": block 0 is the last slot's."""
+    """As correspondence.generated_maps: block 0 is the last slot's."""
     chosen, step = config.correspondence, config.correspondence.downsample
     b, slots, height, width = views.depth_m.shape
-    w2c = targets.world_to_cam[:, LATENT_FRAMES - 1 :: LATENT_FRAMES]
-    scale = targets.intrinsics.new_tensor([1.0 / step, 1.0 / step, 1.0])[:, None]
-    K = targets.intrinsics[:, LATENT_FRAMES - 1 :: LATENT_FRAMES] * scale
-    coordinates = canonical_coordinates(slots, height, width)[..., ::step, ::step].to(w2c.device)
-    shape = (b, slots, w2c.shape[1], *coordinates.shape[2:])
-    values, depth = w2c.new_full((*shape[:3], 3, *shape[3:]), -1.0), w2c.new_zeros(shape)
+    cameras = _MapCameras.of(targets, chosen)
+    coordinates = canonical_coordinates(slots, height, width)[..., ::step, ::step].to(views.depth_m.device)
+    shape = (b, slots, cameras.num_used, *coordinates.shape[2:])
+    values, depth = views.depth_m.new_full((*shape[:3], 3, *shape[3:]), -1.0), views.depth_m.new_zeros(shape)
+    low, high = views.depth_m.new_full((b,), torch.inf), views.depth_m.new_full((b,), -torch.inf)
     for slot in _used_slots(views):
         here = slice(slot, slot + 1)
         source = WarpSource(
             values=coordinates[slot].expand(b, 1, *coordinates.shape[1:]),
             depth_m=views.depth_m[:, here, ::step, ::step],
             world_to_cam=views.world_to_cam[:, here],
-            intrinsics=views.intrinsics[:, here] * scale,
+            intrinsics=views.intrinsics[:, here] * cameras.scale,
             mask=views.valid[:, here, None, None].expand(b, 1, *coordinates.shape[2:]),
         )
-        warp = forward_warp(source, w2c.flatten(0, 1), K.flatten(0, 1), chosen.warp)
+        warp = forward_warp(source, cameras.world_to_cam, cameras.intrinsics, chosen.warp, render=cameras.used)
         values[:, slots - 1 - slot] = warp.values.unflatten(0, (b, -1))
         depth[:, slots - 1 - slot] = warp.depth_m.unflatten(0, (b, -1))
+        seen = [warp.depth_m]
+        if cameras.rest:
+            alone = replace(source, values=source.values[:, :, :0])
+            rest = forward_warp(alone, cameras.world_to_cam, cameras.intrinsics, chosen.warp, render=cameras.rest)
+            seen.append(rest.depth_m)
+        is_valid = views.valid[:, slot]
+        for part in seen:
+            flat = part.unflatten(0, (b, -1)).flatten(1)
+            low = torch.where(is_valid, torch.minimum(low, flat.amin(1)), low)
+            high = torch.where(is_valid, torch.maximum(high, flat.amax(1)), high)
     valid = views.valid.flip(1)[:, :, None, None, None]
-    low = torch.where(valid, depth, torch.inf).flatten(1).amin(1)[:, None, None, None, None]
-    high = torch.where(valid, depth, -torch.inf).flatten(1).amax(1)[:, None, None, None, None]
-    fourth = 2.0 * (depth - low) / (high - low).clamp(min=1e-6) - 1.0
+    least, most = low[:, None, None, None, None], high[:, None, None, None, None]
+    fourth = 2.0 * (depth - least) / (most - least).clamp(min=1e-6) - 1.0
     fourth = torch.where(valid, fourth, torch.ones_like(fourth))
     maps = torch.cat([values, fourth[:, :, :, None]], dim=3)
-    maps = maps.transpose(2, 3).reshape(b, slots * CHANNELS, w2c.shape[1], *maps.shape[-2:])
+    maps = maps.transpose(2, 3).reshape(b, slots * CHANNELS, cameras.num_used, *maps.shape[-2:])
     return rearrange(maps, "b c t (h p) (w q) -> b (c p q) t h w", p=chosen.cell, q=chosen.cell)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _MapCameras:
+    """Cameras of b chunks to which coordinates are warped, one after the other: [n 4 4] and [n 3 3].
+
+    Attributes:
+        world_to_cam: all of them, or, where the others change nothing, those whose maps are used.
+        intrinsics: of the maps' resolution.
+        scale: of intrinsics to that resolution. [3 1]
+        used: positions whose maps are used; None for all.
+        rest: positions whose warped depth counts for the range of the fourth channel only.
+        num_used: frames of a chunk whose maps are used.
+    """
+
+    world_to_cam: Tensor
+    intrinsics: Tensor
+    scale: Tensor
+    used: list[int] | None
+    rest: list[int]
+    num_used: int
+
+    @classmethod
+    def of(cls, targets: _Targets, config: CorrespondenceConfig) -> _MapCameras:
+        """As the range and the groups of the warp's normaliser ask."""
+        b, frames = targets.world_to_cam.shape[:2]
+        one = list(range(LATENT_FRAMES - 1, frames, LATENT_FRAMES))
+        scale = targets.intrinsics.new_tensor([1.0 / config.downsample, 1.0 / config.downsample, 1.0])[:, None]
+        w2c, K = targets.world_to_cam, targets.intrinsics * scale
+        if config.warp.group_size is None and config.depth_range == "used":
+            used, rest = None, []
+            w2c, K = w2c[:, one], K[:, one]
+        else:
+            used = [clip * frames + frame for clip in range(b) for frame in one]
+            others = [frame for frame in range(frames) if frame not in one]
+            rest = [clip * frames + frame for clip in range(b) for frame in others]
+            rest = rest if config.depth_range == "chunk" else []
+        flat = (w2c.flatten(0, 1), K.flatten(0, 1))
+        return cls(world_to_cam=flat[0], intrinsics=flat[1], scale=scale, used=used, rest=rest, num_used=len(one))

@@ -207,6 +207,49 @@ class DiT(nn.Module):
 
         return self._velocity(x, e, latents)
 
+    def forward_training(
+        self,
+        latents: Float[Tensor, "b c t h w"],
+        timestep: Tensor,
+        inputs: ChunkInputs,
+        layout: HistoryLayout | None = None,
+    ) -> Float[Tensor, "b c t h w"]:
+        """`forward` for training, block by block: nothing that a block derives from its weights outlives its call.
+
+        Args:
+            latents: noisy latents of the generated slots. [b 16 20 h w]
+            timestep: 0 (clean) to 1000 (noise), one per item of the batch. [b]
+            inputs: the conditions of the chunk.
+            layout: slots of this call, if their counts differ from the configuration's.
+
+        Returns:
+            Velocity, float32. [b 16 20 h w]
+
+        Raises:
+            FrameError: inputs whose slots do not fit the layout.
+            RecipeError: a layout whose packing differs from the network's.
+        """
+        layout = self._checked_layout(inputs, layout)
+        rows, columns = self._token_grid(inputs)
+        condition = inputs.condition[:, :, layout.num_history :].to(self.dtype)
+        generated = torch.cat((latents.to(self.dtype), condition), dim=1)
+        embedded = self.patch_embedding(patchify(generated, self._patch_of((1, 1, 1))))
+        x = torch.cat((self._embed_history(inputs, layout), embedded), dim=1)
+        e, e0 = self.embed_time(timestep)
+        camera = camera_tokens(inputs.rays.to(self.dtype), layout, self.config.patch)
+        maps = inputs.correspondence.to(self.dtype)
+        tokens, validity = correspondence_tokens(maps, layout, self.config.patch)
+        octaves = self.config.correspondence_frequencies
+        # in pieces, for their float32 temporaries; kept whole (1.6 GB at full size), for all blocks read them
+        waves = torch.cat([sinusoidal_features(part, octaves) for part in tokens.split(TOKENS_AT_ONCE, dim=1)], dim=1)
+        angles = packed_angles(layout, rows, columns, self.config.head_dim, camera.device)
+        rotation = Rotation.from_angles(angles)
+        text = None if inputs.text is None else self.text_embedding(inputs.text.to(self.dtype))
+        image = None if inputs.image is None else self.img_emb(inputs.image.to(self.dtype))
+        for block in self._layers:
+            x = self._run(block.from_tokens, x, e0, rotation, camera, waves, validity, text, image)
+        return self._velocity(x, e, latents)
+
     def embed_time(self, timestep: Tensor) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b 6 d"]]:
         """Time embedding and its projection, in fp32: they scale every channel of every token."""
         inner, outer = (cast("nn.Linear", self.time_embedding[i]) for i in (0, 2))

@@ -12,11 +12,11 @@ CAPTION_BYTES = 96
 END = 0
 
 
-def caption_bytes(captions: Sequence[str]) -> UInt8[Tensor, "k s"]:
-    """UTF-8 bytes of captions, cut and padded with zeros to CAPTION_BYTES."""
-    rows = torch.zeros(len(captions), CAPTION_BYTES, dtype=torch.uint8)
+def caption_bytes(captions: Sequence[str], width: int = CAPTION_BYTES) -> UInt8[Tensor, "k s"]:
+    """UTF-8 bytes of captions, cut and padded with zeros to a width."""
+    rows = torch.zeros(len(captions), width, dtype=torch.uint8)
     for row, caption in zip(rows, captions, strict=True):
-        text = torch.frombuffer(bytearray(caption.encode()[:CAPTION_BYTES] or b"\0"), dtype=torch.uint8)
+        text = torch.frombuffer(bytearray(caption.encode()[:width] or b"\0"), dtype=torch.uint8)
         row[: len(text)] = text
     return rows
 

@@ -189,8 +189,19 @@ ALLOWED: dict[tuple[str, str], object] = {
 }
 
 
+# What a plain pickle of captions holds beside its texts: embeddings, which are tensors within the pickle itself.
+BESIDE_CAPTIONS: dict[tuple[str, str], object] = {
+    **ALLOWED,
+    **{("torch._utils", name): _ignored for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3")},
+    ("torch._utils", "_rebuild_parameter"): _ignored,
+    ("torch.storage", "_load_from_bytes"): _ignored,
+}
+
+
 class RestrictedUnpickler(pickle.Unpickler):
     """An unpickler for which only the names of ALLOWED exist."""
+
+    names = ALLOWED
 
     def find_class(self, module: str, name: str) -> object:
         """The stand-in of a name.
@@ -200,9 +211,9 @@ class RestrictedUnpickler(pickle.Unpickler):
         """
         # Protocols 0 to 2 write the names that modules had in Python 2 ("__builtin__").
         module = _compat_pickle.IMPORT_MAPPING.get(module, module)
-        if (module, name) not in ALLOWED:
+        if (module, name) not in self.names:
             raise UnsafePickleError(f"{module}.{name}")
-        return ALLOWED[module, name]
+        return self.names[module, name]
 
     def persistent_load(self, reference: object) -> Storage:
         """A storage record named by torch's persistent id ('storage', class, key, location,
@@ -217,3 +228,9 @@ class RestrictedUnpickler(pickle.Unpickler):
                 "views of storages (torch < 0.4) are not supported; save the file again with a newer torch"
             )
         return Storage(key, dtype, numel)
+
+
+class CaptionUnpickler(RestrictedUnpickler):
+    """An unpickler of captions: texts come through, tensors beside them become nothing."""
+
+    names = BESIDE_CAPTIONS

@@ -58,14 +58,7 @@ def list_pickled(path: Path) -> PickledFile:
     if not (path / ".metadata").is_file() if distributed else not path.is_file():
         raise WeightsError(f"{path} is neither a file of torch.save nor a directory with a .metadata file")
     answer = _ask({"path": str(path.resolve()), "distributed": distributed}, path)
-    if forbidden := answer.get("forbidden"):
-        raise UnsafePickleError(
-            f"{path} asks for '{forbidden}', which no weights need: it may run code when opened "
-            "the usual way. "
-            "Nothing of it was run. Do not use this file; fetch it again from its publisher"
-        )
-    if broken := answer.get("broken"):
-        raise WeightsError(f"{path} cannot be read: {broken}")
+    _require_sound(answer, path, "weights")
     base = path.resolve() if distributed else path.resolve().parent
     tensors, others = answer.get("tensors"), answer.get("others")
     if not isinstance(tensors, list) or not isinstance(others, list):
@@ -74,6 +67,34 @@ def list_pickled(path: Path) -> PickledFile:
         tensors=tuple(_tensor(entry, base, path) for entry in tensors),
         others=tuple(tuple(str(part) for part in entry["path"]) for entry in others),
     )
+
+
+def read_pickled_captions(path: Path) -> dict[int, str]:
+    """Captions by frame of a pickled dictionary, read in an isolated process; tensors beside them are left out.
+
+    Raises:
+        UnsafePickleError: the pickle asked for a name outside the allow-list; nothing was run.
+        WeightsError: the file is missing, damaged, or holds something else.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path} should be a file of captions; there is none")
+    answer = _ask({"path": str(path.resolve()), "captions": True}, path)
+    _require_sound(answer, path, "captions")
+    captions = answer.get("captions")
+    if not isinstance(captions, list):
+        raise WeightsError(f"{path}: the reader process gave no captions")
+    return {int(frame): str(text) for frame, text in captions}
+
+
+def _require_sound(answer: dict[str, object], path: Path, what: str) -> None:
+    if forbidden := answer.get("forbidden"):
+        raise UnsafePickleError(
+            f"{path} asks for '{forbidden}', which no {what} need: it may run code when opened "
+            "the usual way. "
+            "Nothing of it was run. Do not use this file; fetch it again from its publisher"
+        )
+    if broken := answer.get("broken"):
+        raise WeightsError(f"{path} cannot be read: {broken}")
 
 
 def _ask(job: dict[str, object], path: Path) -> dict[str, object]:

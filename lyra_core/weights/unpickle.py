@@ -26,6 +26,7 @@ from typing import IO, NamedTuple
 
 from lyra_core.errors import UnsafePickleError, WeightsError
 from lyra_core.weights.allowlist import (
+    CaptionUnpickler,
     Dtype,
     Index,
     Inert,
@@ -222,6 +223,26 @@ def list_torch_file(path: str) -> Listing:
     return listing
 
 
+def list_captions(path: str) -> list[tuple[int, str]]:
+    """Captions by frame from a pickled dictionary of frames, whose values are texts or have one under "caption"."""
+    with open(path, "rb") as file:  # noqa: PTH123 - the sandbox imports as little as possible
+        length = os.fstat(file.fileno()).st_size
+        if length > PICKLE_LIMIT_BYTES:
+            raise WeightsError(f"it has {length} bytes, more than captions of a video need")
+        is_zip = file.read(2) == b"PK"
+        file.seek(0)
+        value = load_zip(file, "", 0, length)[0] if is_zip else CaptionUnpickler(file).load()
+    if not isinstance(value, dict):
+        raise WeightsError(f"captions should be a dictionary by frame, found {type(value).__name__}")
+    found: list[tuple[int, str]] = []
+    for frame, entry in value.items():
+        caption = entry.get("caption") if isinstance(entry, dict) else entry
+        if not str(frame).isdecimal() or not isinstance(caption, str):
+            raise WeightsError(f"the entry of frame {frame!r:.40} should be a text, or a dictionary with a 'caption'")
+        found.append((int(frame), caption))
+    return found
+
+
 def _chunk_records(metadata: Inert) -> dict[tuple[str, tuple[int, ...]], Inert]:
     """The stored stretch of each chunk, by tensor name and first index."""
     stored = getattr(metadata, "storage_data", None)
@@ -317,9 +338,12 @@ def main() -> int:
     job = json.load(sys.stdin)
     _confine()
     try:
-        listed = list_distributed_checkpoint if job["distributed"] else list_torch_file
-        listing = listed(job["path"])
-        answer: dict[str, object] = {"tensors": listing.tensors, "others": listing.others}
+        if job.get("captions"):
+            answer: dict[str, object] = {"captions": list_captions(job["path"])}
+        else:
+            listed = list_distributed_checkpoint if job["distributed"] else list_torch_file
+            listing = listed(job["path"])
+            answer = {"tensors": listing.tensors, "others": listing.others}
     except UnsafePickleError as error:
         answer = {"forbidden": str(error)}
     except WeightsError as error:

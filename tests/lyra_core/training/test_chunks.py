@@ -14,6 +14,7 @@ from lyra_core.video.memory import SpatialMemory, query_offsets
 from lyra_core.video.mini_config import MINI
 from lyra_core.video.mini_encoders import caption_bytes
 from lyra_core.video.mini_vae import TINY_MINI_VAE, build_mini_vae
+from lyra_core.video.rollout_config import FAITHFUL
 
 LAYOUT = HistoryLayout.parse("f1k1f4s2f1s1f4k2f1k1_g4")
 HEIGHT, WIDTH, CHUNK = 32, 64, 16
@@ -42,14 +43,14 @@ def clips(maker):
     )
 
 
-def as_in_a_rollout(maker, clips, latents, chunk, item):
+def as_in_a_rollout(maker, clips, latents, chunk, item, rollout=MINI):
     """Inputs as Conditioner.build makes them from a memory that was filled frame by frame."""
     first = 1 + CHUNK * chunk
     w2c, K = clips.world_to_cam[item], clips.intrinsics[item]
-    memory = SpatialMemory(HEIGHT, WIDTH, MINI.memory)
-    stored = list(range(0, first, MINI.memory.stride_frames))
+    memory = SpatialMemory(HEIGHT, WIDTH, rollout.memory)
+    stored = list(range(0, first, rollout.memory.stride_frames))
     memory.add(stored, clips.depth_m[item, stored], w2c[stored], K[stored])
-    asking = [first + i for i in query_offsets(MINI.memory.num_query_cameras, CHUNK)]
+    asking = [first + i for i in query_offsets(rollout.memory.num_query_cameras, CHUNK)]
     found = memory.retrieve(w2c[asking], K[asking])
     request = ChunkRequest(
         world_to_cam=w2c[: first + CHUNK],
@@ -60,17 +61,19 @@ def as_in_a_rollout(maker, clips, latents, chunk, item):
         last_depth_m=clips.depth_m[item, first - 1],
         retrieved=tuple(memory.view(i) for i in found),
     )
-    conditioner = Conditioner(maker.vae, LAYOUT, lambda i: clips.frames[item, i], MINI.conditioning, 20)
+    conditioner = Conditioner(maker.vae, LAYOUT, lambda i: clips.frames[item, i], rollout.conditioning, 20)
     return conditioner.build(request), found
 
 
 @pytest.mark.parametrize("chunk", [0, 1])
-def test_conditions_are_those_of_the_rollout(maker, clips, chunk):
+@pytest.mark.parametrize("rollout", [MINI, FAITHFUL], ids=["mini", "released"])
+def test_conditions_are_those_of_the_rollout(maker, clips, chunk, rollout):
+    maker = ChunkMaker(maker.vae, LAYOUT, replace(rollout, encoded_prefix=2), maker.config)
     latents = maker.encode(clips.frames)
     batch = maker.chunk_batch(clips, latents, chunk)
-    inputs = build_inputs(batch, maker.vae, LAYOUT, MINI.conditioning)
+    inputs = build_inputs(batch, maker.vae, LAYOUT, rollout.conditioning)
     for item in range(2):
-        wanted, found = as_in_a_rollout(maker, clips, latents, chunk, item)
+        wanted, found = as_in_a_rollout(maker, clips, latents, chunk, item, rollout)
         assert int(batch.views.valid[item].sum()) == len(found)
         for name in ("history", "condition", "rays", "correspondence"):
             torch.testing.assert_close(getattr(inputs, name)[item], getattr(wanted, name)[0], atol=1e-5, rtol=0)

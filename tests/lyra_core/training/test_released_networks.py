@@ -12,7 +12,6 @@ from lyra_core.training.flow import FlowConfig, flow_loss, one_step_prediction
 from lyra_core.training.loop import LoopConfig, train
 from lyra_core.training.released_networks import ReleasedNetworks
 from lyra_core.training.worlds import scene_clip
-from lyra_core.video.correspondence import CorrespondenceConfig
 from lyra_core.video.dit import TINY, build_dit
 from lyra_core.video.mini_encoders import caption_bytes
 from lyra_core.video.rollout_config import FAITHFUL
@@ -33,8 +32,6 @@ def tiny_world():
 @pytest.fixture(scope="module")
 def setting():
     """Networks, and clips of 17 frames as a released network would see them."""
-    used = CorrespondenceConfig(depth_range="used")
-    rollout = replace(FAITHFUL, conditioning=replace(FAITHFUL.conditioning, correspondence=used), clamp_frames=True)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         vae = build_vae(TINY_VAE).eval()
@@ -44,7 +41,7 @@ def setting():
     world = tiny_world()
     networks = ReleasedNetworks(dit, world.text, lambda frames: torch.cat([world.image(f[None]) for f in frames]))
     config = ChunkConfig(num_chunks=2, context_latents=None, memory_drop=0.0)
-    maker = ChunkMaker(vae, dit.config.history_layout, rollout, config)
+    maker = ChunkMaker(vae, dit.config.history_layout, FAITHFUL, config)
     clip = scene_clip(0, "wander", maker.num_frames, *SIZE, kind="room", supersample=1)
     clips = Clips(
         frames=clip.frames[None].permute(0, 1, 4, 2, 3).float() / 127.5 - 1,

@@ -195,6 +195,25 @@ def test_prepared_forward_equals_the_reference(config, store, assert_close):
     assert_close(out, model.forward_reference(latents, timestep, inputs), 1e-6)
 
 
+@pytest.mark.parametrize(
+    "config",
+    [SMALL, replace(SMALL, image_dim=None), replace(SMALL, image_dim=None, text_dim=None)],
+    ids=["text-image", "text", "bare"],
+)
+def test_the_training_path_equals_the_reference_with_and_without_checkpoints(config, assert_close):
+    model = random_model(config)
+    inputs, latents = random_inputs(config, batch=2)
+    timestep = torch.tensor([3.0, 870.5])
+    wanted = model.forward_reference(latents, timestep, inputs)
+    parameters = list(model.parameters())
+    gradients = torch.autograd.grad(wanted.square().mean(), parameters)
+    for model.gradient_checkpointing in (False, True):
+        out = model.forward_training(latents, timestep, inputs)
+        assert_close(out.detach(), wanted.detach(), 1e-6)
+        for found, grad in zip(torch.autograd.grad(out.square().mean(), parameters), gradients, strict=True):
+            assert_close(found, grad, 1e-4)
+
+
 @torch.no_grad()
 def test_token_pieces_do_not_change_the_features(monkeypatch, assert_close):
     model = random_model(SMALL)
