@@ -47,7 +47,7 @@ def mini() -> Recipe:
         width=224,
         height=128,
         prompt="a place",
-        reconstruction=ReconstructionGroup(tier="100k"),
+        reconstruction=ReconstructionGroup(tier="100k", lifter="depth", anchor_views=8),
         seconds_per_world=25.0,
         bytes_per_world=8_000_000,
     )

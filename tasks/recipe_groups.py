@@ -105,6 +105,7 @@ class ReconstructionGroup(Group):
     gate: tuple[float, float] = Field((2.0, 3.0), description="beyond these degrees and percent, recovered cameras")
     deviation: tuple[float, float] = Field((8.0, 15.0), description="beyond these the world is not accepted")
     color_passes: int = Field(3, ge=0)
+    anchor_views: int = Field(0, ge=0, description="keyframes whose holes are closed and backed; 0 leaves holes")
     is_refined: bool = Field(False, description="fit the Gaussians to the frames; needs CUDA")
     refine: RefineGroup = RefineGroup()
 

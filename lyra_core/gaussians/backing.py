@@ -12,8 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, UInt8
 from torch import Tensor
+from torch.nn import functional
 
 from lyra_core.gaussians.clip_source import ClipSource
 from lyra_core.gaussians.coarsen import PointSet
@@ -24,6 +25,7 @@ from lyra_core.values import Gaussians
 
 FOOTPRINT = FootprintConfig()
 HOLE_ALPHA = 0.75  # pixels covered less than that are holes
+LARGE_PX, REACH_PX = 1.5, 4  # splats of a larger standard deviation in a picture are judged by all within reach
 SURFACE = 1.02  # what lies less far behind a keyframe's surface than this ratio belongs to it
 SKY_SHARE = 0.8  # of the baseline's sky distance: where the video's own sky is put while layers are made
 FULL_LAYERS, OUTLINES = ("behind", "backstop", "around", "dome"), ("behind",)
@@ -99,19 +101,23 @@ def build_backing(anchors: list[Anchor], source: ClipSource, shell_radius_m: flo
         pose[:3, 3] *= scale
         made = layer_splats(layers, pose, FULL_LAYERS if number == 0 else OUTLINES)
         made = replace(made, means=made.means / scale, scales=made.scales / scale)
-        parts.append(made[is_unseen(made.means, anchors)])
+        parts.append(made[is_unseen(made, anchors)])
     return Gaussians.concatenate(parts)
 
 
-def is_unseen(means: Float[Tensor, "n 3"], anchors: list[Anchor]) -> Bool[Tensor, " n"]:
-    """Points that lie behind the surface of every keyframe in whose picture they are."""
-    unseen = torch.ones(len(means), dtype=torch.bool)
+def is_unseen(gaussians: Gaussians, anchors: list[Anchor]) -> Bool[Tensor, " n"]:
+    """Those that lie behind the surface of every keyframe in whose picture they are, large ones with all they cover."""
+    unseen = torch.ones(len(gaussians), dtype=torch.bool)
+    size = gaussians.scales.amax(1)
     for anchor in anchors:
         view = anchor.view
         height, width = view.depth_m.shape
-        u, v, z = project_points(means, view.world_to_cam, view.intrinsics)
+        u, v, z = project_points(gaussians.means, view.world_to_cam, view.intrinsics)
         inside = (z > NEAR_PLANE) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
-        surface = view.depth_m[v.floor().long().clamp(0, height - 1), u.floor().long().clamp(0, width - 1)]
+        row, column = v.floor().long().clamp(0, height - 1), u.floor().long().clamp(0, width - 1)
+        around = functional.max_pool2d(view.depth_m[None], 2 * REACH_PX + 1, 1, REACH_PX)[0]
+        is_large = size * float(view.intrinsics[0, 0]) > LARGE_PX * z
+        surface = torch.where(is_large, around[row, column], view.depth_m[row, column])
         unseen &= ~(inside & (surface > 0) & (z < SURFACE * surface))
     return unseen
 

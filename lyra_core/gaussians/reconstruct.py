@@ -299,7 +299,7 @@ def _bounded(
     points = close_holes(points, fusion.anchors, source, config.footprint)
     outlined = [fusion.anchors[i] for i in evenly(len(fusion.anchors), BACKED_VIEWS).tolist()]
     backing = build_backing(outlined, source, fusion.sky_m)
-    backing = backing[is_unseen(backing.means, fusion.anchors)][: int(BACKING_SHARE * size)]
+    backing = backing[is_unseen(backing, fusion.anchors)][: int(BACKING_SHARE * size)]
     return Gaussians.concatenate([reduce_to(points, size - len(backing), views).gaussians, backing])
 
 

@@ -16,6 +16,9 @@ from lyra_core.weights.mini_manifest import MINI_FOLDER
 DEPTH_VIEWS = 10
 """Frames whose depth is found together: all of a chunk's, which would else be looked at in two overlapping windows."""
 
+MINI_RECONSTRUCTION: Options = {"lifter": "depth", "anchor_views": 8}
+"""One splat a pixel beats the network's own Gaussians in every measure taken (docs/log.md), and nothing stays open."""
+
 
 def load_mini_model(
     *,
@@ -31,7 +34,8 @@ def load_mini_model(
         device: where it computes.
         weights: a folder of packed trainings; None is the one of the package.
         video: fields of lyra_core.video.rollout_config.RolloutConfig that differ from `mini_config.MINI`.
-        reconstruction: as for lyra_core.generative.presets.build_reconstructor.
+        reconstruction: as for lyra_core.generative.presets.build_reconstructor; what is not given is as in
+            MINI_RECONSTRUCTION.
         precision: of the video network, see lyra_core.precision; no part of a world's id, as the device is none.
 
     Raises:
@@ -52,6 +56,8 @@ def load_mini_model(
         Parts(
             models=models,
             config=configured(networks.config, video or {}, "video."),
-            reconstructor=build_reconstructor(estimator, head, name, reconstruction or {}, device),
+            reconstructor=build_reconstructor(
+                estimator, head, name, {**MINI_RECONSTRUCTION, **(reconstruction or {})}, device
+            ),
         ),
     )

@@ -15,9 +15,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lyra_core.errors import ConfigError
@@ -27,8 +29,9 @@ from lyra_core.gaussians.refine import Draw
 from lyra_core.training.depth_confidence import fit_confidence
 from lyra_core.training.depth_losses import depth_losses, picture_loss
 from lyra_core.training.depth_measure import save_pictures, standard_measures
-from lyra_core.training.depth_windows import WindowConfig, WindowPool, Windows, WindowSource, vary_colors
+from lyra_core.training.depth_windows import WindowConfig, WindowPool, Windows, WindowSource, sent, vary_colors
 from lyra_core.training.loop import WEIGHTS, LoopConfig, LoopResult, load_weights, save_weights, step_generator, train
+from lyra_core.training.recorded import RecordedStep
 from lyra_core.training.replicas import ALONE, Replicas
 
 FIRST_AND_LAST_S, MEASURE_S = 50.0, 8.0  # on one GPU: what no clock of the loop counts
@@ -49,6 +52,7 @@ class DepthTrainingConfig:
         unit_noise: standard deviation of the logarithm of the guessed unit.
         splat_windows: windows of a batch whose Gaussians are drawn.
         splat_every: every so many-th step draws.
+        is_recorded: replay steps as CUDA graphs, where there is a GPU.
         splat_from_step: first step that draws; None for never. Depth has to be roughly right before pictures help.
         splat_weight: of the pictures.
     """
@@ -62,7 +66,8 @@ class DepthTrainingConfig:
     lone_every: int = 3
     unit_noise: float = 0.6
     splat_windows: int = 4
-    splat_every: int = 2
+    splat_every: int = 6
+    is_recorded: bool = True
     splat_from_step: int | None = 1200
     splat_weight: float = 1.0
 
@@ -116,7 +121,7 @@ def guessed_units(shown: Windows, noise: float, generator: torch.Generator) -> T
     first = shown.depth_m[:, 0].flatten(1)
     exact = torch.where(first > 0, first, torch.nan).nanmedian(1).values
     enough = (first > 0).sum(1) >= MIN_SOLID_PIXELS
-    error = torch.exp(noise * torch.randn(len(exact), generator=generator)).to(exact)
+    error = sent(torch.exp(noise * torch.randn(len(exact), generator=generator)), exact.device)
     return torch.where(enough, exact, LONE_UNIT_M) * error
 
 
@@ -128,59 +133,87 @@ def in_units(world_to_cam: Tensor, unit_m: Tensor) -> Tensor:
     return torch.cat([rows, world_to_cam[..., 3:, :]], dim=-2)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepthBatch:
+    """What a step needs, everything random drawn.
+
+    Attributes:
+        images: sRGB, colours varied. [b v 3 h w]
+        depth_m: exact, 0 where sky. [b v h w]
+        intrinsics: pixels, centres at +0.5. [b v 3 3]
+        poses: world to camera in units; of no effect for lone images. [b v 4 4]
+        unit_m: of each window. [b]
+    """
+
+    images: Float[Tensor, "b v 3 h w"]
+    depth_m: Float[Tensor, "b v h w"]
+    intrinsics: Float[Tensor, "b v 3 3"]
+    poses: Float[Tensor, "b v 4 4"]
+    unit_m: Float[Tensor, " b"]
+
+
+def batch_losses(model: MiniDepth, is_lone: bool, batch: DepthBatch) -> dict[str, Tensor]:
+    """Losses of depth, confidence and sky by name."""
+    kind = batch.images.device.type
+    # Cached casts of weights would be recorded as they are now.
+    with torch.autocast(kind, torch.bfloat16, enabled=torch.is_autocast_enabled(kind), cache_enabled=False):
+        found = model(batch.images, batch.intrinsics, None if is_lone else batch.poses)
+    losses = depth_losses(found, batch.depth_m, batch.unit_m, is_lone=is_lone)
+    return {name if name == "loss" or not is_lone else f"lone_{name}": value for name, value in losses.items()}
+
+
 class DepthTask:
-    """The losses of a step."""
+    """The losses of a step; on a GPU recorded, with gradients (see lyra_core.training.recorded)."""
 
     def __init__(self, config: DepthTrainingConfig, pool: WindowPool, draw: Draw | None, seed: int) -> None:
         self.config, self.pool, self.draw, self.seed = config, pool, draw, seed
+        self.recorded: dict[bool, RecordedStep[DepthBatch]] = {}
 
     def __call__(self, model: MiniDepth, step: int) -> dict[str, Tensor]:
         """Losses of a step by name; data are a function of seed and step."""
-        generator = step_generator(self.seed, step)
+        config, generator = self.config, step_generator(self.seed, step)
+        is_lone = step % config.lone_every == config.lone_every - 1
         with _exactly(self.pool.source.device):
             windows = self.pool.draw(generator)
-        if step % self.config.lone_every == self.config.lone_every - 1:
-            return self._lone(model, windows, generator)
-        return self._posed(model, windows, generator, step)
-
-    def _lone(self, model: MiniDepth, windows: Windows, generator: torch.Generator) -> dict[str, Tensor]:
-        some = torch.randperm(self.config.data.num_frames, generator=generator)[: self.config.shown]
-        lone = windows.frames(some.tolist()).lone()
-        with _exactly(lone.rgb.device):
-            images = vary_colors(lone.rgb, generator)
-        found = model(images, lone.intrinsics)
-        unit = torch.full((len(lone),), LONE_UNIT_M, device=images.device)
-        losses = depth_losses(found, lone.depth_m, unit, is_lone=True)
-        return {"loss": losses.pop("loss"), **{f"lone_{name}": value for name, value in losses.items()}}
-
-    def _posed(self, model: MiniDepth, windows: Windows, generator: torch.Generator, step: int) -> dict[str, Tensor]:
-        config = self.config
-        order = torch.randperm(config.data.num_frames, generator=generator).tolist()
-        shown = windows.frames(sorted(order[: config.shown]))
-        hidden = windows.frames(sorted(order[config.shown :]))
-        unit = guessed_units(shown, config.unit_noise, generator)
+            order = torch.randperm(config.data.num_frames, generator=generator).tolist()
+            shown, hidden = (windows.frames(sorted(part)) for part in (order[: config.shown], order[config.shown :]))
+            batch = self._batch(shown.lone() if is_lone else shown, generator, is_lone=is_lone)
+        if config.is_recorded and batch.images.is_cuda:
+            if is_lone not in self.recorded:
+                compute = partial(batch_losses, model, is_lone)
+                self.recorded[is_lone] = RecordedStep(compute, list(model.parameters()), batch)
+            losses = dict(self.recorded[is_lone](batch))
+        else:
+            losses = batch_losses(model, is_lone, batch)
         is_late = config.splat_from_step is not None and step >= config.splat_from_step
-        is_drawn = self.draw is not None and is_late and step % config.splat_every == 0
-        with _exactly(shown.rgb.device):
-            images = vary_colors(shown.rgb, generator)
-            if is_drawn:
-                # What is drawn is compared with the pictures the network saw; these keep their colours.
-                images = torch.cat([shown.rgb[: config.splat_windows], images[config.splat_windows :]])
-            poses = in_units(shown.world_to_cam, unit)
-        found = model(images, shown.intrinsics, poses, with_gaussians=is_drawn, gaussian_windows=config.splat_windows)
-        losses = depth_losses(found, shown.depth_m, unit, is_lone=False)
-        if is_drawn and self.draw is not None and found.gaussians is not None:
-            few = slice(0, config.splat_windows)
-            part = type(found)(
-                log_depth=found.log_depth[few],
-                log_confidence=found.log_confidence[few],
-                sky_logit=found.sky_logit[few],
-                gaussians=found.gaussians,
-            )
-            with _exactly(images.device):
-                losses["picture"] = picture_loss(part, shown.rows(few), hidden.rows(few), unit[few], self.draw)
+        if self.draw is None or is_lone or not is_late or step % config.splat_every:
+            return losses
+        few = slice(0, config.splat_windows)
+        losses["picture"] = self._picture(model, shown.rows(few), hidden.rows(few), batch.unit_m[few], self.draw)
+        if losses["loss"].requires_grad:
             losses["loss"] = losses["loss"] + config.splat_weight * losses["picture"]
+        else:
+            (config.splat_weight * losses["picture"]).backward()  # type: ignore[no-untyped-call]
         return losses
+
+    def _batch(self, shown: Windows, generator: torch.Generator, *, is_lone: bool) -> DepthBatch:
+        unit = torch.full((len(shown),), LONE_UNIT_M, device=shown.rgb.device)
+        if not is_lone:
+            unit = guessed_units(shown, self.config.unit_noise, generator)
+        return DepthBatch(
+            images=vary_colors(shown.rgb, generator),
+            depth_m=shown.depth_m,
+            intrinsics=shown.intrinsics,
+            poses=in_units(shown.world_to_cam, unit),
+            unit_m=unit,
+        )
+
+    @staticmethod
+    def _picture(model: MiniDepth, shown: Windows, hidden: Windows, unit: Tensor, draw: Draw) -> Tensor:
+        """Loss of the Gaussians of a few windows, seen in the colours they are compared in."""
+        found = model(shown.rgb, shown.intrinsics, in_units(shown.world_to_cam, unit), with_gaussians=True)
+        with _exactly(shown.rgb.device):
+            return picture_loss(found, shown, hidden, unit, draw)
 
 
 def _exactly(device: torch.device) -> torch.autocast:

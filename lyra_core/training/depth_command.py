@@ -37,6 +37,9 @@ def add_depth(commands: Any) -> None:  # argparse's type of it is private
     depth.add_argument("--rate", type=float, default=6e-4, help="learning rate at the top")
     depth.add_argument("--splats-from", type=int, default=1200, help="first step whose Gaussians are drawn; -1: never")
     depth.add_argument("--within", type=float, help="minutes in which all must be done, start-up included")
+    depth.add_argument(
+        "--launched", action="store_true", help="launch steps kernel by kernel in place of recording them"
+    )
     depth.add_argument("--toy", action="store_true", help="small frames and model, to try the command on a CPU")
     depth.set_defaults(run=run_depth)
     views = commands.add_parser("depth-views", help="search the camera paths of `depth`, once for many runs")
@@ -79,7 +82,12 @@ def depth_config(options: argparse.Namespace) -> DepthTrainingConfig:
     if not toy:
         data = WindowConfig(num_scenes=options.scenes, photographs=options.photographs, views=options.views)
         return DepthTrainingConfig(
-            loop=loop, data=data, seed=options.seed, batch=options.batch, splat_from_step=splats_from
+            loop=loop,
+            data=data,
+            seed=options.seed,
+            batch=options.batch,
+            splat_from_step=splats_from,
+            is_recorded=not options.launched,
         )
     data = WindowConfig(
         height=32,

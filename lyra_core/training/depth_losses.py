@@ -5,6 +5,8 @@ Shape legend: b windows, t frames, v views of one window, h w pixels.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -143,11 +145,11 @@ def picture_loss(
     for i in range(len(shown)):
         depth = found.log_depth[i].exp() * unit_m[i]
         raw = found.gaussians
-        if raw is None or bool(shown.sky[i].all()):
+        if raw is None:
             continue
-        gaussians = world_gaussians(
-            raw[i], depth, shown.rgb[i], shown.intrinsics[i], shown.world_to_cam[i], ~shown.sky[i]
-        )
+        gaussians = world_gaussians(raw[i], depth, shown.rgb[i], shown.intrinsics[i], shown.world_to_cam[i])
+        # transparent in place of left out: how many they are must not have to be read from the device
+        gaussians = replace(gaussians, opacities=gaussians.opacities * ~shown.sky[i].flatten())
         for is_own, views in ((True, shown.frames([0])), (False, hidden)):
             for j in range(views.rgb.shape[1]):
                 raster = draw(gaussians, views.world_to_cam[i, j], views.intrinsics[i, j], int(height), int(width))

@@ -213,13 +213,13 @@ class WindowSource:
         shelf, config = self.library.shelves[which], self.config
         room = self.library.plan.num_frames - 1 - stride * (config.num_frames - 1)
         index = (share * (room + 1)).floor().long()[:, None] + stride[:, None] * torch.arange(config.num_frames)
-        scene, take, index = scene.to(self.device), take.to(self.device), index.to(self.device)
+        scene, take, index = (sent(drawn, self.device) for drawn in (scene, take, index))
         c2w = shelf.cam_to_world[scene[:, None], take[:, None], index]
         intrinsics = shelf.intrinsics[scene, take][:, None].expand(-1, config.num_frames, -1, -1).contiguous()
         parts = []
         # A processor draws one window at a time: its temporaries are those of all rays.
         for part in torch.arange(len(scene)).split(len(scene) if self.device.type == "cuda" else 1):
-            at = part.to(self.device)
+            at = sent(part, self.device)
             drawn = render_frames(
                 shelf.scenes[scene[at]],
                 c2w[at],
@@ -299,6 +299,11 @@ class WindowPool:
         return PackedWindows.unpacked([self.kept[i] for i in which], rows)
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the processor on the device, without waiting for what the device does."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def vary_colors(rgb: Float[Tensor, "b t 3 h w"], generator: torch.Generator) -> Float[Tensor, "b t 3 h w"]:
     """Pictures as many cameras would take them: gain, gamma, saturation, swapped channels, flicker, blur and noise.
 
@@ -311,13 +316,13 @@ def vary_colors(rgb: Float[Tensor, "b t 3 h w"], generator: torch.Generator) -> 
     b, t, device = rgb.shape[0], rgb.shape[1], rgb.device
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return (low + (high - low) * torch.rand(*shape, generator=generator)).to(device)
+        return sent(low + (high - low) * torch.rand(*shape, generator=generator), device)
 
     swapped = (torch.rand(b, generator=generator) < 0.15)[:, None]
     order = torch.argsort(torch.rand(b, 3, generator=generator), dim=1)
-    order = torch.where(swapped, order, torch.arange(3).expand(b, 3)).to(device)
+    order = sent(torch.where(swapped, order, torch.arange(3).expand(b, 3)), device)
     rgb = torch.gather(rgb, 2, order[:, None, :, None, None].expand_as(rgb))
-    gray = torch.einsum("btchw,c->bthw", rgb, rgb.new_tensor(LUMA))[:, :, None]
+    gray = (LUMA[0] * rgb[:, :, 0] + LUMA[1] * rgb[:, :, 1] + LUMA[2] * rgb[:, :, 2])[:, :, None]
     rgb = gray + uniform(0.2, 1.4, b, 1, 1, 1, 1) * (rgb - gray)
     gamma = torch.exp(uniform(-0.6, 0.6, b, 1, 1, 1, 1))
     gain = uniform(0.6, 1.3, b, 1, 1, 1, 1) * uniform(0.85, 1.15, b, 1, 3, 1, 1) * uniform(0.97, 1.03, b, t, 1, 1, 1)

@@ -22,6 +22,7 @@ Shape legend: b scenes, v views, h w pixels, r s cells of 8 x 8 pixels, d planes
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from einops import rearrange
@@ -32,7 +33,7 @@ from torch.nn import functional
 from lyra_core.errors import FrameError, RecipeError
 from lyra_core.gaussians.depth_anything.backbone import Block, FeedForward, rope_table
 from lyra_core.gaussians.depth_anything.heads import ResidualUnit
-from lyra_core.gaussians.depth_anything.plane_sweep import PlaneSweep, log_planes
+from lyra_core.gaussians.depth_anything.plane_sweep import PlaneSweep, log_planes, rigid_inverse
 
 CELL = 8
 LONE_UNIT_M = 4.0
@@ -271,7 +272,7 @@ class MiniDepth(nn.Module):
         if world_to_cam is None or world_to_cam.shape[1] < 2:
             return None
         features = functional.normalize(self.match(quarter).float(), dim=1).unflatten(0, (b, -1))
-        cells = intrinsics * intrinsics.new_tensor([0.25, 0.25, 1.0])[:, None]
+        cells = torch.cat([0.25 * intrinsics[..., :2, :], intrinsics[..., 2:, :]], -2)
         return PlaneSweep(features, world_to_cam, cells, self.config.num_sources)
 
     def _enlarged(self, coarse: Tensor, x: Tensor) -> Tensor:
@@ -284,7 +285,7 @@ class MiniDepth(nn.Module):
         if self.pick is None:
             return functional.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)[:, 0]
         near = functional.unfold(functional.pad(coarse, (1, 1, 1, 1), mode="replicate"), 3)
-        near = near.unflatten(2, coarse.shape[2:]).repeat_interleave(4, 2).repeat_interleave(4, 3)
+        near = functional.interpolate(near.unflatten(2, coarse.shape[2:]), scale_factor=4, mode="nearest")
         usual = _bilinear_logits(x.device).repeat(1, height // 4, width // 4)
         return (near * (self.pick(x) + usual).softmax(1)).sum(1)
 
@@ -307,6 +308,7 @@ class MiniDepth(nn.Module):
         return rearrange(self.norm(x), "b v (r s) c -> (b v) c r s", r=rows)
 
 
+@lru_cache(maxsize=8)
 def _bilinear_logits(device: torch.device) -> Tensor:
     """Logarithms of the bilinear weights of the 3 x 3 cells around each pixel of a cell. [9 4 4]"""
     low = torch.tensor([0.375, 0.125, 0.0, 0.0], device=device)
@@ -330,6 +332,6 @@ def _camera_numbers(intrinsics: Tensor, world_to_cam: Tensor | None, height: int
     if world_to_cam is None:
         return torch.cat([fov.new_zeros(*fov.shape[:2], 12), fov, torch.zeros_like(fov[..., :1])], -1)
     with torch.autocast(fov.device.type, enabled=False):
-        relative = world_to_cam[:, :1] @ torch.linalg.inv_ex(world_to_cam)[0]
+        relative = world_to_cam[:, :1] @ rigid_inverse(world_to_cam)
     parts = [relative[..., :3, :3].flatten(2), relative[..., :3, 3], fov, torch.ones_like(fov[..., :1])]
     return torch.cat(parts, -1)

@@ -12,6 +12,7 @@ Shape legend: b scenes, v views, c channels, d planes, h w cells of the feature 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int
@@ -25,6 +26,17 @@ def log_planes(num_planes: int, nearest: float, farthest: float, device: torch.d
     """Natural logarithms of depths at equal ratios, in units of the scene."""
     ends = torch.tensor([nearest, farthest]).log()
     return torch.linspace(float(ends[0]), float(ends[1]), num_planes, device=device)
+
+
+def rigid_inverse(transform: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 4 4"]:
+    """Inverse of rigid transforms; unlike a general solver it can be recorded as a CUDA graph."""
+    turn = transform[..., :3, :3].mT
+    return torch.cat([torch.cat([turn, -(turn @ transform[..., :3, 3:])], -1), transform[..., 3:, :]], -2)
+
+
+@lru_cache(maxsize=16)
+def _sources_on(num_views: int, num_sources: int, device: torch.device) -> Tensor:
+    return choose_sources(num_views, num_sources).to(device)
 
 
 def choose_sources(num_views: int, num_sources: int) -> Int[Tensor, "v s"]:
@@ -73,23 +85,24 @@ class PlaneSweep:
     ) -> None:
         b, v, _, h, w = features.shape
         self.size, device = (b, v, h, w), features.device
-        self.sources = choose_sources(v, num_sources).to(device)
+        self.sources = _sources_on(v, num_sources, device)
         self.features = features.float()
         self.pairs: list[Tensor] | None = None
         y, x = torch.meshgrid(torch.arange(h, device=device) + 0.5, torch.arange(w, device=device) + 0.5, indexing="ij")
-        pixels = torch.stack([x, y, torch.ones_like(x)]).flatten(1)  # [3 n]
         # Geometry in fp32: under autocast a pixel's place would be rounded to a few cells.
         with torch.autocast(device.type, enabled=False):
             K, w2c = intrinsics.float(), world_to_cam.float()
-            rays = torch.linalg.inv_ex(K)[0] @ pixels  # [b v 3 n]
-            relative = w2c[:, self.sources] @ torch.linalg.inv_ex(w2c)[0][:, :, None]  # [b v s 4 4]
+            K_ = K[..., None, None]
+            sides = [(x - K_[:, :, 0, 2]) / K_[:, :, 0, 0], (y - K_[:, :, 1, 2]) / K_[:, :, 1, 1]]
+            rays = torch.stack([*sides, torch.ones_like(sides[0])], 2).flatten(3)  # [b v 3 n]
+            relative = w2c[:, self.sources] @ rigid_inverse(w2c)[:, :, None]  # [b v s 4 4]
             others = K[:, self.sources]
             self.along = (others @ relative[..., :3, :3]) @ rays[:, :, None]  # [b v s 3 n]
             self.shift = others @ relative[..., :3, 3:]  # [b v s 3 1]
             if all_pairs or (all_pairs is None and features.is_cuda and features.requires_grad):
                 flat = self.features.flatten(3)
                 self.pairs = [
-                    (flat.mT @ flat[:, self.sources[:, s]]).reshape(b * v * h * w, 1, h, w)
+                    (flat.mT @ flat.index_select(1, self.sources[:, s])).reshape(b * v * h * w, 1, h, w)
                     for s in range(self.sources.shape[1])
                 ]
 
@@ -111,10 +124,12 @@ class PlaneSweep:
                 along, shift = self.along[:, :, s, :, None], self.shift[:, :, s, :, None]  # [b v 3 1 n], [b v 3 1 1]
                 place = along * depths[:, :, None] + shift  # [b v 3 d n]
                 z = place[:, :, 2]
-                grid = place[:, :, :2] / z.clamp_min(MIN_Z)[:, :, None]
-                grid = 2.0 * grid / grid.new_tensor([w, h])[:, None, None] - 1.0
-                inside = (z > MIN_Z) & (grid.abs() <= 1.0).all(2)
-                alike = self._look(s, grid.permute(0, 1, 3, 4, 2).clamp(-2.0, 2.0))
+                ahead = z.clamp_min(MIN_Z)
+                grid = torch.stack(
+                    [2.0 * place[:, :, 0] / (ahead * w) - 1.0, 2.0 * place[:, :, 1] / (ahead * h) - 1.0], -1
+                )
+                inside = (z > MIN_Z) & (grid.abs() <= 1.0).all(-1)
+                alike = self._look(s, grid.clamp(-2.0, 2.0))
                 total = total + torch.where(inside, alike, 0.0)
                 best = torch.where(inside, torch.maximum(best, alike), best)
                 seen = seen + inside
@@ -130,6 +145,6 @@ class PlaneSweep:
             places = grid.transpose(2, 3).reshape(b * v * h * w, 1, count, 2)
             found = functional.grid_sample(self.pairs[s], places, align_corners=False)
             return found.reshape(b, v, h * w, count).transpose(2, 3)
-        picture = self.features[:, self.sources[:, s]].flatten(0, 1)
+        picture = self.features.index_select(1, self.sources[:, s]).flatten(0, 1)
         warped = functional.grid_sample(picture, grid.flatten(0, 1), align_corners=False)  # [bv c d n]
         return (warped * self.features.flatten(0, 1).flatten(2)[:, :, None]).sum(1).unflatten(0, (b, v))
