@@ -8,6 +8,8 @@ Legend: k frames, c channels, h w pixels.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -16,11 +18,17 @@ SAME_SURFACE = 0.15
 """Largest difference in depth, relative to the nearer side, across a gap."""
 
 
+PASSES = 2
+"""Of points that drifted apart in both directions, the first pass closes rows and columns of points only."""
+
+
 def close_gaps(
     values: Float[Tensor, "k c h w"],
     depth_m: Float[Tensor, "k h w"],
     landed: Bool[Tensor, "k h w"],
     gap_px: int,
+    *,
+    backend: Literal["auto", "numba", "torch"] = "auto",
 ) -> tuple[Float[Tensor, "k c h w"], Float[Tensor, "k h w"], Bool[Tensor, "k h w"]]:
     """Frames, depth and coverage of warps with their gaps closed.
 
@@ -29,11 +37,27 @@ def close_gaps(
         depth_m: of landed pixels, metres along the optical axis of the target camera.
         landed: where there is no hole.
         gap_px: widest run of holes that is closed; 0 closes none.
+        backend: "numba" (CPU, float32), "torch" (any device; the reference), or chosen by the device.
     """
     if gap_px < 1:
         return values, depth_m, landed
-    # twice: of points that drifted apart in both directions, the first pass closes rows and columns of points only
-    for _ in range(2):
+    way = backend
+    if way == "auto":
+        way = "torch" if values.is_cuda else "numba"
+    if way == "torch":
+        return _close_torch(values, depth_m, landed, gap_px)
+    from lyra_core.gaussians.jit import kernel_threads
+    from lyra_core.geometry.gap_kernels import close_frames
+
+    frames, deep = (t.detach().to("cpu", torch.float32, copy=True).contiguous() for t in (values, depth_m))
+    whole = landed.to("cpu", copy=True).contiguous()
+    with kernel_threads():
+        close_frames(frames.numpy(), deep.numpy(), whole.numpy(), gap_px, SAME_SURFACE, PASSES)
+    return frames.to(values), deep.to(depth_m), whole.to(landed.device)
+
+
+def _close_torch(values: Tensor, depth_m: Tensor, landed: Tensor, gap_px: int) -> tuple[Tensor, Tensor, Tensor]:
+    for _ in range(PASSES):
         filled, weight = torch.zeros_like(values), torch.zeros_like(depth_m)
         deep = torch.zeros_like(depth_m)
         for dim in (2, 1):

@@ -55,3 +55,13 @@ def test_nothing_to_close(gap_px):
     assert all(torch.equal(a, b) for a, b in zip(found, (values, depth, landed), strict=True))
     empty = close_gaps(values, depth, ~landed, gap_px)
     assert not empty[2].any()
+
+
+def test_kernels_are_the_plain_path():
+    generator = torch.Generator().manual_seed(0)
+    values, depth = torch.rand(3, 4, 20, 30, generator=generator), torch.rand(3, 20, 30, generator=generator) * 0.4 + 2
+    landed = torch.rand(3, 20, 30, generator=generator) > 0.8
+    plain, fast = (close_gaps(values, depth, landed, 5, backend=way) for way in ("torch", "numba"))
+    assert torch.equal(plain[2], fast[2])
+    torch.testing.assert_close(fast[0], plain[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(fast[1], plain[1], rtol=1e-5, atol=1e-6)
