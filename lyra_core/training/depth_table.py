@@ -47,8 +47,10 @@ class DepthTable:
         absrel_single_aligned: the same after the ratio of medians is taken out.
         head_video_db: the head's Gaussians of a video at frames left out, all pixels.
         footprint_video_db: likewise with one splat a pixel from the network's depth.
-        head_novel_db: Gaussians of the first frame alone at other views, over pixels the first frame saw.
-        parallax_novel_db: likewise by the baseline; both depths are scaled by the ratio of medians to the truth.
+        layered_novel_db: Gaussians of the first frame alone at other views, over pixels the first frame saw: layers
+            on the network's depth.
+        head_novel_db: likewise by the Gaussian head.
+        parallax_novel_db: likewise by the baseline; all depths are scaled by the ratio of medians to the truth.
     """
 
     num_scenes: int
@@ -57,6 +59,7 @@ class DepthTable:
     absrel_single_aligned: float
     head_video_db: float
     footprint_video_db: float
+    layered_novel_db: float
     head_novel_db: float
     parallax_novel_db: float
 
@@ -90,8 +93,27 @@ def seen_by_first(clip: VideoClip, frame: int) -> Bool[Tensor, "h w"]:
     return inside & (depth > 0) & ((first - z).abs() < SEEN_TOLERANCE * z)
 
 
-def novel_views(model: MiniDepth, clip: VideoClip) -> tuple[float, float, float, float]:
-    """PSNR at other views of the network's and the baseline's Gaussians, and the lone image's AbsRel, raw and aligned.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NovelViews:
+    """Gaussians of a lone image at other views, PSNR in dB over pixels that the image saw, and its depth.
+
+    Attributes:
+        layered_db: the baseline's layers on the network's depth: what the product makes of a lone image.
+        head_db: the Gaussian head's.
+        parallax_db: the baseline's own. All depths are scaled by the ratio of medians to the truth.
+        absrel: of the lone image's depth, nothing fitted.
+        absrel_aligned: after the ratio of medians is taken out.
+    """
+
+    layered_db: float
+    head_db: float
+    parallax_db: float
+    absrel: float
+    absrel_aligned: float
+
+
+def novel_views(model: MiniDepth, clip: VideoClip) -> NovelViews:
+    """What a clip's first frame alone says of its other frames.
 
     Raises:
         CameraPathError: a clip without depth.
@@ -103,24 +125,38 @@ def novel_views(model: MiniDepth, clip: VideoClip) -> tuple[float, float, float,
     image = clip.frames[:1].to(device).permute(0, 3, 1, 2).float() / 255
     K = clip.cameras.intrinsics[:1].float().to(device)
     sight = see_lone(model, image, K, with_gaussians=True)
-    found = sight.depth_m[0].cpu()
-    raw, aligned = abs_rel(found, truth, solid), abs_rel(found, truth, solid, align=True)
-    both = solid & ~sight.sky[0].cpu()
-    factor = float(truth[both].median() / found[both].median()) if bool(both.any()) else 1.0
-    w2c = clip.cameras.world_to_cam[:1].float().to(device)
     if sight.raw is None:
         raise ReconstructionError("novel views need the Gaussian head, and the network gave no raw numbers")
-    own = world_gaussians(sight.raw, sight.depth_m * factor, image, K, w2c, ~sight.sky).to("cpu")
+    found, sky = sight.depth_m[0].cpu(), sight.sky[0].cpu()
     baseline = ParallaxModel()
     guess = baseline.estimate(clip.frames[:1], clip.cameras[:1])
-    near = solid & ~guess.sky[0]
-    ratio = float(truth[near].median() / guess.depth_m[0][near].median()) if bool(near.any()) else 1.0
-    first = VideoClip(frames=clip.frames[:1], cameras=clip.cameras[:1], depth_m=guess.depth_m * ratio, sky=guess.sky)
-    other = baseline.reconstruct(first)
-    return _at_views(own, clip), _at_views(other, clip), raw, aligned
+    factors = [
+        _median_ratio(truth, solid & ~hidden, depth)
+        for depth, hidden in ((found, sky), (guess.depth_m[0], guess.sky[0]))
+    ]
+    layered, other = (
+        baseline.reconstruct(
+            VideoClip(frames=clip.frames[:1], cameras=clip.cameras[:1], depth_m=depth[None] * factor, sky=hidden[None])
+        )
+        for depth, hidden, factor in ((found, sky, factors[0]), (guess.depth_m[0], guess.sky[0], factors[1]))
+    )
+    w2c = clip.cameras.world_to_cam[:1].float().to(device)
+    head = world_gaussians(sight.raw, sight.depth_m * factors[0], image, K, w2c, ~sight.sky).to("cpu")
+    return NovelViews(
+        layered_db=at_views(layered, clip),
+        head_db=at_views(head, clip),
+        parallax_db=at_views(other, clip),
+        absrel=abs_rel(found, truth, solid),
+        absrel_aligned=abs_rel(found, truth, solid, align=True),
+    )
 
 
-def _at_views(gaussians: Gaussians, clip: VideoClip) -> float:
+def _median_ratio(truth: Tensor, where: Tensor, depth: Tensor) -> float:
+    return float(truth[where].median() / depth[where].median()) if bool(where.any()) else 1.0
+
+
+def at_views(gaussians: Gaussians, clip: VideoClip) -> float:
+    """PSNR in dB of Gaussians at NOVEL_FRAMES of a clip, over pixels that its first frame saw."""
     frames = [i for i in NOVEL_FRAMES if i < len(clip)]
     if len(gaussians) == 0 or not frames:
         return 0.0
@@ -145,15 +181,16 @@ def measure_scene(model: MiniDepth, clip: VideoClip) -> dict[str, float]:
     estimator = MiniDepthEstimator(model, height=height, width=width)
     some = list(range(0, len(clip), max(1, len(clip) // 8)))
     posed = estimator.estimate(clip.frames[some], clip.cameras[some])
-    own, baseline, raw, aligned = novel_views(model, clip)
+    novel = novel_views(model, clip)
     return {
         "absrel_cameras": abs_rel(posed.depth_m, clip.depth_m[some], ~clip.sky[some]),
-        "absrel_single": raw,
-        "absrel_single_aligned": aligned,
+        "absrel_single": novel.absrel,
+        "absrel_single_aligned": novel.absrel_aligned,
         "head_video_db": splats_of_video(clip, MiniHead(estimator, name="table")),
         "footprint_video_db": splats_of_video(clip, EstimatedDepth(estimator, name="table", needs_baseline=False)),
-        "head_novel_db": own,
-        "parallax_novel_db": baseline,
+        "layered_novel_db": novel.layered_db,
+        "head_novel_db": novel.head_db,
+        "parallax_novel_db": novel.parallax_db,
     }
 
 
