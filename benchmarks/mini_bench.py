@@ -15,6 +15,7 @@ from results import cpu_name
 from torch import Tensor
 
 from lyra_core.gaussians.depth_anything.mini_estimator import MiniDepthEstimator
+from lyra_core.generative.mini import DEPTH_VIEWS
 from lyra_core.training.atlas import Atlas, build_atlas
 from lyra_core.training.chunk_pool import ClipMaker, MixConfig, photo_library
 from lyra_core.training.chunks import ChunkConfig, ChunkMaker, Clips
@@ -56,7 +57,7 @@ class Bench:
         self.models = load_mini(self.folder, self.device, self.dtype)
         self.digest = mini_digest(self.folder)
         self.video = self.networks("video")
-        self.estimator = MiniDepthEstimator(load_mini_depth(self.folder, self.device))
+        self.estimator = MiniDepthEstimator(load_mini_depth(self.folder, self.device), views=DEPTH_VIEWS)
         self.maker = ChunkMaker(
             self.models.vae,
             self.video.dit.config.history_layout,

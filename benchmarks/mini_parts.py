@@ -25,6 +25,7 @@ from lyra_core.training.measures import (
     sharpness_ratio,
     warped_seed,
 )
+from lyra_core.training.photographs import HELD_OUT_PHOTOGRAPHS
 from lyra_core.training.vae import ClipSource, VaeTrainingConfig, reconstruct
 from lyra_core.training.world_clips import LONG_PATHS, PathPlan, psnr_db
 from lyra_core.values import Seed
@@ -273,10 +274,10 @@ def rollout_depth(bench: Bench) -> None:
 
 
 def photographs(bench: Bench) -> None:
-    """A dolly, a pan and a slide over every sample photograph, by estimated depth, as a user sees them."""
-    names = sorted(SEEDS.glob("*.jpg"))
+    """A dolly, a pan and a slide over the sample photographs, by estimated depth, as a user sees them."""
+    names = [p for p in sorted(SEEDS.glob("*.jpg")) if bench.is_whole or p.stem in HELD_OUT_PHOTOGRAPHS]
     seeds = [photo_seed(path) for path in names]
-    for preset in PRESETS:
+    for preset in PRESETS if bench.is_whole else PRESETS[:1]:
         strips = []
         for start in range(0, len(seeds), 5):
             clips = photo_clips_of(bench, seeds[start : start + 5], preset)

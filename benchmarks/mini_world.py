@@ -75,7 +75,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
             "cpu": cpu_name(),
             "cores": options.cores,
             "load_average": [round(x, 2) for x in os.getloadavg()],
-            "precision": str(getattr(worker.model, "precision", "float32")),
+            "precision": str(worker.model.rollout.models.dit.dtype).removeprefix("torch."),
             "seconds": round(seconds, 2),
             "stages": {name: round(value, 2) for name, value in outcome.stage_s.items()},
             "peak_rss_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),

@@ -40,14 +40,15 @@ def mini() -> Recipe:
     """The embedded model: Lyra 2's networks and rollout at laptop size."""
     return Recipe(
         name="mini",
-        description="Preview of the embedded model: generates on a CPU; beyond the photograph still a blur.",
+        description="The embedded model: generates on a CPU, in seconds; far beyond the photograph it blurs.",
         model="mini",
         weights_licenses=("apache-2.0",),
+        precision="auto",
         width=224,
         height=128,
         prompt="a place",
         reconstruction=ReconstructionGroup(tier="100k", lifter="depth", anchor_views=8),
-        seconds_per_world=45.0,
+        seconds_per_world=25.0,
         bytes_per_world=8_000_000,
     )
 

@@ -26,6 +26,7 @@ UNHASHED_FIELDS = frozenset(
         "bytes_per_world",
         "weights_licenses",
         "output_license",
+        "precision",
     }
 )
 # The same for fields of groups.
@@ -48,6 +49,9 @@ class Recipe(BaseModel):
     restricted_licenses: tuple[str, ...] = Field((), description="licences that need --accept-licence NAME")
     output_license: str | None = None
 
+    precision: Literal["auto", "float32", "bfloat16"] | None = Field(
+        None, description="of networks that compute in either; auto times this machine; changes no id"
+    )
     width: int = Field(416, ge=16, le=4096, multiple_of=2)
     height: int = Field(240, ge=16, le=4096, multiple_of=2)
     num_frames: int = 81
@@ -101,7 +105,8 @@ class Recipe(BaseModel):
 
     def model_options(self) -> dict[str, str | dict[str, object]]:
         """What the recipe tells lyra_core.load_model besides the model's name and device."""
-        options: dict[str, str | dict[str, object]] = {} if self.weights is None else {"weights": self.weights}
+        named = {"weights": self.weights, "precision": self.precision}
+        options: dict[str, str | dict[str, object]] = {k: v for k, v in named.items() if v is not None}
         for group in ("video", "reconstruction"):
             value = getattr(self, group)
             if value is not None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from lyra_core.configure import configured
 from lyra_core.gaussians.depth_anything.mini_estimator import MiniDepthEstimator, MiniHead
 from lyra_core.generative.model import GenerativeModel, Parts
 from lyra_core.generative.presets import Options, build_reconstructor
 from lyra_core.generative.reconstructor import Reconstructor
+from lyra_core.precision import Precision, choose_dtype
 from lyra_core.video.rollout import RolloutModels
 from lyra_core.weights.mini_files import load_mini, load_mini_depth
 from lyra_core.weights.mini_manifest import MINI_FOLDER
+
+DEPTH_VIEWS = 10
+"""Frames whose depth is found together: all of a chunk's, which would else be looked at in two overlapping windows."""
 
 MINI_RECONSTRUCTION: Options = {"lifter": "depth", "anchor_views": 8}
 """One splat a pixel beats the network's own Gaussians in every measure taken (docs/log.md), and nothing stays open."""
@@ -41,22 +43,24 @@ def load_mini_model(
     weights: str | Path | None = None,
     video: Options | None = None,
     reconstruction: Options | None = None,
+    precision: Precision = "auto",
 ) -> GenerativeModel:
     """The embedded model.
 
     Args:
-        device: where it computes; bfloat16 on CUDA, float32 on the CPU.
+        device: where it computes.
         weights: a folder of packed trainings; None is the one of the package.
         video: fields of lyra_core.video.rollout_config.RolloutConfig that differ from `mini_config.MINI`.
         reconstruction: as for mini_reconstructor.
+        precision: of the video network, see lyra_core.precision; no part of a world's id, as the device is none.
 
     Raises:
         WeightsError: files that are missing, changed or do not fit.
         RecipeError: an unknown field, or choices that do not belong together.
     """
     folder = MINI_FOLDER if weights is None else Path(weights)
-    networks = load_mini(folder, device, torch.bfloat16 if device.startswith("cuda") else torch.float32)
-    estimator = MiniDepthEstimator(load_mini_depth(folder, device))
+    networks = load_mini(folder, device, choose_dtype(precision, device))
+    estimator = MiniDepthEstimator(load_mini_depth(folder, device), views=DEPTH_VIEWS)
     models = RolloutModels(
         dit=networks.dit, vae=networks.vae, depth=estimator, text=networks.text, image=networks.image
     )

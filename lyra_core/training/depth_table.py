@@ -100,7 +100,7 @@ class NovelViews:
     """Gaussians of a lone image at other views, PSNR in dB over pixels that the image saw, and its depth.
 
     Attributes:
-        layered_db: the baseline's layers on the network's depth: what the product makes of a lone image.
+        layered_db: the baseline's layers on the network's depth.
         head_db: the Gaussian head's.
         parallax_db: the baseline's own. All depths are scaled by the ratio of medians to the truth.
         absrel: of the lone image's depth, nothing fitted.

@@ -9,6 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from lyra_core.errors import WeightsError
 from lyra_core.gaussians.depth_anything.mini import MINI_DEPTH
 from lyra_core.video.mini_config import MINI_DIT
@@ -24,6 +27,8 @@ def add_pack(commands: Any) -> None:  # argparse's type of it is private
     pack.add_argument("--vae", type=Path, help="weights.safetensors of an autoencoder run")
     pack.add_argument("--video", type=Path, help="weights.safetensors of a video run")
     pack.add_argument("--depth", type=Path, help="weights.safetensors of a depth run")
+    pack.add_argument("--blend", type=Path, help="weights.safetensors of the teacher of --video: packs a mean of both")
+    pack.add_argument("--share", type=float, default=0.35, help="of the student in that mean (default: 0.35)")
     pack.add_argument("--name", default="video", help="name of the video component (default: video)")
     pack.add_argument(
         "--run", dest="summaries", type=Path, nargs="+", help="summary.json of the run, and of those it went on from"
@@ -59,8 +64,32 @@ def pack_weights(options: argparse.Namespace, log: logging.Logger) -> None:
     for name, path, widths in given:
         if not path.is_file():
             raise WeightsError(f"{name} is packed from compact weights (weights.safetensors), found none at {path}")
-        write_component(options.out, name, load_file(str(path)), widths, training)
+        state = load_file(str(path))
+        if options.blend is not None and path == options.video:
+            state = blended(state, load_file(str(options.blend)), options.share)
+        write_component(options.out, name, state, widths, training)
     log.info("%s; now run benchmarks/mini.py, then the command card", write_card(options.out))
+
+
+def blended(student: dict[str, Tensor], teacher: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """The mean of two networks' weights: between what a student gained and what it lost lies a better network.
+
+    Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", section 3.
+
+    Args:
+        student: weights by name.
+        teacher: those that the student started from.
+        share: of the student, 0 to 1.
+
+    Raises:
+        WeightsError: weights of another network, or a share outside 0 to 1.
+    """
+    if student.keys() != teacher.keys() or not 0 <= share <= 1:
+        raise WeightsError(
+            f"a mean is taken of two trainings of one network with a share of 0 to 1, found "
+            f"{len(student.keys() ^ teacher.keys())} names in one of them only and a share of {share}"
+        )
+    return {name: torch.lerp(teacher[name].float(), value.float(), share) for name, value in student.items()}
 
 
 def read_training(summaries: list[Path], gpus: int | None = None) -> Training | None:

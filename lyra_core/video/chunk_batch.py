@@ -15,6 +15,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lyra_core.geometry.gaps import close_gaps
 from lyra_core.geometry.warp import WarpSource, forward_warp
 from lyra_core.video.autoencoder import VideoAutoencoder
 from lyra_core.video.conditioning import MASK_CHANNELS, ConditioningConfig
@@ -107,11 +108,11 @@ class _Targets:
     world_to_cam: Tensor
     intrinsics: Tensor
 
-    def warp(self, source: WarpSource, config: ConditioningConfig) -> tuple[Tensor, Tensor]:
-        """Values [b t c h w] and landed pixels [b t h w] of one source a chunk."""
-        result = forward_warp(source, self.world_to_cam.flatten(0, 1), self.intrinsics.flatten(0, 1), config.warp)
+    def warp(self, source: WarpSource, config: ConditioningConfig) -> tuple[Tensor, Tensor, Tensor]:
+        """Values [b t c h w], depth and landed pixels [b t h w] of one source a chunk."""
+        found = forward_warp(source, self.world_to_cam.flatten(0, 1), self.intrinsics.flatten(0, 1), config.warp)
         shape = self.world_to_cam.shape[:2]
-        return result.values.unflatten(0, shape), result.mask.unflatten(0, shape)
+        return found.values.unflatten(0, shape), found.depth_m.unflatten(0, shape), found.mask.unflatten(0, shape)
 
 
 def _history(batch: ChunkBatch, vae: VideoAutoencoder, layout: HistoryLayout) -> Float[Tensor, "b c n r q"]:
@@ -135,11 +136,9 @@ def warp_last_frames(
         world_to_cam=batch.world_to_cam[:, last : last + 1],
         intrinsics=batch.intrinsics[:, last : last + 1],
     )
-    values, landed = targets.warp(source, config)
-    if not config.union_warp:
-        return values, landed
+    values, depth, landed = targets.warp(source, config)
     views = batch.views
-    for slot in _used_slots(views):
+    for slot in _used_slots(views) if config.union_warp else ():
         here = slice(slot, slot + 1)
         source = WarpSource(
             values=views.images[:, here],
@@ -148,10 +147,13 @@ def warp_last_frames(
             intrinsics=views.intrinsics[:, here],
             mask=views.valid[:, here, None, None].expand_as(views.depth_m[:, here]),
         )
-        other, where = targets.warp(source, config)
+        other, beyond, where = targets.warp(source, config)
         values = torch.where(landed[:, :, None], values, other)
+        depth = torch.where(landed, depth, beyond)
         landed = landed | where
-    return values, landed
+    shape = landed.shape[:2]
+    values, _, landed = close_gaps(values.flatten(0, 1), depth.flatten(0, 1), landed.flatten(0, 1), config.gap_px)
+    return values.unflatten(0, shape), landed.unflatten(0, shape)
 
 
 def _used_slots(views: RetrievedViews) -> list[int]:

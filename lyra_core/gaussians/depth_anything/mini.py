@@ -94,7 +94,7 @@ class MiniDepthConfig:
             )
 
 
-MINI_DEPTH = MiniDepthConfig(num_sources=7, refine_steps=(0.03, 0.01), is_sharp=True)
+MINI_DEPTH = MiniDepthConfig(refine_steps=(0.03, 0.01), is_sharp=True)
 TINY_MINI_DEPTH = MiniDepthConfig(
     dim=32, depth=2, num_heads=2, stem=(8, 12, 16), decoder=(24, 16, 12, 8), match=8, num_planes=16
 )

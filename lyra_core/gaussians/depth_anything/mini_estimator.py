@@ -67,7 +67,7 @@ def see_lone(
     intrinsics: Float[Tensor, "t 3 3"],
     *,
     with_gaussians: bool = False,
-    is_mirrored: bool = True,
+    is_mirrored: bool = False,
 ) -> Sight:
     """Frames looked at one by one.
 
