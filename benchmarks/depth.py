@@ -1,6 +1,6 @@
 """The depth and Gaussian network of mini on held-out procedural scenes, and its depth of photographs as a picture.
 
-Run from the repository's root: python benchmarks/depth.py --weights weights.safetensors [--scenes 4] [--out pictures]
+Run from the repository's root: python benchmarks/depth.py [--device cpu] [--scenes 4] [--weights weights.safetensors]
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from lyra_core.gaussians.depth_anything.mini import MINI_DEPTH, MiniDepth
 from lyra_core.training.depth_measure import save_photos
 from lyra_core.training.depth_table import as_dict, depth_table
 from lyra_core.training.loop import load_weights
+from lyra_core.weights.mini_manifest import MINI_FOLDER
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, default=MINI_FOLDER, help="a run's weights.safetensors, or a folder")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--scenes", type=int, default=4)
     parser.add_argument("--photographs", type=Path, default=Path("examples/seeds"))
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     model = MiniDepth(MINI_DEPTH).eval()
     load_weights(model, given.weights, "depth")
-    if torch.cuda.is_available():
-        model = model.cuda()
+    model = model.to(given.device)
     if given.out is not None:
         given.out.mkdir(parents=True, exist_ok=True)
         save_photos(model, given.photographs, (128, 224), given.out / "depth_photos.png")

@@ -13,10 +13,9 @@ from mini_parts import RETURNING
 from sheets import Strip, write_sheet
 
 from lyra_core.gaussians.clip_source import MemoryClip
-from lyra_core.gaussians.depth_anything.mini_estimator import MiniHead
 from lyra_core.gaussians.photometric import psnr_db
-from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.render import render
+from lyra_core.generative.mini import mini_reconstructor
 from lyra_core.training.depth_table import HELD_OUT_EVERY, as_dict, depth_table
 from lyra_core.training.estimated_depth import camera_path
 from lyra_core.values import VideoClip
@@ -24,7 +23,7 @@ from lyra_core.video.world_state import to_bytes
 
 WORLD_SCRIPT = Path(__file__).with_name("mini_world.py")
 WORLD_FRAMES = 81
-TIER = ReconstructionConfig(tier="100k")
+TIER = {"tier": "100k"}
 """As the recipe has it."""
 VIEWED = 44
 """A held-out frame near the middle of the video."""
@@ -32,7 +31,7 @@ VIEWED = 44
 
 def gaussians_of_generated(bench: Bench, scenes: int) -> None:
     """Gaussians of generated videos at frames left out of their making."""
-    lifter = MiniHead(bench.estimator, name="table")
+    reconstructor = mini_reconstructor(bench.estimator, "table", TIER)
     values, strips = [], []
     for clips in bench.clips(RETURNING, [0], at_once=scenes, scenes=scenes):
         made = bench.make(clips, depth="estimated")[:, :WORLD_FRAMES]
@@ -43,7 +42,7 @@ def gaussians_of_generated(bench: Bench, scenes: int) -> None:
             kept = [i for i in range(len(clip)) if i not in held]
             source = MemoryClip(clip).window(torch.tensor(kept))
             bare = VideoClip(frames=source.frames, cameras=source.cameras)
-            splats = reconstruct(bare, lifter=lifter, config=TIER).gaussians
+            splats = reconstructor(bare)
             drawn = render(splats, clip.cameras[held]).color
             values.append(psnr_db(drawn, clip.frames[held].float() / 255))
             at = held.index(VIEWED)
@@ -60,7 +59,7 @@ def depth_rows(bench: Bench, scenes: int) -> None:
     found = as_dict(depth_table(bench.estimator.model, num_scenes=scenes, atlas=bench.atlas))
     for key in ("absrel_cameras", "absrel_single", "absrel_single_aligned"):
         bench.note(key, float(found[key]), scenes=scenes)
-    bench.note("splats_rendered_db", float(found["head_video_db"]), scenes=scenes)
+    bench.note("splats_rendered_db", float(found["footprint_video_db"]), scenes=scenes)
     bench.note("splats_novel_db", float(found["head_novel_db"]), scenes=scenes)
     bench.note("splats_novel_gain_db", float(found["head_novel_db"] - found["parallax_novel_db"]), scenes=scenes)
     bench.detail(**{key: float(value) for key, value in found.items() if key != "num_scenes"})

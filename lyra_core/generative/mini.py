@@ -8,6 +8,7 @@ from lyra_core.configure import configured
 from lyra_core.gaussians.depth_anything.mini_estimator import MiniDepthEstimator, MiniHead
 from lyra_core.generative.model import GenerativeModel, Parts
 from lyra_core.generative.presets import Options, build_reconstructor
+from lyra_core.generative.reconstructor import Reconstructor
 from lyra_core.precision import Precision, choose_dtype
 from lyra_core.video.rollout import RolloutModels
 from lyra_core.weights.mini_files import load_mini, load_mini_depth
@@ -18,6 +19,22 @@ DEPTH_VIEWS = 10
 
 MINI_RECONSTRUCTION: Options = {"lifter": "depth", "anchor_views": 8}
 """One splat a pixel beats the network's own Gaussians in every measure taken (docs/log.md), and nothing stays open."""
+
+
+def mini_reconstructor(
+    estimator: MiniDepthEstimator, name: str, options: Options | None = None, device: str = "cpu"
+) -> Reconstructor:
+    """How the embedded model makes Gaussians of its videos.
+
+    Args:
+        estimator: its depth network.
+        name: identifies the weights.
+        options: as for lyra_core.generative.presets.build_reconstructor; what is not given is as in
+            MINI_RECONSTRUCTION.
+        device: where a refinement runs.
+    """
+    chosen = {**MINI_RECONSTRUCTION, **(options or {})}
+    return build_reconstructor(estimator, MiniHead(estimator, name=name), name, chosen, device)
 
 
 def load_mini_model(
@@ -34,8 +51,7 @@ def load_mini_model(
         device: where it computes.
         weights: a folder of packed trainings; None is the one of the package.
         video: fields of lyra_core.video.rollout_config.RolloutConfig that differ from `mini_config.MINI`.
-        reconstruction: as for lyra_core.generative.presets.build_reconstructor; what is not given is as in
-            MINI_RECONSTRUCTION.
+        reconstruction: as for mini_reconstructor.
         precision: of the video network, see lyra_core.precision; no part of a world's id, as the device is none.
 
     Raises:
@@ -49,15 +65,12 @@ def load_mini_model(
         dit=networks.dit, vae=networks.vae, depth=estimator, text=networks.text, image=networks.image
     )
     name = networks.digest[:12]
-    head = MiniHead(estimator, name=name)
     return GenerativeModel(
         "mini",
         networks.digest,
         Parts(
             models=models,
             config=configured(networks.config, video or {}, "video."),
-            reconstructor=build_reconstructor(
-                estimator, head, name, {**MINI_RECONSTRUCTION, **(reconstruction or {})}, device
-            ),
+            reconstructor=mini_reconstructor(estimator, name, reconstruction, device),
         ),
     )

@@ -88,34 +88,6 @@ def build_mini_depth(config: MiniDepthConfig, seed: int) -> MiniDepth:
         return MiniDepth(config)
 
 
-def start_with(model: MiniDepth, path: Path) -> None:
-    """Compact weights into a model; weights of a model without the added parts leave those fresh.
-
-    Raises:
-        WeightsError: no such file, or weights of another model.
-    """
-    plain = replace(model.config, refine_steps=(), is_sharp=False)
-    with torch.device("meta"):
-        older = MiniDepth(plain).state_dict()
-    names = file_names(path)
-    if names != older.keys():
-        load_weights(model, path, "depth")
-        return
-    before = MiniDepth(plain)
-    load_weights(before, path, "depth")
-    model.load_state_dict({**model.state_dict(), **before.state_dict()})
-
-
-def file_names(path: Path) -> set[str]:
-    """Names of the tensors of compact weights; none if there is no file."""
-    from safetensors import safe_open
-
-    if not path.is_file():
-        return set()
-    with safe_open(str(path), framework="pt") as file:
-        return set(file.keys())
-
-
 def guessed_units(shown: Windows, noise: float, generator: torch.Generator) -> Tensor:
     """The unit of each window as inference would guess it from the first view, with an error. [b] metres"""
     first = shown.depth_m[:, 0].flatten(1)
@@ -267,7 +239,7 @@ def train_depth(
     device = torch.device(device)
     model = build_mini_depth(config.model, config.seed)
     if start_from is not None:
-        start_with(model, start_from)
+        load_weights(model, start_from, "depth")
     layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
     model = model.to(device)
     for parameter in model.parameters():

@@ -133,6 +133,14 @@ def run_depth(options: argparse.Namespace, log: logging.Logger) -> None:
             return
     views = result.step * config.batch * config.shown * replicas.count
     last = {key: round(value, 4) for row in result.metrics[-2:] for key, value in row.items()}
-    summary = {"steps": result.step, "seconds": round(result.elapsed_s, 1), "views": views, "last": last}
+    summary = {
+        "steps": result.step,
+        "seconds": round(result.elapsed_s, 1),
+        "views": views,
+        "scenes": config.data.num_scenes,
+        "seed": config.seed,
+        "gpus": replicas.count,
+        "last": last,
+    }
     (options.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     log.info("views per second %.0f; %s", views / max(result.elapsed_s, 1e-9), summary)

@@ -40,7 +40,7 @@ def fit_confidence(model: MiniDepth, windows: Windows) -> float:
         for i in range(len(windows)):
             posed = see_window(model, windows.rgb[i], windows.intrinsics[i], windows.world_to_cam[i])
             first = kept[-1]
-            lone = see_lone(model, windows.rgb[i, :1], windows.intrinsics[i, :1])
+            lone = see_lone(model, windows.rgb[i, :1], windows.intrinsics[i, :1], is_mirrored=False)
             for sight, layer, truth in ((posed, first, windows.depth_m[i]), (lone, kept[-1], windows.depth_m[i, :1])):
                 solid = (truth > 0).flatten().nonzero()[::EVERY_PIXEL, 0]
                 error = ((sight.depth_m / truth.clamp_min(1e-3)).log().abs()).flatten()[solid]

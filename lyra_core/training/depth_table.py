@@ -7,7 +7,8 @@ Videos are rendered ones, so that what is measured is the network and not the vi
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import hashlib
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from jaxtyping import Bool
@@ -23,16 +24,17 @@ from lyra_core.gaussians.lifters import EstimatedDepth, Lifter
 from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.render import render
+from lyra_core.generative.model import GenerativeModel
 from lyra_core.geometry.camera import project, unproject
 from lyra_core.parallax.model import ParallaxModel
 from lyra_core.training.atlas import Atlas
 from lyra_core.training.depth_measure import abs_rel
 from lyra_core.training.worlds import scene_clip
-from lyra_core.values import Gaussians, VideoClip
+from lyra_core.values import Gaussians, Seed, VideoClip
 
 PATHS = ("truck-left", "orbit-right", "dolly-in", "wander", "arc-left")
 HELD_OUT_EVERY = 8
-NOVEL_FRAMES = (8, 16, 24, 32)
+NOVEL_QUARTERS = (1, 2, 3, 4)  # of the path: where views are judged
 SEEN_TOLERANCE = 0.03
 
 
@@ -47,8 +49,10 @@ class DepthTable:
         absrel_single_aligned: the same after the ratio of medians is taken out.
         head_video_db: the head's Gaussians of a video at frames left out, all pixels.
         footprint_video_db: likewise with one splat a pixel from the network's depth.
-        head_novel_db: Gaussians of the first frame alone at other views, over pixels the first frame saw.
-        parallax_novel_db: likewise by the baseline; both depths are scaled by the ratio of medians to the truth.
+        layered_novel_db: Gaussians of the first frame alone at other views, over pixels the first frame saw: layers
+            on the network's depth.
+        head_novel_db: likewise by the Gaussian head.
+        parallax_novel_db: likewise by the baseline; all depths are scaled by the ratio of medians to the truth.
     """
 
     num_scenes: int
@@ -57,6 +61,7 @@ class DepthTable:
     absrel_single_aligned: float
     head_video_db: float
     footprint_video_db: float
+    layered_novel_db: float
     head_novel_db: float
     parallax_novel_db: float
 
@@ -90,8 +95,27 @@ def seen_by_first(clip: VideoClip, frame: int) -> Bool[Tensor, "h w"]:
     return inside & (depth > 0) & ((first - z).abs() < SEEN_TOLERANCE * z)
 
 
-def novel_views(model: MiniDepth, clip: VideoClip) -> tuple[float, float, float, float]:
-    """PSNR at other views of the network's and the baseline's Gaussians, and the lone image's AbsRel, raw and aligned.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NovelViews:
+    """Gaussians of a lone image at other views, PSNR in dB over pixels that the image saw, and its depth.
+
+    Attributes:
+        layered_db: the baseline's layers on the network's depth.
+        head_db: the Gaussian head's.
+        parallax_db: the baseline's own. All depths are scaled by the ratio of medians to the truth.
+        absrel: of the lone image's depth, nothing fitted.
+        absrel_aligned: after the ratio of medians is taken out.
+    """
+
+    layered_db: float
+    head_db: float
+    parallax_db: float
+    absrel: float
+    absrel_aligned: float
+
+
+def novel_views(model: MiniDepth, clip: VideoClip) -> NovelViews:
+    """What a clip's first frame alone says of its other frames.
 
     Raises:
         CameraPathError: a clip without depth.
@@ -103,26 +127,68 @@ def novel_views(model: MiniDepth, clip: VideoClip) -> tuple[float, float, float,
     image = clip.frames[:1].to(device).permute(0, 3, 1, 2).float() / 255
     K = clip.cameras.intrinsics[:1].float().to(device)
     sight = see_lone(model, image, K, with_gaussians=True)
-    found = sight.depth_m[0].cpu()
-    raw, aligned = abs_rel(found, truth, solid), abs_rel(found, truth, solid, align=True)
-    both = solid & ~sight.sky[0].cpu()
-    factor = float(truth[both].median() / found[both].median()) if bool(both.any()) else 1.0
-    w2c = clip.cameras.world_to_cam[:1].float().to(device)
     if sight.raw is None:
         raise ReconstructionError("novel views need the Gaussian head, and the network gave no raw numbers")
-    own = world_gaussians(sight.raw, sight.depth_m * factor, image, K, w2c, ~sight.sky).to("cpu")
+    found, sky = sight.depth_m[0].cpu(), sight.sky[0].cpu()
     baseline = ParallaxModel()
     guess = baseline.estimate(clip.frames[:1], clip.cameras[:1])
-    near = solid & ~guess.sky[0]
-    ratio = float(truth[near].median() / guess.depth_m[0][near].median()) if bool(near.any()) else 1.0
-    first = VideoClip(frames=clip.frames[:1], cameras=clip.cameras[:1], depth_m=guess.depth_m * ratio, sky=guess.sky)
-    other = baseline.reconstruct(first)
-    return _at_views(own, clip), _at_views(other, clip), raw, aligned
+    factors = [
+        _median_ratio(truth, solid & ~hidden, depth)
+        for depth, hidden in ((found, sky), (guess.depth_m[0], guess.sky[0]))
+    ]
+    layered, other = (
+        baseline.reconstruct(
+            VideoClip(frames=clip.frames[:1], cameras=clip.cameras[:1], depth_m=depth[None] * factor, sky=hidden[None])
+        )
+        for depth, hidden, factor in ((found, sky, factors[0]), (guess.depth_m[0], guess.sky[0], factors[1]))
+    )
+    w2c = clip.cameras.world_to_cam[:1].float().to(device)
+    head = world_gaussians(sight.raw, sight.depth_m * factors[0], image, K, w2c, ~sight.sky).to("cpu")
+    return NovelViews(
+        layered_db=at_views(layered, clip),
+        head_db=at_views(head, clip),
+        parallax_db=at_views(other, clip),
+        absrel=abs_rel(found, truth, solid),
+        absrel_aligned=abs_rel(found, truth, solid, align=True),
+    )
 
 
-def _at_views(gaussians: Gaussians, clip: VideoClip) -> float:
-    frames = [i for i in NOVEL_FRAMES if i < len(clip)]
-    if len(gaussians) == 0 or not frames:
+def world_novel_db(model: GenerativeModel, clip: VideoClip) -> float:
+    """PSNR in dB of a whole generated world at the true views of a path, over pixels that the first frame saw.
+
+    The world is what a user gets: a video generated from the first frame along the path, lifted. The path is laid out
+    in the seed's own estimated depth, so one factor, the ratio of medians, relates it to the truth.
+
+    Raises:
+        CameraPathError: a clip without depth.
+    """
+    if clip.depth_m is None or clip.sky is None:
+        raise CameraPathError("novel views are judged with exact depth and sky, found none")
+    photo = clip.frames[0]
+    seed = Seed(
+        image=photo,
+        intrinsics=clip.cameras.intrinsics[0],
+        sha256=hashlib.sha256(photo.contiguous().numpy().tobytes()).hexdigest(),
+        focal_source="manifest",
+    )
+    guess = model.parts.models.depth.estimate(clip.frames[:1], None)
+    factor = _median_ratio(clip.depth_m[0], ~clip.sky[0] & ~guess.sky[0], guess.depth_m[0])
+    poses = clip.cameras.world_to_cam.clone()
+    poses[:, :3, 3] /= factor
+    path = replace(clip.cameras, world_to_cam=poses)
+    video = model.generate(seed, path, num_frames=len(clip), prompts=["a place"])
+    made = model.reconstruct(VideoClip(frames=video.frames, cameras=video.cameras))
+    return at_views(replace(made, means=made.means * factor, scales=made.scales * factor), clip)
+
+
+def _median_ratio(truth: Tensor, where: Tensor, depth: Tensor) -> float:
+    return float(truth[where].median() / depth[where].median()) if bool(where.any()) else 1.0
+
+
+def at_views(gaussians: Gaussians, clip: VideoClip) -> float:
+    """PSNR in dB of Gaussians at the quarters of a clip's path, over pixels that its first frame saw."""
+    frames = [(len(clip) - 1) * quarter // 4 for quarter in NOVEL_QUARTERS]
+    if len(gaussians) == 0:
         return 0.0
     drawn = render(gaussians, clip.cameras[frames]).color
     values = []
@@ -145,15 +211,16 @@ def measure_scene(model: MiniDepth, clip: VideoClip) -> dict[str, float]:
     estimator = MiniDepthEstimator(model, height=height, width=width)
     some = list(range(0, len(clip), max(1, len(clip) // 8)))
     posed = estimator.estimate(clip.frames[some], clip.cameras[some])
-    own, baseline, raw, aligned = novel_views(model, clip)
+    novel = novel_views(model, clip)
     return {
         "absrel_cameras": abs_rel(posed.depth_m, clip.depth_m[some], ~clip.sky[some]),
-        "absrel_single": raw,
-        "absrel_single_aligned": aligned,
+        "absrel_single": novel.absrel,
+        "absrel_single_aligned": novel.absrel_aligned,
         "head_video_db": splats_of_video(clip, MiniHead(estimator, name="table")),
         "footprint_video_db": splats_of_video(clip, EstimatedDepth(estimator, name="table", needs_baseline=False)),
-        "head_novel_db": own,
-        "parallax_novel_db": baseline,
+        "layered_novel_db": novel.layered_db,
+        "head_novel_db": novel.head_db,
+        "parallax_novel_db": novel.parallax_db,
     }
 
 

@@ -9,7 +9,7 @@ Shape legend: t frames, h w pixels of the frames, p q of the network's input.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -67,9 +67,28 @@ def see_lone(
     intrinsics: Float[Tensor, "t 3 3"],
     *,
     with_gaussians: bool = False,
+    is_mirrored: bool = False,
 ) -> Sight:
-    """Frames looked at one by one."""
+    """Frames looked at one by one.
+
+    Args:
+        model: in eval mode.
+        images: sRGB in 0..1, sides multiples of 8.
+        intrinsics: pixels of these images.
+        with_gaussians: also the Gaussian head.
+        is_mirrored: depth, confidence and sky are means with those of the mirrored images.
+    """
     found = model(images[:, None], intrinsics[:, None], with_gaussians=with_gaussians)
+    if is_mirrored:
+        turned = intrinsics.clone()
+        turned[:, 0, 2] = images.shape[3] - intrinsics[:, 0, 2]
+        other = model(images.flip(3)[:, None], turned[:, None])
+        found = replace(
+            found,
+            log_depth=0.5 * (found.log_depth + other.log_depth.flip(3)),
+            log_confidence=0.5 * (found.log_confidence + other.log_confidence.flip(3)),
+            sky_logit=0.5 * (found.sky_logit + other.sky_logit.flip(3)),
+        )
     return _sight(found, LONE_UNIT_M, dim=1)
 
 

@@ -74,7 +74,7 @@ def test_colours_vary_and_stay_colours(source: WindowSource):
 
 
 def test_two_tiny_scenes_are_learned(source: WindowSource, tmp_path):
-    plan = config(160)
+    plan = config(100)
     pool = WindowPool(WindowSource(replace(DATA, pool_windows=4, fresh_windows=4), "train", "cpu"), 2, generator(1))
     windows = PackedWindows.unpacked([pool.kept[0]] * 4, range(4))
     pool._refresh = lambda _: None  # the same four windows again and again

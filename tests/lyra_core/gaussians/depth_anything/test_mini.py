@@ -144,6 +144,17 @@ def test_it_is_a_depth_estimator_for_windows_and_lone_images(estimator: MiniDept
     assert torch.equal(posed.depth_m, again.depth_m)
 
 
+def test_a_mirrored_look_does_not_know_left_from_right(tiny: MiniDepth, make_clip):
+    images = make_clip(1, HEIGHT, WIDTH).frames.permute(0, 3, 1, 2).float() / 255
+    K = torch.tensor([[[50.0, 0, 30.0], [0, 50.0, 24.0], [0, 0, 1]]])
+    turned = torch.tensor([[[50.0, 0, WIDTH - 30.0], [0, 50.0, 24.0], [0, 0, 1]]])
+    one = see_lone(tiny, images, K, is_mirrored=True)
+    other = see_lone(tiny, images.flip(3), turned, is_mirrored=True)
+    assert torch.allclose(one.depth_m, other.depth_m.flip(2), rtol=1e-4)
+    plain = see_lone(tiny, images, K, is_mirrored=False)
+    assert not torch.allclose(one.depth_m, plain.depth_m, rtol=1e-4)
+
+
 def test_believed_depth_fixes_the_scale(estimator: MiniDepthEstimator, make_clip):
     clip = make_clip(3, HEIGHT, WIDTH)
     for cameras in (clip.cameras, None):
