@@ -46,7 +46,7 @@ def test_overfits_two_scenes(tmp_path):
 def test_resume_is_bit_exact(tmp_path, monkeypatch):
     plan = config(6, pool_clips=0, batch=2, loop={"checkpoint_every_s": 1e-9})
     whole = train_vae(plan, out_dir=tmp_path / "whole")
-    draw, calls = vae._noise, []
+    draw, calls = vae.latent_noise, []
 
     def killed_in_the_fourth_step(*arguments):
         calls.append(1)
@@ -54,10 +54,10 @@ def test_resume_is_bit_exact(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return draw(*arguments)
 
-    monkeypatch.setattr(vae, "_noise", killed_in_the_fourth_step)
+    monkeypatch.setattr(vae, "latent_noise", killed_in_the_fourth_step)
     with pytest.raises(KeyboardInterrupt):
         train_vae(plan, out_dir=tmp_path / "half")
-    monkeypatch.setattr(vae, "_noise", draw)
+    monkeypatch.setattr(vae, "latent_noise", draw)
     again = train_vae(plan, out_dir=tmp_path / "half", resume_from=tmp_path / "half" / FULL_CHECKPOINT)
     assert len(again.metrics) > 3
     for name, value in whole.ema.items():
