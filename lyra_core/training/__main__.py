@@ -25,7 +25,7 @@ from lyra_core.training.replicas import joined
 from lyra_core.training.sharpen import SharpenConfig, sharpen_vae
 from lyra_core.training.student import StudentConfig
 from lyra_core.training.vae import VaeTrainingConfig, train_vae
-from lyra_core.training.video import VideoTrainingConfig, train_video
+from lyra_core.training.video import MINI_FLOW, VideoTrainingConfig, train_video
 from lyra_core.training.workers import preparing
 from lyra_core.training.world_clips import LONG_PATHS, PathPlan, sample_views, save_views
 from lyra_core.video.mini_config import MINI_DIT
@@ -75,6 +75,11 @@ def _arguments() -> argparse.ArgumentParser:
     _common(vae)
     vae.add_argument("--batch", type=int, default=96, help="clips of 9 frames a step")
     vae.add_argument("--sharpen", action="store_true", help="train the decoder of --start-from against a critic")
+    vae.add_argument(
+        "--critic", type=float, default=0.5, help="its share of the gradient, with --sharpen (default: 0.5)"
+    )
+    vae.add_argument("--rate", type=float, help="largest learning rate (default: 1.5e-3; with --sharpen 3e-4)")
+    vae.add_argument("--max-speed", type=int, help="path frames a clip may go on by (default: 8; with --sharpen 2)")
     video = commands.add_parser("video", help="train the mini video network on a frozen autoencoder")
     _common(video)
     video.add_argument("--vae", type=Path, help="weights of the autoencoder (weights.safetensors)")
@@ -82,6 +87,12 @@ def _arguments() -> argparse.ArgumentParser:
     video.add_argument("--no-augmentation", action="store_true", help="no self-augmented histories (the twin)")
     video.add_argument("--rate", type=float, help="largest learning rate (default: 1e-3; of a student 2e-4)")
     video.add_argument("--student", action="store_true", help="a four-step student of --start-from, its teacher")
+    video.add_argument(
+        "--history-level",
+        type=float,
+        default=0.5,
+        help="highest noise level that self-augmented histories are made from, in one step (default: 0.5)",
+    )
     views = commands.add_parser("views", help="search camera paths through procedural scenes, once for many runs")
     views.add_argument("--scenes", type=int, default=640, help="scenes to learn from")
     views.add_argument("--held-out", type=int, default=64, help="scenes to measure on")
@@ -128,8 +139,11 @@ def vae_config(options: argparse.Namespace) -> VaeTrainingConfig:
     )
     if options.sharpen:
         # at the speeds of the video network's chunks
-        loop = replace(config.loop, learning_rate=3e-4, betas=(0.5, 0.99))
-        config = replace(config, loop=loop, max_speed=2)
+        config = replace(config, loop=replace(config.loop, learning_rate=3e-4, betas=(0.5, 0.99)), max_speed=2)
+    if options.rate is not None:
+        config = replace(config, loop=replace(config.loop, learning_rate=options.rate))
+    if options.max_speed is not None:
+        config = replace(config, max_speed=options.max_speed)
     if not options.toy:
         return config
     sizes: dict[str, Any] = {"height": 32, "width": 56, "batch": 4, "num_scenes": 4, "num_held_out": 3}
@@ -161,6 +175,7 @@ def video_config(options: argparse.Namespace) -> VideoTrainingConfig:
         num_scenes=options.scenes,
         is_compiled=not options.no_compile,
         student=StudentConfig() if options.student else None,
+        flow=replace(MINI_FLOW, largest_history_level=options.history_level),
     )
     if options.student:
         config = replace(config, loop=replace(loop, betas=(0.9, 0.99)), augment_from=0)
@@ -185,7 +200,7 @@ def _train(options: argparse.Namespace, log: logging.Logger) -> int:
         if isinstance(config, VideoTrainingConfig):
             run = functools.partial(train_video, config)
         elif options.sharpen:
-            run = functools.partial(sharpen_vae, config, SharpenConfig())
+            run = functools.partial(sharpen_vae, config, SharpenConfig(adversarial=options.critic))
         else:
             run = functools.partial(train_vae, config)
         result = run(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lyra_core.training.chunks import ChunkRows
 from lyra_core.training.released_networks import ReleasedNetworks
+from lyra_core.video.conditioning import MASK_CHANNELS
 from lyra_core.video.context import ChunkInputs
 from lyra_core.video.dit_config import DiTConfig
 from lyra_core.video.layout import HistoryLayout
@@ -74,6 +75,11 @@ def noised_slots(
     return replace(inputs, history=history, condition=condition)
 
 
+def hole_share(rows: ChunkRows) -> Float[Tensor, "b n r q"]:
+    """Share of each generated latent that no warped frame reaches, by the coverage in the mask channels."""
+    return 1 - rows.generated[:, :MASK_CHANNELS].float().mean(1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowBatch:
     """One batch with everything drawn: what a step computes is a function of these tensors alone.
@@ -128,7 +134,7 @@ def flow_batch(
     noise = torch.randn(target.shape, generator=generator, device=device)
     inputs = noised_slots(rows.inputs(layout, rollout), layout, config, generator)
     kept = torch.rand(len(rows), 1, generator=generator, device=device) >= config.caption_drop
-    holes = 1 - rows.generated[:, :4].float().mean(1)
+    holes = hole_share(rows)
     weight = 1 + (config.hole_weight - 1) * holes
     if config.weighting == "bell":
         weight = weight * schedule.weights.to(device)[drawn][:, None, None, None]

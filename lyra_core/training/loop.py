@@ -352,16 +352,15 @@ def load_weights(model: nn.Module, path: Path, component: str) -> None:
     Raises:
         WeightsError: no such file, or weights of another model.
     """
-    from safetensors.torch import load_file
+    load_state(model, read_weights(path, component), path)
 
-    from lyra_core.weights.mini_files import read_state
 
-    if path.is_dir():
-        state = read_state(path, component)[0]
-    elif path.is_file():
-        state = load_file(str(path))
-    else:
-        raise WeightsError(f"weights are read from a {WEIGHTS} or a folder of packed weights; there is none at {path}")
+def load_state(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Weights by name into a model of exactly these shapes; `path` is where they came from.
+
+    Raises:
+        WeightsError: weights of another model.
+    """
     found, wanted = ({(k, tuple(v.shape)) for k, v in s.items()} for s in (state, model.state_dict()))
     if found != wanted:
         raise WeightsError(
@@ -369,6 +368,23 @@ def load_weights(model: nn.Module, path: Path, component: str) -> None:
             f"missing {sorted(wanted - found)[:4]}, unknown {sorted(found - wanted)[:4]}"
         )
     model.load_state_dict(state)
+
+
+def read_weights(path: Path, component: str) -> dict[str, Tensor]:
+    """Compact weights by name; arguments as those of load_weights.
+
+    Raises:
+        WeightsError: no such file.
+    """
+    from safetensors.torch import load_file
+
+    from lyra_core.weights.mini_files import read_state
+
+    if path.is_dir():
+        return read_state(path, component)[0]
+    if path.is_file():
+        return load_file(str(path))
+    raise WeightsError(f"weights are read from a {WEIGHTS} or a folder of packed weights; there is none at {path}")
 
 
 def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, result: LoopResult) -> None:

@@ -27,8 +27,12 @@ def add_pack(commands: Any) -> None:  # argparse's type of it is private
     pack.add_argument("--vae", type=Path, help="weights.safetensors of an autoencoder run")
     pack.add_argument("--video", type=Path, help="weights.safetensors of a video run")
     pack.add_argument("--depth", type=Path, help="weights.safetensors of a depth run")
-    pack.add_argument("--blend", type=Path, help="weights.safetensors of the teacher of --video: packs a mean of both")
-    pack.add_argument("--share", type=float, default=0.35, help="of the student in that mean (default: 0.35)")
+    pack.add_argument(
+        "--blend",
+        type=Path,
+        help="weights.safetensors that --video or --vae went on from (its teacher, say): packs a mean of both",
+    )
+    pack.add_argument("--share", type=float, default=0.35, help="of the later weights in that mean (default: 0.35)")
     pack.add_argument("--name", default="video", help="name of the video component (default: video)")
     pack.add_argument(
         "--run", dest="summaries", type=Path, nargs="+", help="summary.json of the run, and of those it went on from"
@@ -65,7 +69,7 @@ def pack_weights(options: argparse.Namespace, log: logging.Logger) -> None:
         if not path.is_file():
             raise WeightsError(f"{name} is packed from compact weights (weights.safetensors), found none at {path}")
         state = load_file(str(path))
-        if options.blend is not None and path == options.video:
+        if options.blend is not None and path == (options.video or options.vae):
             state = blended(state, load_file(str(options.blend)), options.share)
         write_component(options.out, name, state, widths, training)
     log.info("%s; now run benchmarks/mini.py, then the command card", write_card(options.out))

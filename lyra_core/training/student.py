@@ -5,6 +5,10 @@ few noise levels to clean latents. What it makes is noised again; where the teac
 denoise what the student makes, disagree about the clean latents, the student moves towards the teacher (equation 2).
 Against the difference between training and sampling, the noised inputs of the student begin with its own jumps
 (section 4.5). Histories are self-augmented as in the teacher's training, by the student itself.
+
+Matching alone drifts from what the conditions say: where a warp shows what is there, there is one right answer, and the
+student is also held to it (the regression term of Yin et al. 2024, "One-step Diffusion with Distribution Matching
+Distillation", section 3.3, with the truth in place of the teacher's samples).
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from torch import Tensor, nn
 
 from lyra_core.errors import ConfigError
 from lyra_core.training.chunks import ChunkRows
-from lyra_core.training.flow import FlowConfig, noised_slots
+from lyra_core.training.flow import FlowConfig, hole_share, noised_slots
 from lyra_core.video.context import ChunkInputs, PreparedContext
 from lyra_core.video.layout import HistoryLayout
 from lyra_core.video.mini_networks import MiniNetworks
@@ -36,10 +40,14 @@ class StudentConfig:
     Attributes:
         entries: levels it jumps from, as of lyra_core.video.schedule.distilled_schedule.
         critic_steps: steps of the critic for each of the student (DMD2, section 4.2).
+        anchor: weight of the squared error against the truth where a warp shows what is there.
+        hole_anchor: weight of it elsewhere: keeps colours, and is small, because the mean of all guesses is a blur.
     """
 
     entries: tuple[int, ...] = DISTILLED_ENTRIES
     critic_steps: int = 4
+    anchor: float = 1.0
+    hole_anchor: float = 0.1
 
     def __post_init__(self) -> None:
         if self.critic_steps < 1:
@@ -56,6 +64,8 @@ class StudentBatch:
         level: noise level the student jumps from. [b]
         compared_level: that of the comparison. [b]
         critic_level: that the critic learns at. [b]
+        target: clean latents, float32. [b c n r q]
+        anchor: weight of the squared error against them. [b n r q]
         history, condition, rays, correspondence: as in ChunkInputs.
         captions: bytes. [b s]
         last_frames: in [-1, 1]. [b 3 h w]
@@ -68,6 +78,8 @@ class StudentBatch:
     level: Tensor
     compared_level: Tensor
     critic_level: Tensor
+    target: Tensor
+    anchor: Tensor
     history: Tensor
     condition: Tensor
     rays: Tensor
@@ -105,6 +117,7 @@ def student_batch(
     schedule = flow.schedule()
     sigmas = schedule.sigmas.to(device).clamp(LOWEST, HIGHEST)
     inputs = noised_slots(rows.inputs(layout, rollout), layout, flow, generator)
+    holes = hole_share(rows)
 
     def noise() -> Tensor:
         return torch.randn(rows.target.shape, generator=generator, device=device)
@@ -117,6 +130,8 @@ def student_batch(
         level=levels[torch.randint(len(levels), (count,), generator=generator, device=device)],
         compared_level=sigmas[schedule.draw(count, generator)],
         critic_level=sigmas[schedule.draw(count, generator)],
+        target=rows.target.float(),
+        anchor=config.anchor + (config.hole_anchor - config.anchor) * holes,
         history=inputs.history,
         condition=inputs.condition,
         rays=inputs.rays,
@@ -137,7 +152,7 @@ def _clean(networks: MiniNetworks, context: PreparedContext, noisy: Tensor, leve
     return noisy - level[:, None, None, None, None] * velocity.float()
 
 
-def _student_jump(student: MiniNetworks, batch: StudentBatch) -> Tensor:
+def student_jump(student: MiniNetworks, batch: StudentBatch) -> Tensor:
     """Clean latents by the student, from its own first jump noised again; gradients through the last jump."""
     context = batch.context(student)
     with torch.no_grad():
@@ -148,7 +163,7 @@ def _student_jump(student: MiniNetworks, batch: StudentBatch) -> Tensor:
 def critic_losses(both: StudentAndCritic, batch: StudentBatch) -> dict[str, Tensor]:
     """The critic's flow-matching loss on what the student makes; the student does not move."""
     with torch.no_grad():
-        made = _student_jump(both.student, batch)
+        made = student_jump(both.student, batch)
     error = _critic_error(both.critic, batch, made)
     return {"loss": error, "critic": error.detach()}
 
@@ -178,10 +193,12 @@ def matching_loss(
 
 def student_losses(both: StudentAndCritic, teacher: MiniNetworks, batch: StudentBatch) -> dict[str, Tensor]:
     """The student's loss and the critic's: one step of both."""
-    made = _student_jump(both.student, batch)
+    made = student_jump(both.student, batch)
     with torch.no_grad():
         noisy = _noised(made, batch.compared, batch.compared_level)
         real = _clean(teacher, batch.context(teacher), noisy, batch.compared_level)
         fake = _clean(both.critic, batch.context(both.critic), noisy, batch.compared_level)
     student, critic = matching_loss(made, real, fake), _critic_error(both.critic, batch, made.detach())
-    return {"loss": student + critic, "student": student.detach(), "critic": critic.detach()}
+    anchor = 0.5 * ((made - batch.target).square().mean(1) * batch.anchor).mean()
+    row = {"student": student.detach(), "anchor": anchor.detach(), "critic": critic.detach()}
+    return {"loss": student + anchor + critic, **row}

@@ -8,6 +8,7 @@ Left behind: `weights.safetensors` (averaged, bf16, with the statistics of the l
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,8 @@ from lyra_core.training.loop import (
     WEIGHTS,
     LoopConfig,
     LoopResult,
-    load_weights,
+    load_state,
+    read_weights,
     save_weights,
     step_generator,
     train,
@@ -356,7 +358,8 @@ def train_vae(
         report: receives a line of text now and then.
         replicas: the processes that train together.
         workers: processes that make the textures.
-        start_from: compact weights of an earlier run to begin with, with a fresh optimiser.
+        start_from: compact weights of an earlier run to begin with, with a fresh optimiser; fewer blocks are no
+            hindrance.
 
     Returns:
         The averaged weights (with latent statistics) and all metrics.
@@ -368,7 +371,7 @@ def train_vae(
     device = torch.device(device)
     model = initial_vae(config, device)
     if start_from is not None:
-        load_weights(model, start_from, "vae")
+        load_grown(model, start_from)
         model.latent_mean.zero_()
         model.latent_std.fill_(1.0)
     forward = torch.compile(_forward, dynamic=False) if config.is_compiled else _forward
@@ -419,6 +422,21 @@ def initial_vae(config: VaeTrainingConfig, device: torch.device) -> MiniVAE:
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=layout)
     return model
+
+
+def load_grown(model: MiniVAE, path: Path) -> None:
+    """Compact weights of an autoencoder of the same widths and no more residual blocks; others begin as the identity.
+
+    Raises:
+        WeightsError: no such file, or weights of another autoencoder.
+    """
+    fresh = model.state_dict()
+    state = read_weights(path, "vae")
+    blocks = re.compile(r"(encoder|decoder)\.(eighth|quarter)\.\d+\.")
+    added = {name: value for name, value in fresh.items() if name not in state and blocks.match(name)}
+    # the second convolution begins with zero weights: without its bias the whole block adds nothing
+    added |= {name: torch.zeros_like(value) for name, value in added.items() if name.endswith("conv2.bias")}
+    load_state(model, state | added, path)
 
 
 def _finish(

@@ -44,6 +44,7 @@ from lyra_core.training.student import (
     student_batch,
     student_losses,
 )
+from lyra_core.training.vae import load_grown
 from lyra_core.training.world_clips import LONG_PATHS, PathPlan, WorldLibrary, load_views
 from lyra_core.video.dit_config import DiTConfig
 from lyra_core.video.mini_config import MINI, MINI_DIT
@@ -52,6 +53,7 @@ from lyra_core.video.mini_vae import MINI_VAE, MiniVAE, MiniVAEConfig, build_min
 from lyra_core.video.rollout_config import RolloutConfig
 
 SAMPLES = "samples.png"
+MINI_FLOW = FlowConfig(shift=3.0, weighting="even", hole_weight=2.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +96,7 @@ class VideoTrainingConfig:
     dit: DiTConfig = field(default_factory=lambda: MINI_DIT)
     rollout: RolloutConfig = field(default_factory=lambda: MINI)
     chunks: ChunkConfig = field(default_factory=ChunkConfig)
-    flow: FlowConfig = field(default_factory=lambda: FlowConfig(shift=3.0, weighting="even", hole_weight=2.0))
+    flow: FlowConfig = field(default_factory=lambda: MINI_FLOW)
     mix: MixConfig = field(default_factory=MixConfig)
     seed: int = 0
     height: int = 128
@@ -135,7 +137,7 @@ def frozen_vae(config: VideoTrainingConfig, device: torch.device) -> MiniVAE:
         torch.random.default_generator.manual_seed(config.seed)
         vae = build_mini_vae(config.vae)
     if config.vae_weights is not None:
-        load_weights(vae, config.vae_weights, "vae")
+        load_grown(vae, config.vae_weights)
     vae = vae.eval().requires_grad_(requires_grad=False).to(device)
     if device.type == "cuda":
         vae = vae.to(torch.bfloat16)

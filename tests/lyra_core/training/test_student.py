@@ -13,6 +13,7 @@ from lyra_core.training.student import (
     StudentConfig,
     critic_losses,
     matching_loss,
+    student_jump,
     student_losses,
 )
 from lyra_core.video.mini_config import MINI_DIT
@@ -45,9 +46,10 @@ def networks(seed):
 def batch():
     generator = torch.Generator().manual_seed(0)
     inputs = random_inputs(CONFIG, 2, 4, 8, generator)
-    noise = [torch.randn(2, CONFIG.latent_channels, 2, 4, 8, generator=generator) for _ in range(4)]
+    noise = [torch.randn(2, CONFIG.latent_channels, 2, 4, 8, generator=generator) for _ in range(5)]
     return StudentBatch(
-        **dict(zip(("first", "again", "compared", "critic"), noise, strict=True)),
+        **dict(zip(("first", "again", "compared", "critic", "target"), noise, strict=True)),
+        anchor=torch.zeros(2, 2, 4, 8),
         level=torch.tensor([1.0, 0.5]),
         compared_level=torch.tensor([0.4, 0.8]),
         critic_level=torch.tensor([0.3, 0.6]),
@@ -68,6 +70,19 @@ def test_no_force_where_critic_and_teacher_agree(batch):
     assert float(losses["student"]) == 0
     assert all(p.grad is None or not p.grad.any() for p in both.student.parameters())
     assert any(p.grad is not None and p.grad.any() for p in both.critic.parameters())
+
+
+def test_where_it_is_anchored_the_student_is_drawn_to_the_truth(batch):
+    anchored = batch.anchor.clone()
+    anchored[:, :, :, :4] = 1.0
+    teacher = networks(1)
+    both = StudentAndCritic(teacher)
+    with torch.no_grad():
+        errors = (student_jump(both.student, batch) - batch.target).square().mean(1)
+    losses = student_losses(both, teacher, replace(batch, anchor=anchored))
+    torch.testing.assert_close(losses["anchor"], 0.25 * errors[..., :4].mean())
+    losses["loss"].backward()
+    assert any(p.grad is not None and p.grad.any() for p in both.student.parameters())
 
 
 def test_the_force_is_the_difference_of_the_two_views():

@@ -1,13 +1,15 @@
 """The autoencoder learns two small scenes within seconds, and a resumed run is the same bit for bit."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from lyra_core.errors import ConfigError
+from lyra_core.errors import ConfigError, WeightsError
 from lyra_core.training import vae
 from lyra_core.training.loop import FULL_CHECKPOINT, WEIGHTS, LoopConfig
-from lyra_core.training.vae import VaeTrainingConfig, augment, reconstruction_loss, train_vae
+from lyra_core.training.vae import VaeTrainingConfig, augment, load_grown, reconstruction_loss, train_vae
 from lyra_core.video.mini_vae import TINY_MINI_VAE, build_mini_vae
 
 
@@ -85,3 +87,16 @@ def test_augmentation_shares():
 def test_ragged_clips_are_refused():
     with pytest.raises(ConfigError, match="1 \\+ 4n"):
         config(1, num_frames=6)
+
+
+def test_a_grown_autoencoder_begins_as_the_smaller_one(tmp_path):
+    train_vae(config(2), out_dir=tmp_path)
+    small, large = build_mini_vae(TINY_MINI_VAE), build_mini_vae(replace(TINY_MINI_VAE, decoder_blocks=(2, 3)))
+    load_grown(small, tmp_path / WEIGHTS)
+    load_grown(large, tmp_path / WEIGHTS)
+    video = torch.rand(1, 3, 5, 24, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        latents = small.encode(video)
+        torch.testing.assert_close(large.decode(large.encode(video)), small.decode(latents))
+    with pytest.raises(WeightsError, match="another model"):
+        load_grown(build_mini_vae(replace(TINY_MINI_VAE, decoder_dims=(48, 24))), tmp_path / WEIGHTS)
