@@ -4,6 +4,9 @@
         --twin runs/twin/weights.safetensors --teacher runs/teacher/weights.safetensors     # 32 scenes
     python benchmarks/mini.py --device cpu --scenes 4 --out pictures                        # a few, on a laptop
 
+    python benchmarks/mini.py --device cuda:1 --parts drift --result gpu1 --out gpu1        # side by side, one a GPU
+    python benchmarks/mini.py --merge gpu0/mini-DATE.json gpu1/mini-DATE.json --out pictures
+
 Parts may be measured on different machines: lines that a run does not measure are kept from the day's file where they
 are of the same weights. "True depth" gives the model the scene's own depth of every frame, "estimated" is what is
 shipped: the seed's depth from the image alone (one factor a scene takes its scale out: a user's path is laid out in
@@ -13,31 +16,36 @@ it), every chunk's by the depth network, aligned to what is remembered.
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import time
 from pathlib import Path
 
 import torch
 from mini_bench import Bench
+from mini_merge import merge, store
 from mini_parts import autoencoder, drift, photographs, returning, rollout_depth
-from mini_splats import depth_rows, gaussians_of_generated, world
-from results import RESULTS, today_path, write_result
+from mini_splats import depth_rows, gaussians_of_generated, novel, world
+from results import RESULTS
 
 from lyra_core.errors import WeightsError
 from lyra_core.training.photographs import HELD_OUT_PHOTOGRAPHS
 from lyra_core.training.workers import preparing
 from lyra_core.weights.mini_files import MINI_FOLDER
 from lyra_core.weights.mini_manifest import read_components
-from lyra_core.weights.mini_table import complete, markdown, read_rows
 
-PARTS = ("vae", "returning", "depth", "gaussians", "drift", "photographs", "depth-table", "world")
+PARTS = ("vae", "returning", "depth", "gaussians", "drift", "photographs", "depth-table", "novel", "world")
 
 
 def main() -> None:
     """Every part, in order of what matters most; the file is written after each, so a run cut short has said it."""
     options = arguments()
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.merge:
+        try:
+            print(merge(options.merge, options.result, options.out))
+        except WeightsError as error:
+            raise SystemExit(str(error)) from error
+        return
     with preparing() as workers, torch.no_grad():
         bench = Bench(options, workers)
         parts = {
@@ -48,22 +56,26 @@ def main() -> None:
             "drift": lambda: drift(bench, options.twin, options.teacher, options.many, options.drift_scenes),
             "photographs": lambda: photographs(bench),
             "depth-table": lambda: depth_rows(bench, options.splat_scenes),
+            "novel": lambda: novel(bench, options.splat_scenes),
             "world": lambda: world(bench),
         }
-        for name in options.parts:
+        for place, name in enumerate(options.parts, 1):
+            print(f"part {name} ({place} of {len(options.parts)}) begins", flush=True)
             begin = time.perf_counter()
             parts[name]()
-            bench.detail(**{f"seconds of part {name}": time.perf_counter() - begin})
+            seconds = time.perf_counter() - begin
+            bench.details[f"seconds of part {name}"] = round(seconds, 1)
             path = save(bench, options)
+            print(f"part {name} ({place} of {len(options.parts)}) took {seconds:.1f} s", flush=True)
     print(path)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--scenes", type=int, default=32)
+    parser.add_argument("--scenes", type=int, default=32, help="scenes of all other rows")
     parser.add_argument("--drift-scenes", type=int, help="scenes of the six-chunk paths (default: all)")
-    parser.add_argument("--splat-scenes", type=int, default=8, help="scenes of the rows that lift and draw Gaussians")
+    parser.add_argument("--splat-scenes", type=int, default=8, help="scenes of rows that lift and draw Gaussians")
     parser.add_argument("--weights", type=Path, default=MINI_FOLDER)
     parser.add_argument("--views", type=Path, help="folder that keeps the camera paths between runs")
     parser.add_argument("--twin", help="trained without self-augmented histories: a component or weights.safetensors")
@@ -71,7 +83,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--many", type=int, help="steps of the teacher; 0 for none (default: 16, on a CPU 0)")
     parser.add_argument("--out", type=Path, required=True, help="folder for pictures")
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS, metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--result", type=Path, default=RESULTS, help="folder for the numbers")
+    parser.add_argument("--result", type=Path, default=RESULTS, help="folder for the numbers, one for each process")
+    parser.add_argument(
+        "--merge", type=Path, nargs="+", metavar="FILE", help="measure nothing: make one of these results"
+    )
     options = parser.parse_args()
     if options.many is None:
         options.many = 16 if options.device.startswith("cuda") else 0
@@ -80,17 +95,6 @@ def arguments() -> argparse.Namespace:
 
 def save(bench: Bench, options: argparse.Namespace) -> Path:
     """The table so far as JSON beside other benchmarks' results, and as Markdown beside the pictures."""
-    earlier, details = [], {}
-    known = today_path("mini", options.result)
-    if known.is_file():
-        try:
-            rows, digest = read_rows(known)
-        except WeightsError:
-            rows, digest = [], ""  # of an older form of the table
-        if digest == bench.digest:
-            earlier, details = rows, json.loads(known.read_text(encoding="utf-8")).get("details", {})
-    rows = complete(bench.rows.values(), earlier)
-    (options.out / "table.md").write_text("\n".join(markdown(rows)) + "\n", encoding="utf-8")
     found = {
         "weights": bench.digest,
         "components": {name: sorted(part.files.values()) for name, part in read_components(options.weights).items()},
@@ -98,10 +102,10 @@ def save(bench: Bench, options: argparse.Namespace) -> Path:
         "teacher": options.teacher,
         "held_out_photographs": sorted(HELD_OUT_PHOTOGRAPHS),
         "peak_rss_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-        "rows": [row.as_dict() for row in rows],
-        "details": details | bench.details,
+        "rows": list(bench.rows.values()),
+        "details": bench.details,
     }
-    return write_result("mini", found, options.result)
+    return store(found, options.result, options.out)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,8 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace, workers: Executor | None) -> None:
         self.device, self.out, self.scenes = torch.device(options.device), options.out, options.scenes
+        if self.device.type == "cuda" and self.device.index is not None:
+            torch.cuda.set_device(self.device)  # kernels of Triton start on the current device, wherever their data lie
         self.dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         self.folder, self.workers, self.view_folder = options.weights, workers, options.views
         self.models = load_mini(self.folder, self.device, self.dtype)

@@ -1,23 +1,27 @@
-"""Depth and Gaussian rows of benchmarks/mini.py, and one whole world timed in a process of its own."""
+"""Depth and Gaussian rows of benchmarks/mini.py, whole worlds judged, and one timed in a process of its own."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+import time
+from itertools import islice
 from pathlib import Path
 
 import torch
-from mini_bench import Bench
+from mini_bench import SIZE, Bench
 from mini_parts import RETURNING
 from sheets import Strip, write_sheet
 
 from lyra_core.gaussians.clip_source import MemoryClip
 from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.render import render
-from lyra_core.generative.mini import mini_reconstructor
-from lyra_core.training.depth_table import HELD_OUT_EVERY, as_dict, depth_table
+from lyra_core.generative.mini import load_mini_model, mini_reconstructor
+from lyra_core.training.depth_table import HELD_OUT_EVERY, as_dict, depth_table, held_out_clips
 from lyra_core.training.estimated_depth import camera_path
+from lyra_core.training.measures import mean_of
+from lyra_core.training.novel_views import TrueViews, judged_frames, parallax_splats, true_views, world_splats
 from lyra_core.values import VideoClip
 from lyra_core.video.world_state import to_bytes
 
@@ -27,6 +31,9 @@ TIER = {"tier": "100k"}
 """As the recipe has it."""
 VIEWED = 44
 """A held-out frame near the middle of the video."""
+NOVEL_STRIPS = 6
+NOVEL_VIEW = 2
+"""The view on the sheet: far enough along the path to show what is behind things."""
 
 
 def gaussians_of_generated(bench: Bench, scenes: int) -> None:
@@ -55,14 +62,55 @@ def gaussians_of_generated(bench: Bench, scenes: int) -> None:
 
 
 def depth_rows(bench: Bench, scenes: int) -> None:
-    """What the depth table says: depth of rendered videos and images, Gaussians at left-out frames and novel views."""
-    found = as_dict(depth_table(bench.estimator.model, num_scenes=scenes, atlas=bench.atlas))
+    """What the depth table says: depth of all scenes' videos and images, Gaussians of some at frames left out.
+
+    Details keep what the first image alone gives at novel views, by the head, in layers and by the baseline.
+    """
+    table = depth_table(bench.estimator.model, num_scenes=bench.scenes, num_splat_scenes=scenes, atlas=bench.atlas)
+    found = as_dict(table)
     for key in ("absrel_cameras", "absrel_single", "absrel_single_aligned"):
-        bench.note(key, float(found[key]), scenes=scenes)
-    bench.note("splats_rendered_db", float(found["footprint_video_db"]), scenes=scenes)
-    bench.note("splats_novel_db", float(found["head_novel_db"]), scenes=scenes)
-    bench.note("splats_novel_gain_db", float(found["head_novel_db"] - found["parallax_novel_db"]), scenes=scenes)
-    bench.detail(**{key: float(value) for key, value in found.items() if key != "num_scenes"})
+        bench.note(key, float(found[key]), scenes=table.num_scenes)
+    bench.note("splats_rendered_db", float(found["footprint_video_db"]), scenes=table.num_splat_scenes)
+    alone = {key: float(found[f"{key}_novel_db"]) for key in ("head", "layered", "parallax")}
+    bench.detail(head_video_db=float(found["head_video_db"]))
+    bench.detail(**{f"lone image, {key}, novel views db": value for key, value in alone.items()})
+
+
+def novel(bench: Bench, scenes: int) -> None:
+    """Whole generated worlds at true novel views, beside the baseline's worlds of the same pictures."""
+    model = load_mini_model(device=str(bench.device), weights=bench.folder, reconstruction=TIER)
+    num_frames = 1 + model.rollout.chunk_frames
+    ours, theirs, strips = [], [], []
+    clips = held_out_clips(
+        num_frames, height=SIZE[0], width=SIZE[1], atlas=bench.atlas, drawn=judged_frames(num_frames)
+    )
+    begin = time.perf_counter()
+    for index, clip in enumerate(islice(clips, scenes)):
+        made, base = (true_views(splats, clip) for splats in (world_splats(model, clip), parallax_splats(clip)))
+        ours.append(made.db)
+        theirs.append(base.db)
+        now = time.perf_counter()
+        took, begin = now - begin, now
+        print(f"scene {index + 1} of {scenes}: {made.db:.2f} dB, parallax {base.db:.2f} dB, {took:.1f} s", flush=True)
+        if len(strips) < NOVEL_STRIPS:
+            strips.append(_novel_strip(clip, made, base))
+    found, baseline = torch.tensor(ours), torch.tensor(theirs)
+    bench.note("splats_novel_gain_db", found - baseline)
+    bench.note("splats_novel_db", found)
+    bench.detail(**{"parallax at the same novel views db": mean_of(baseline)})
+    bench.detail(**{f"novel scene {i} gain db": float(gain) for i, gain in enumerate(found - baseline)})
+    shown = f"truth, frame {judged_frames(num_frames)[1 + NOVEL_VIEW]}"
+    columns = ["seed", shown, "mini's world", "parallax", "pixels that count"]
+    write_sheet("Generated worlds at true views of held-out scenes", columns, strips, bench.out / "novel.jpg")
+
+
+def _novel_strip(clip: VideoClip, made: TrueViews, base: TrueViews) -> Strip:
+    """One scene: what was given, what is there, what two models made of it, and the pixels that count."""
+    seed, truth = (clip.frames[frame].permute(2, 0, 1) / 255 for frame in (0, made.frames[NOVEL_VIEW]))
+    drawn = [views.drawn[NOVEL_VIEW].permute(2, 0, 1) for views in (made, base)]
+    seen = made.seen[NOVEL_VIEW].float().expand(3, -1, -1)
+    label = f"{clip.cameras.name}\n{made.db:.1f} dB\nparallax {base.db:.1f}"
+    return Strip(label=label, pictures=[seed, truth, *drawn, seen])
 
 
 def world(bench: Bench) -> None:

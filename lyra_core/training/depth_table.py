@@ -1,41 +1,38 @@
 """The rows of mini's table that the depth and Gaussian network answers for, on scenes it never saw.
 
-    rows = depth_table(model, num_scenes=4)
+    rows = depth_table(model, num_scenes=32, num_splat_scenes=4)
 
 Videos are rendered ones, so that what is measured is the network and not the video model; `splats_of_video` takes any.
 """
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import count, islice
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 
-from lyra_core.errors import CameraPathError, ReconstructionError
+from lyra_core.errors import CameraPathError
 from lyra_core.gaussians.clip_source import MemoryClip
 from lyra_core.gaussians.depth_anything.mini import MiniDepth
 from lyra_core.gaussians.depth_anything.mini_estimator import MiniDepthEstimator, MiniHead, see_lone
-from lyra_core.gaussians.depth_anything.mini_gaussians import world_gaussians
 from lyra_core.gaussians.keyframes import KeyframeConfig
 from lyra_core.gaussians.lifters import EstimatedDepth, Lifter
 from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.render import render
-from lyra_core.generative.model import GenerativeModel
-from lyra_core.geometry.camera import project, unproject
-from lyra_core.parallax.model import ParallaxModel
 from lyra_core.training.atlas import Atlas
 from lyra_core.training.depth_measure import abs_rel
+from lyra_core.training.measures import mean_of
+from lyra_core.training.novel_views import lone_views
 from lyra_core.training.worlds import scene_clip
-from lyra_core.values import Gaussians, Seed, VideoClip
+from lyra_core.values import VideoClip
 
 PATHS = ("truck-left", "orbit-right", "dolly-in", "wander", "arc-left")
 HELD_OUT_EVERY = 8
-NOVEL_QUARTERS = (1, 2, 3, 4)  # of the path: where views are judged
-SEEN_TOLERANCE = 0.03
+DEPTH_VIEWS = 8
+"""About as many frames of a video are looked at together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +40,8 @@ class DepthTable:
     """Means over scenes.
 
     Attributes:
-        num_scenes: measured.
+        num_scenes: whose depth is measured.
+        num_splat_scenes: whose Gaussians are: all others below are means over these.
         absrel_cameras: depth of the video's frames with known cameras, in metres, nothing fitted.
         absrel_single: depth of the first frame alone, in metres, nothing fitted.
         absrel_single_aligned: the same after the ratio of medians is taken out.
@@ -56,6 +54,7 @@ class DepthTable:
     """
 
     num_scenes: int
+    num_splat_scenes: int
     absrel_cameras: float
     absrel_single: float
     absrel_single_aligned: float
@@ -77,151 +76,79 @@ def splats_of_video(clip: VideoClip, lifter: Lifter, *, every: int = HELD_OUT_EV
     return psnr_db(render(made, clip.cameras[held]).color, clip.frames[held].float() / 255)
 
 
-def seen_by_first(clip: VideoClip, frame: int) -> Bool[Tensor, "h w"]:
-    """Pixels of a frame whose surface the first frame saw, by the clip's exact depth.
+def held_out_clips(
+    num_frames: int,
+    *,
+    height: int = 128,
+    width: int = 224,
+    atlas: Atlas | None = None,
+    drawn: Sequence[int] | None = None,
+) -> Iterator[VideoClip]:
+    """Clips of held-out scenes, one a scene, without end; scenes without a place for their path are passed over.
 
-    Raises:
-        CameraPathError: a clip without depth.
+    Args:
+        num_frames: of each.
+        height: rows.
+        width: columns.
+        atlas: held-out textures on the device that renders, or None for the small default.
+        drawn: frames with a picture, or None for all (see worlds.scene_clip).
     """
-    if clip.depth_m is None:
-        raise CameraPathError("which pixels the first frame saw follows from exact depth, found none")
-    depth = clip.depth_m[frame]
-    points = unproject(depth, clip.cameras.world_to_cam[frame], clip.cameras.intrinsics[frame])
-    pixels, z = project(points, clip.cameras.world_to_cam[0], clip.cameras.intrinsics[0])
-    height, width = depth.shape
-    u, v = pixels.floor().long().unbind(-1)
-    inside = (z > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
-    first = clip.depth_m[0][v.clamp(0, height - 1), u.clamp(0, width - 1)].double()
-    return inside & (depth > 0) & ((first - z).abs() < SEEN_TOLERANCE * z)
+    for seed in count():
+        path = PATHS[seed % len(PATHS)]
+        try:
+            clip = scene_clip(seed, path, num_frames, height, width, split="heldout", atlas=atlas, drawn=drawn)
+        except CameraPathError:
+            continue
+        yield clip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NovelViews:
-    """Gaussians of a lone image at other views, PSNR in dB over pixels that the image saw, and its depth.
-
-    Attributes:
-        layered_db: the baseline's layers on the network's depth.
-        head_db: the Gaussian head's.
-        parallax_db: the baseline's own. All depths are scaled by the ratio of medians to the truth.
-        absrel: of the lone image's depth, nothing fitted.
-        absrel_aligned: after the ratio of medians is taken out.
-    """
-
-    layered_db: float
-    head_db: float
-    parallax_db: float
-    absrel: float
-    absrel_aligned: float
+def depth_frames(num_frames: int) -> list[int]:
+    """Frames of a video whose depth is measured; the first is among them."""
+    return list(range(0, num_frames, max(1, num_frames // DEPTH_VIEWS)))
 
 
-def novel_views(model: MiniDepth, clip: VideoClip) -> NovelViews:
-    """What a clip's first frame alone says of its other frames.
-
-    Raises:
-        CameraPathError: a clip without depth.
-    """
-    if clip.depth_m is None or clip.sky is None:
-        raise CameraPathError("novel views are judged with exact depth and sky, found none")
-    truth, solid = clip.depth_m[0], ~clip.sky[0]
-    device = next(model.parameters()).device
-    image = clip.frames[:1].to(device).permute(0, 3, 1, 2).float() / 255
-    K = clip.cameras.intrinsics[:1].float().to(device)
-    sight = see_lone(model, image, K, with_gaussians=True)
-    if sight.raw is None:
-        raise ReconstructionError("novel views need the Gaussian head, and the network gave no raw numbers")
-    found, sky = sight.depth_m[0].cpu(), sight.sky[0].cpu()
-    baseline = ParallaxModel()
-    guess = baseline.estimate(clip.frames[:1], clip.cameras[:1])
-    factors = [
-        _median_ratio(truth, solid & ~hidden, depth)
-        for depth, hidden in ((found, sky), (guess.depth_m[0], guess.sky[0]))
-    ]
-    layered, other = (
-        baseline.reconstruct(
-            VideoClip(frames=clip.frames[:1], cameras=clip.cameras[:1], depth_m=depth[None] * factor, sky=hidden[None])
-        )
-        for depth, hidden, factor in ((found, sky, factors[0]), (guess.depth_m[0], guess.sky[0], factors[1]))
-    )
-    w2c = clip.cameras.world_to_cam[:1].float().to(device)
-    head = world_gaussians(sight.raw, sight.depth_m * factors[0], image, K, w2c, ~sight.sky).to("cpu")
-    return NovelViews(
-        layered_db=at_views(layered, clip),
-        head_db=at_views(head, clip),
-        parallax_db=at_views(other, clip),
-        absrel=abs_rel(found, truth, solid),
-        absrel_aligned=abs_rel(found, truth, solid, align=True),
-    )
-
-
-def world_novel_db(model: GenerativeModel, clip: VideoClip) -> float:
-    """PSNR in dB of a whole generated world at the true views of a path, over pixels that the first frame saw.
-
-    The world is what a user gets: a video generated from the first frame along the path, lifted. The path is laid out
-    in the seed's own estimated depth, so one factor, the ratio of medians, relates it to the truth.
-
-    Raises:
-        CameraPathError: a clip without depth.
-    """
-    if clip.depth_m is None or clip.sky is None:
-        raise CameraPathError("novel views are judged with exact depth and sky, found none")
-    photo = clip.frames[0]
-    seed = Seed(
-        image=photo,
-        intrinsics=clip.cameras.intrinsics[0],
-        sha256=hashlib.sha256(photo.contiguous().numpy().tobytes()).hexdigest(),
-        focal_source="manifest",
-    )
-    guess = model.parts.models.depth.estimate(clip.frames[:1], None)
-    factor = _median_ratio(clip.depth_m[0], ~clip.sky[0] & ~guess.sky[0], guess.depth_m[0])
-    poses = clip.cameras.world_to_cam.clone()
-    poses[:, :3, 3] /= factor
-    path = replace(clip.cameras, world_to_cam=poses)
-    video = model.generate(seed, path, num_frames=len(clip), prompts=["a place"])
-    made = model.reconstruct(VideoClip(frames=video.frames, cameras=video.cameras))
-    return at_views(replace(made, means=made.means * factor, scales=made.scales * factor), clip)
-
-
-def _median_ratio(truth: Tensor, where: Tensor, depth: Tensor) -> float:
-    return float(truth[where].median() / depth[where].median()) if bool(where.any()) else 1.0
-
-
-def at_views(gaussians: Gaussians, clip: VideoClip) -> float:
-    """PSNR in dB of Gaussians at the quarters of a clip's path, over pixels that its first frame saw."""
-    frames = [(len(clip) - 1) * quarter // 4 for quarter in NOVEL_QUARTERS]
-    if len(gaussians) == 0:
-        return 0.0
-    drawn = render(gaussians, clip.cameras[frames]).color
-    values = []
-    for k, frame in enumerate(frames):
-        mask = seen_by_first(clip, frame)
-        if bool(mask.any()):
-            values.append(psnr_db(drawn[k][mask], clip.frames[frame][mask].float() / 255))
-    return sum(values) / len(values) if values else 0.0
-
-
-def measure_scene(model: MiniDepth, clip: VideoClip) -> dict[str, float]:
-    """All rows for one video with exact depth.
+def measure_depth(model: MiniDepth, clip: VideoClip) -> dict[str, float]:
+    """Errors of depth, of one video with exact depth at `depth_frames`.
 
     Raises:
         CameraPathError: a clip without depth.
     """
     if clip.depth_m is None or clip.sky is None:
         raise CameraPathError("the table is measured with exact depth and sky, found none")
-    height, width = (int(x) for x in clip.frames.shape[1:3])
-    estimator = MiniDepthEstimator(model, height=height, width=width)
-    some = list(range(0, len(clip), max(1, len(clip) // 8)))
-    posed = estimator.estimate(clip.frames[some], clip.cameras[some])
-    novel = novel_views(model, clip)
+    some = depth_frames(len(clip))
+    cameras = clip.cameras[some]
+    posed = _estimator(model, clip).estimate(clip.frames[some], cameras)
+    device = next(model.parameters()).device
+    image = clip.frames[:1].to(device).permute(0, 3, 1, 2).float() / 255
+    lone = see_lone(model, image, cameras.intrinsics[:1].float().to(device)).depth_m[0].cpu()
+    truth, solid = clip.depth_m[0], ~clip.sky[0]
     return {
         "absrel_cameras": abs_rel(posed.depth_m, clip.depth_m[some], ~clip.sky[some]),
-        "absrel_single": novel.absrel,
-        "absrel_single_aligned": novel.absrel_aligned,
+        "absrel_single": abs_rel(lone, truth, solid),
+        "absrel_single_aligned": abs_rel(lone, truth, solid, align=True),
+    }
+
+
+def measure_splats(model: MiniDepth, clip: VideoClip) -> dict[str, float]:
+    """What Gaussians of one video with exact depth, and of its first frame alone, look like from elsewhere.
+
+    Raises:
+        CameraPathError: a clip without depth.
+    """
+    estimator = _estimator(model, clip)
+    lone = lone_views(model, clip)
+    return {
         "head_video_db": splats_of_video(clip, MiniHead(estimator, name="table")),
         "footprint_video_db": splats_of_video(clip, EstimatedDepth(estimator, name="table", needs_baseline=False)),
-        "layered_novel_db": novel.layered_db,
-        "head_novel_db": novel.head_db,
-        "parallax_novel_db": novel.parallax_db,
+        "layered_novel_db": lone.layered_db,
+        "head_novel_db": lone.head_db,
+        "parallax_novel_db": lone.parallax_db,
     }
+
+
+def _estimator(model: MiniDepth, clip: VideoClip) -> MiniDepthEstimator:
+    height, width = (int(x) for x in clip.frames.shape[1:3])
+    return MiniDepthEstimator(model, height=height, width=width)
 
 
 @torch.no_grad()
@@ -229,6 +156,7 @@ def depth_table(
     model: MiniDepth,
     *,
     num_scenes: int,
+    num_splat_scenes: int | None = None,
     num_frames: int = 33,
     height: int = 128,
     width: int = 224,
@@ -238,25 +166,24 @@ def depth_table(
 
     Args:
         model: in eval mode.
-        num_scenes: different scenes; scenes without a place for their path are passed over.
+        num_scenes: different scenes whose depth is measured; of their videos only some frames are drawn.
+        num_splat_scenes: scenes that are also lifted, which takes ten times as long; None for all.
         num_frames: of each video.
         height: rows of the videos and of the network's input.
         width: columns.
         atlas: held-out textures on the device that renders, or None for the small default.
     """
-    rows: list[dict[str, float]] = []
-    seed = 0
-    while len(rows) < num_scenes:
-        path = PATHS[seed % len(PATHS)]
-        try:
-            clip = scene_clip(seed, path, num_frames, height, width, split="heldout", atlas=atlas)
-        except CameraPathError:
-            seed += 1
-            continue
-        rows.append(measure_scene(model, clip))
-        seed += 1
-    means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
-    return DepthTable(num_scenes=len(rows), **means)
+    lifted = num_scenes if num_splat_scenes is None else num_splat_scenes
+    some = held_out_clips(num_frames, height=height, width=width, atlas=atlas, drawn=depth_frames(num_frames))
+    whole = held_out_clips(num_frames, height=height, width=width, atlas=atlas)
+    means = _means([measure_depth(model, clip) for clip in islice(some, num_scenes)])
+    means |= _means([measure_splats(model, clip) for clip in islice(whole, lifted)])
+    return DepthTable(num_scenes=num_scenes, num_splat_scenes=lifted, **means)
+
+
+def _means(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Of each name, over the rows where it could be measured."""
+    return {name: mean_of(torch.tensor([row[name] for row in rows], dtype=torch.float64)) for name in rows[0]}
 
 
 def as_dict(table: DepthTable) -> dict[str, float | int]:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra_core.errors import CameraPathError, ConfigError
+from lyra_core.formats.replacing import replacing
 from lyra_core.training.atlas import Atlas
 from lyra_core.training.scene_batch import SceneBatch
 from lyra_core.training.scenes import sample_scene
@@ -114,7 +115,10 @@ def sample_views(
 
 
 def save_views(path: Path, views: dict[str, list[Views]]) -> None:
-    """Keep camera paths by split: the search for them takes longer than everything else a run prepares."""
+    """Keep camera paths by split: the search for them takes longer than everything else a run prepares.
+
+    The file appears whole: runs side by side share it, and none reads what another is still writing.
+    """
     arrays: dict[str, np.ndarray] = {}
     for split, some in views.items():
         arrays[f"{split}.seed"] = np.array([v.seed for v in some])
@@ -122,8 +126,8 @@ def save_views(path: Path, views: dict[str, list[Views]]) -> None:
         # the third row of a rotation follows from the others
         arrays[f"{split}.pose"] = np.delete(pose.reshape(*pose.shape[:-2], 12), (8, 9, 10), axis=-1)
         arrays[f"{split}.intrinsics"] = np.stack([v.intrinsics for v in some])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, allow_pickle=False, **arrays)
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def load_views(path: Path, split: str) -> list[Views]:

@@ -227,6 +227,7 @@ def scene_clip(
     kind: str | None = None,
     supersample: int = 2,
     atlas: Atlas | None = None,
+    drawn: Sequence[int] | None = None,
 ) -> VideoClip:
     """A clip of a procedural place with exact depth, sky and cameras (first camera at the world's origin).
 
@@ -240,6 +241,7 @@ def scene_clip(
         kind: one of scenes.COMPOSERS, or None to draw one.
         supersample: rays along each side of a pixel for colour.
         atlas: textures of the split, or None for a small default.
+        drawn: frames with a picture, or None for all; the others are black and of unknown depth.
 
     Raises:
         ConfigError: an unknown split or a negative seed.
@@ -248,7 +250,12 @@ def scene_clip(
     scene = sample_scene(seed, split, kind=kind)
     path = sample_path(scene, path_name, num_frames, height, width)
     batch = SceneBatch.of([scene], default_atlas(split) if atlas is None else atlas)
-    frames = render_scene(batch, [path], height, width, supersample=supersample)
+    at = list(range(num_frames) if drawn is None else drawn)
+    frames = render_scene(batch, [path[at]], height, width, supersample=supersample)
+    rgb = torch.zeros(num_frames, height, width, 3, dtype=torch.uint8)
+    depth_m, sky = torch.zeros(num_frames, height, width), torch.zeros(num_frames, height, width, dtype=torch.bool)
+    rgb[at] = (frames.rgb[0] * 255).round().clamp(0, 255).to(torch.uint8).cpu()
+    depth_m[at], sky[at] = frames.depth_m[0].cpu(), frames.sky[0].cpu()
     first = path.cam_to_world[:1]
     relative = CameraPath(
         world_to_cam=path.world_to_cam @ first,
@@ -257,9 +264,4 @@ def scene_clip(
         image_width=width,
         name=path.name,
     )
-    return VideoClip(
-        frames=(frames.rgb[0] * 255).round().clamp(0, 255).to(torch.uint8).cpu(),
-        cameras=relative,
-        depth_m=frames.depth_m[0].cpu(),
-        sky=frames.sky[0].cpu(),
-    )
+    return VideoClip(frames=rgb, cameras=relative, depth_m=depth_m, sky=sky)

@@ -91,8 +91,10 @@ ASKED: dict[str, Asked] = {
     "student_sharpness": _asked(_STEPS, "frame 80, detail of 4 steps over 16 steps", "", UNSEEN, least=0.9),
     "splats_own_db": _asked(_SPLATS, "held-out frames of their own generated video", least=22.0),
     "splats_rendered_db": _asked(_SPLATS, "held-out frames of a rendered video"),
-    "splats_novel_gain_db": _asked(_SPLATS, "true novel views, above parallax", mask=SEEN, least=3.0),
-    "splats_novel_db": _asked(_SPLATS, "true novel views", mask=SEEN),
+    "splats_novel_gain_db": _asked(
+        _SPLATS, "generated worlds at true novel views, above parallax", mask=SEEN, least=3.0
+    ),
+    "splats_novel_db": _asked(_SPLATS, "generated worlds at true novel views", mask=SEEN),
     "world_seconds": _asked(_WORLD, "all stages, two cores", "s", "", most=25.0),
     "world_video_seconds": _asked(_WORLD, "of which video", "s", ""),
     "world_splats_seconds": _asked(_WORLD, "of which Gaussians", "s", ""),
