@@ -53,6 +53,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", type=Path, help="full checkpoint to continue (full.pt)")
     parser.add_argument("--start-from", type=Path, help="weights to begin with: weights.safetensors or packed folder")
     parser.add_argument("--pause-after", type=float, help="minutes after which this call stops, to be resumed")
+    parser.add_argument("--evaluate-every", type=float, help="minutes between evaluations; 0: at the end only")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scenes", type=int, default=640, help="procedural scenes to learn from")
@@ -78,6 +79,7 @@ def _arguments() -> argparse.ArgumentParser:
     vae.add_argument(
         "--critic", type=float, default=0.5, help="its share of the gradient, with --sharpen (default: 0.5)"
     )
+    vae.add_argument("--critic-first", type=int, default=150, help="steps in which it only learns (default: 150)")
     vae.add_argument("--rate", type=float, help="largest learning rate (default: 1.5e-3; with --sharpen 3e-4)")
     vae.add_argument("--max-speed", type=int, help="path frames a clip may go on by (default: 8; with --sharpen 2)")
     video = commands.add_parser("video", help="train the mini video network on a frozen autoencoder")
@@ -114,12 +116,16 @@ def _make_views(options: argparse.Namespace) -> int:
     return 0
 
 
-def _loop(options: argparse.Namespace, **changes: object) -> LoopConfig:
-    """Length and speed, in small for a toy."""
+def _loop(options: argparse.Namespace, evaluate_every_s: float, **changes: object) -> LoopConfig:
+    """Length and speed, in small for a toy; seconds between evaluations where the options do not say."""
+    if options.toy:
+        evaluate_every_s = 0
+    if options.evaluate_every is not None:
+        evaluate_every_s = 60 * options.evaluate_every
     loop = LoopConfig(
         max_seconds=60 * options.minutes,
         pause_after_s=None if options.pause_after is None else 60 * options.pause_after,
-        evaluate_every_s=0 if options.toy else 60,
+        evaluate_every_s=evaluate_every_s,
         checkpoint_every_s=0 if options.toy else 120,
         warmup_steps=20 if options.toy else 100,
     )
@@ -129,7 +135,7 @@ def _loop(options: argparse.Namespace, **changes: object) -> LoopConfig:
 def vae_config(options: argparse.Namespace) -> VaeTrainingConfig:
     """The autoencoder's run as asked."""
     config = VaeTrainingConfig(
-        loop=_loop(options, precision="float32" if options.toy else "autocast"),
+        loop=_loop(options, 60, precision="float32" if options.toy else "autocast"),
         seed=options.seed,
         batch=options.batch,
         photographs=options.photographs,
@@ -156,12 +162,12 @@ def video_config(options: argparse.Namespace) -> VideoTrainingConfig:
     """The video network's run as asked."""
     loop = _loop(
         options,
+        180,
         precision="float32" if options.toy else "copy",
         learning_rate=options.rate or (2e-4 if options.student else 1e-3),
         final_rate=0.05,
         betas=(0.9, 0.95),
         weight_decay=0.02,
-        evaluate_every_s=0 if options.toy else 180,
     )
     mix = MixConfig(i2v=0.25, plain=0.75, augmented=0.0) if options.no_augmentation else MixConfig()
     config = VideoTrainingConfig(
@@ -200,7 +206,9 @@ def _train(options: argparse.Namespace, log: logging.Logger) -> int:
         if isinstance(config, VideoTrainingConfig):
             run = functools.partial(train_video, config)
         elif options.sharpen:
-            run = functools.partial(sharpen_vae, config, SharpenConfig(adversarial=options.critic))
+            weights = {"adversarial": options.critic, "matching": 0.2 * options.critic}
+            sharpen = SharpenConfig(**weights, critic_first=options.critic_first)
+            run = functools.partial(sharpen_vae, config, sharpen)
         else:
             run = functools.partial(train_vae, config)
         result = run(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from lyra_core.training.loop import WEIGHTS, LoopResult, load_weights, save_weights, step_generator, train
+from lyra_core.training.loop import WEIGHTS, LoopResult, save_weights, step_generator, train
 from lyra_core.training.measures import detail
 from lyra_core.training.replicas import ALONE, Replicas
 from lyra_core.training.vae import (
@@ -33,6 +33,7 @@ from lyra_core.training.vae import (
     held_out_clips,
     initial_vae,
     latent_noise,
+    load_grown,
     reconstruct,
     reconstruction_loss,
     save_sheet,
@@ -168,7 +169,7 @@ def sharpen_vae(
     """Train the decoder of a trained autoencoder further; arguments, files and errors as those of train_vae."""
     device = torch.device(device)
     vae = initial_vae(config, device)
-    load_weights(vae, start_from, "vae")
+    load_grown(vae, start_from)
     both = Sharpening(vae, sharpen, config.seed)
     if config.is_compiled:
         for part in (vae.encoder, vae.decoder):
