@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Generic, TypeVar
 
 import torch
@@ -40,6 +40,16 @@ class Beside(Generic[Result]):
             # memory of the results is used again by later work on the same stream only, which waits for the caller
             torch.cuda.current_stream(self.device).wait_stream(self.stream)
         return found
+
+    def settle(self) -> None:
+        """Wait for what runs, and leave its result to be taken.
+
+        A CUDA graph is recorded only then: calls of another thread have spoilt a recording (one start of four).
+        """
+        if self.pending is not None:
+            wait([self.pending])
+        if self.stream is not None:
+            self.stream.synchronize()
 
     def close(self) -> None:
         """Wait for what runs and end the thread."""

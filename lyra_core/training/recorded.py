@@ -48,7 +48,7 @@ class RecordedStep(Generic[Batch]):
                 self._clear()
         torch.cuda.current_stream().wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
-        # other threads may allocate meanwhile: only this one's calls are recorded
+        # only this thread's calls are recorded; others had better rest, see Beside.settle
         with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
             losses = compute(self.batch)
             losses["loss"].backward()  # type: ignore[no-untyped-call]

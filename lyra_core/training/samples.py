@@ -43,6 +43,10 @@ class Samples:
             self.beside.start(lambda: pool.make(predict, own))
         return pool.draw(config.batch, None, generator)
 
+    def settle(self) -> None:
+        """Wait until nothing runs beside; to record a step."""
+        self.beside.settle()
+
     def close(self) -> None:
         """End what runs beside."""
         self.beside.close()

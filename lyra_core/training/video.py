@@ -239,6 +239,7 @@ class _Learner:
         batch = flow_batch(rows, config.dit.history_layout, config.flow, config.rollout, there)
         if self.recorded is None:
             networks.dit.compile_blocks()
+            self.samples.settle()
             self.recorded = RecordedStep(partial(flow_losses, networks), list(networks.parameters()), batch)
         return self.recorded(batch)
 
@@ -265,6 +266,7 @@ class _StudentLearner:
                 networks.dit.compile_blocks()
         if is_full not in self.recorded:
             moved = both if is_full else both.critic
+            self.samples.settle()
             self.recorded[is_full] = RecordedStep(compute, list(moved.parameters()), batch)
         return self.recorded[is_full](batch)
 

@@ -25,3 +25,16 @@ def test_errors_are_raised_where_results_are_taken():
     with pytest.raises(ZeroDivisionError):
         beside.take()
     beside.close()
+
+
+def test_settling_waits_and_leaves_the_result():
+    beside = Beside(torch.device("cpu"))
+    beside.settle()  # nothing runs
+    free, begun = threading.Event(), threading.Event()
+    beside.start(lambda: begun.set() or free.wait(10) and 7)
+    begun.wait(10)
+    threading.Timer(0.1, free.set).start()
+    beside.settle()
+    assert free.is_set()
+    assert beside.take() == 7
+    beside.close()
