@@ -31,7 +31,7 @@ def test_settling_waits_and_leaves_the_result():
     beside = Beside(torch.device("cpu"))
     beside.settle()  # nothing runs
     free, begun = threading.Event(), threading.Event()
-    beside.start(lambda: begun.set() or free.wait(10) and 7)
+    beside.start(lambda: begun.set() or (free.wait(10) and 7))
     begun.wait(10)
     threading.Timer(0.1, free.set).start()
     beside.settle()
