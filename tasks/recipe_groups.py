@@ -38,6 +38,7 @@ class ConditioningGroup(Group):
 
     warp: WarpGroup = WarpGroup()
     union_warp: bool = False
+    density: int = 1
     gap_px: int = 0
     mask_channels: Literal["ones", "coverage"] = "ones"
     correspondence: CorrespondenceGroup = CorrespondenceGroup()
@@ -126,6 +127,7 @@ MENDED_VIDEO = VideoGroup(
     conditioning=ConditioningGroup(
         warp=MENDED_WARP,
         union_warp=True,
+        density=2,
         gap_px=8,
         mask_channels="coverage",
         correspondence=CorrespondenceGroup(depth_range="used", warp=MENDED_WARP),

@@ -15,6 +15,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lyra_core.geometry.densify import densify
 from lyra_core.geometry.gaps import close_gaps
 from lyra_core.geometry.warp import WarpSource, forward_warp
 from lyra_core.video.autoencoder import VideoAutoencoder
@@ -110,7 +111,8 @@ class _Targets:
 
     def warp(self, source: WarpSource, config: ConditioningConfig) -> tuple[Tensor, Tensor, Tensor]:
         """Values [b t c h w], depth and landed pixels [b t h w] of one source a chunk."""
-        found = forward_warp(source, self.world_to_cam.flatten(0, 1), self.intrinsics.flatten(0, 1), config.warp)
+        dense = densify(source, config.density, config.warp)
+        found = forward_warp(dense, self.world_to_cam.flatten(0, 1), self.intrinsics.flatten(0, 1), config.warp)
         shape = self.world_to_cam.shape[:2]
         return found.values.unflatten(0, shape), found.depth_m.unflatten(0, shape), found.mask.unflatten(0, shape)
 

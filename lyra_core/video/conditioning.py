@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lyra_core.errors import FrameError
+from lyra_core.geometry.densify import densify
 from lyra_core.geometry.gaps import close_gaps
 from lyra_core.geometry.warp import FAITHFUL_WARP, MENDED_WARP, WarpConfig, WarpSource, forward_warp
 from lyra_core.video.autoencoder import VideoAutoencoder
@@ -46,6 +47,7 @@ class ConditioningConfig:
     Attributes:
         warp: reliability and grouping for the last frame's warp.
         union_warp: fill the holes of the warped last frame with warps of the retrieved frames, best first.
+        density: points along each side of a pixel that is warped; more than 1 puts points between pixels of a surface.
         gap_px: widest gap between warped pixels of one surface that is closed before the warp is encoded; 0: none.
         mask_channels: "ones" says nothing; "coverage" says where the warp of each of a slot's four frames is no hole.
         correspondence: of the coordinate maps.
@@ -54,6 +56,7 @@ class ConditioningConfig:
 
     warp: WarpConfig = FAITHFUL_WARP
     union_warp: bool = False
+    density: int = 1
     gap_px: int = 0
     mask_channels: Literal["ones", "coverage"] = "ones"
     correspondence: CorrespondenceConfig = FAITHFUL_CORRESPONDENCE
@@ -64,6 +67,7 @@ FAITHFUL_CONDITIONING = ConditioningConfig()
 MENDED_CONDITIONING = ConditioningConfig(
     warp=MENDED_WARP,
     union_warp=True,
+    density=2,
     gap_px=8,
     mask_channels="coverage",
     correspondence=CorrespondenceConfig(depth_range="used", warp=MENDED_WARP),
@@ -139,13 +143,13 @@ class Conditioner:
         targets = self._targets(request)
         last = request.first_frame - 1
         source = _source(request.last_image, request.last_depth_m, request.world_to_cam[last], request.intrinsics[last])
-        first = forward_warp(source, *targets, self.config.warp)
+        first = forward_warp(densify(source, self.config.density, self.config.warp), *targets, self.config.warp)
         values, depth, landed = first.values, first.depth_m, first.mask
         for view in reversed(request.retrieved) if self.config.union_warp else ():
             if landed.all():
                 break
             source = _source(self.images(view.frame_id), view.depth_m, view.world_to_cam, view.intrinsics)
-            other = forward_warp(source, *targets, self.config.warp)
+            other = forward_warp(densify(source, self.config.density, self.config.warp), *targets, self.config.warp)
             values = torch.where(landed[:, None], values, other.values)
             depth = torch.where(landed, depth, other.depth_m)
             landed = landed | other.mask

@@ -57,7 +57,7 @@ class MiniVAEConfig:
         return GROUP
 
 
-MINI_VAE = MiniVAEConfig(decoder_blocks=(3, 5))
+MINI_VAE = MiniVAEConfig()
 TINY_MINI_VAE = MiniVAEConfig(
     encoder_dims=(24, 32), encoder_blocks=(1, 1), decoder_dims=(32, 24), decoder_blocks=(1, 1)
 )
