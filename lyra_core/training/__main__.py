@@ -1,4 +1,4 @@
-"""`python -m lyra_core.training vae|video|depth|views|pack|card|lyra2|check-data|export`: training runs."""
+"""`python -m lyra_core.training mini|vae|video|depth|views|pack|card|lyra2|check-data|export`: training runs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from lyra_core.errors import LyraError
+from lyra_core.training.campaign_command import add_campaign
 from lyra_core.training.chunk_pool import MixConfig
 from lyra_core.training.chunks import ChunkConfig
 from lyra_core.training.depth_command import add_depth
@@ -33,6 +34,7 @@ from lyra_core.video.mini_vae import TINY_MINI_VAE
 
 TOY_LAYOUT = "f1k1f4s2f1s1f2k2f1k1_g2"
 EXAMPLES = """examples:
+  lyra train mini --out runs/mini --gpus 4                      all that follows, as stages over the machine's GPUs
   lyra train views --out .training/views.npz                    camera paths, once for many runs
   lyra train vae --minutes 7 --views .training/views.npz --out runs/vae
   lyra train pack --vae runs/vae/weights.safetensors --run runs/vae/summary.json
@@ -41,6 +43,7 @@ EXAMPLES = """examples:
   lyra train pack --video runs/video/weights.safetensors --run runs/video/summary.json
   lyra train pack --depth runs/depth/weights.safetensors --run runs/depth/summary.json
   lyra train video --toy --minutes 0.2 --device cpu --out runs/toy   a try without a GPU
+  lyra train mini --toy --device cpu --out runs/toy             a try of all stages
   lyra train lyra2 --help                                       your own clips, Lyra 2 at full size
 """
 
@@ -52,7 +55,10 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--photographs", type=Path, default=Path("examples"), help="folder of photographs")
     parser.add_argument("--resume", type=Path, help="full checkpoint to continue (full.pt)")
     parser.add_argument("--start-from", type=Path, help="weights to begin with: weights.safetensors or packed folder")
-    parser.add_argument("--pause-after", type=float, help="minutes after which this call stops, to be resumed")
+    parser.add_argument(
+        "--pause-after", type=float, help="minutes of training after which this call stops, to be resumed"
+    )
+    parser.add_argument("--pause-at", type=float, help="time at which it does, in seconds since 1970")
     parser.add_argument("--evaluate-every", type=float, help="minutes between evaluations; 0: at the end only")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seed", type=int, default=0)
@@ -102,6 +108,7 @@ def _arguments() -> argparse.ArgumentParser:
     views.add_argument("--workers", type=int, help="processes (default: most of the cores)")
     add_depth(commands)
     add_pack(commands)
+    add_campaign(commands)
     add_finetune(commands)
     return parser
 
@@ -125,9 +132,11 @@ def _loop(options: argparse.Namespace, evaluate_every_s: float, **changes: objec
     loop = LoopConfig(
         max_seconds=60 * options.minutes,
         pause_after_s=None if options.pause_after is None else 60 * options.pause_after,
+        pause_at=options.pause_at,
         evaluate_every_s=evaluate_every_s,
         checkpoint_every_s=0 if options.toy else 120,
         warmup_steps=20 if options.toy else 100,
+        log_every=5 if options.toy else 20,  # the clock is read there
     )
     return replace(loop, **changes)  # type: ignore[arg-type]
 
@@ -153,7 +162,7 @@ def vae_config(options: argparse.Namespace) -> VaeTrainingConfig:
     if not options.toy:
         return config
     sizes: dict[str, Any] = {"height": 32, "width": 56, "batch": 4, "num_scenes": 4, "num_held_out": 3}
-    pool: dict[str, Any] = {"pool_clips": 32, "fresh_clips": 2, "refreshes": 1, "supersample": 1}
+    pool: dict[str, Any] = {"pool_clips": 12, "fresh_clips": 2, "refreshes": 1, "supersample": 1}
     textures: dict[str, Any] = {"textures_per_kind": 2, "texture_size": 64}
     return replace(config, model=TINY_MINI_VAE, is_compiled=False, **sizes, **pool, **textures)
 
@@ -241,8 +250,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.backends.cudnn.benchmark_limit = 2
     log = logging.getLogger("lyra_core.training")
     if "run" in options:
-        options.run(options, log)
-        return 0
+        return options.run(options, log) or 0
     return _train(options, log)
 
 

@@ -27,7 +27,10 @@ def add_depth(commands: Any) -> None:  # argparse's type of it is private
     depth.add_argument("--photographs", type=Path, default=Path("examples"), help="folder of photographs")
     depth.add_argument("--resume", type=Path, help="full checkpoint to continue (full.pt)")
     depth.add_argument("--start-from", type=Path, help="compact weights to begin with (weights.safetensors)")
-    depth.add_argument("--pause-after", type=float, help="minutes after which this call stops, to be resumed")
+    depth.add_argument(
+        "--pause-after", type=float, help="minutes of training after which this call stops, to be resumed"
+    )
+    depth.add_argument("--pause-at", type=float, help="time at which it does, in seconds since 1970")
     depth.add_argument("--device", default="cuda")
     depth.add_argument("--seed", type=int, default=0)
     depth.add_argument("--batch", type=int, default=32, help="windows of 6 frames a step")
@@ -70,12 +73,14 @@ def depth_config(options: argparse.Namespace) -> DepthTrainingConfig:
     loop = LoopConfig(
         max_seconds=60 * options.minutes,
         pause_after_s=None if options.pause_after is None else 60 * options.pause_after,
+        pause_at=options.pause_at,
         learning_rate=options.rate,
         betas=(0.9, 0.98),
         precision="float32" if toy else "autocast",
         evaluate_every_s=0 if toy else 120,
         checkpoint_every_s=0 if toy else 70,
         warmup_steps=20 if toy else 200,
+        log_every=5 if toy else 20,  # the clock is read there
         clip_norm=5.0,
     )
     splats_from = None if options.splats_from < 0 else options.splats_from

@@ -45,6 +45,7 @@ class LoopConfig:
         max_steps: end after so many steps; None for no limit.
         max_seconds: end after so much training time, earlier runs counted in; None for no limit.
         pause_after_s: stop, to be resumed, after so many seconds of this call; None runs to the end.
+        pause_at: stop likewise at this time.time(), however long the start-up took.
         learning_rate: at the top of the schedule.
         final_rate: share of it at the end of the cosine.
         warmup_steps: linear warm-up.
@@ -65,6 +66,7 @@ class LoopConfig:
     max_steps: int | None = None
     max_seconds: float | int | None = None
     pause_after_s: float | int | None = None
+    pause_at: float | int | None = None
     learning_rate: float = 1.5e-3
     final_rate: float = 0.01
     warmup_steps: int = 100
@@ -228,6 +230,7 @@ def train(
         _require_finite(row, result.step)
         row |= {"step": result.step, "rate": rate, "gradient_norm": float(norm)}
         result.elapsed_s = share_number(time.perf_counter() - start, device, replicas)
+        end_s = 0.0 if _is_late(config, device, replicas) else end_s
         row |= {"elapsed_s": result.elapsed_s, "steps_per_s": result.step / max(result.elapsed_s, 1e-9)}
         if replicas.is_first:
             _record(row, result, out_dir)
@@ -261,6 +264,13 @@ def _begin(
     share_tensors([*model.state_dict().values(), *result.ema.values()], replicas)
     model.train()
     return optimizer, result
+
+
+def _is_late(config: LoopConfig, device: torch.device, replicas: Replicas) -> bool:
+    """Whether the time to pause has come, by the first process's clock."""
+    if config.pause_at is None:
+        return False
+    return share_number(float(time.time() >= config.pause_at), device, replicas) > 0
 
 
 def _require_finite(row: Row, step: int) -> None:
@@ -324,7 +334,13 @@ def save_checkpoint(
     torch.save(full, partial)
     partial.replace(out_dir / FULL_CHECKPOINT)
     save_weights(result.ema, out_dir / WEIGHTS)
-    state = {"step": result.step, "elapsed_s": round(result.elapsed_s, 3), "config": asdict(config)}
+    state = {
+        "step": result.step,
+        "elapsed_s": round(result.elapsed_s, 3),
+        # 1 when the run is over: a paused one looks the same in all else
+        "progress": config.progress(result.step, result.elapsed_s),
+        "config": asdict(config),
+    }
     (out_dir / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
 

@@ -30,22 +30,10 @@ LIMITS = """* It works at 128x224 and up to the path lengths measured below; not
   are unknown to it; captions steer hardly anything.
 * Its metres are a guess: a lone photograph does not tell its scale.
 * It shows how the system works, and is no substitute for the released Lyra 2 weights."""
-REPRODUCE = """    lyra train views --out .training/views.npz
-    lyra train vae --minutes 7 --views .training/views.npz --out runs/vae
-    lyra train vae --sharpen --minutes 3.5 --batch 64 --start-from runs/vae/weights.safetensors \\
-        --views .training/views.npz --out runs/sharp
-    lyra train pack --vae runs/sharp/weights.safetensors --run runs/vae/summary.json runs/sharp/summary.json
-    V="--vae lyra_core/weights/mini --views .training/views.npz"
-    lyra train video $V --minutes 15 --no-augmentation --out runs/plain
-    lyra train video $V --minutes 2.5 --rate 6e-4 --start-from runs/plain/weights.safetensors --out runs/video
-    lyra train video $V --minutes 3.6 --student --start-from runs/video/weights.safetensors --out runs/student
-    lyra train pack --video runs/student/weights.safetensors --blend runs/video/weights.safetensors --share 0.35 \\
-        --run runs/plain/summary.json runs/video/summary.json runs/student/summary.json
-    lyra train depth-views --out .training/depth_views.npz
-    lyra train depth --minutes 22 --views .training/depth_views.npz --scenes 1280 --out runs/depth
-    lyra train pack --depth runs/depth/weights.safetensors --run runs/depth/summary.json
-    python benchmarks/mini.py --device cuda --out pictures
-    lyra train card --result benchmarks/results/mini-DATE.json
+REPRODUCE = """    lyra train mini --out runs/mini
+
+It trains every network from nothing over all GPUs of the machine, packs them into `runs/mini/weights` and measures
+them; `--start-from lyra_core/weights/mini` goes on from these weights. Stages, times and pauses: docs/training.md.
 
 What is shipped was trained in shorter runs, each going on from the last (docs/log.md). A GPU does not add in the same
 order twice, so weights come out alike, not equal."""

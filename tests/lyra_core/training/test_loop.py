@@ -1,6 +1,8 @@
 """The loop learns, resumes bit for bit, and refuses what it cannot continue."""
 
 import json
+import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from lyra_core.errors import ConfigError, WeightsError
-from lyra_core.training.loop import CURVE, FULL_CHECKPOINT, METRICS, WEIGHTS, LoopConfig, step_generator, train
+from lyra_core.training.loop import CURVE, FULL_CHECKPOINT, METRICS, STATE, WEIGHTS, LoopConfig, step_generator, train
 
 TRUTH = torch.tensor([[1.0, -2.0, 0.5]])
 
@@ -102,6 +104,20 @@ def test_impossible_runs_are_refused(tmp_path):
     other = nn.Linear(3, 1)
     with pytest.raises(WeightsError, match="another model"):
         train(other, loss_of, config(2), out_dir=tmp_path, resume_from=tmp_path / FULL_CHECKPOINT)
+
+
+def test_a_run_pauses_at_a_time_and_its_state_says_how_far_it_came(tmp_path):
+    paused = train(model(), loss_of, replace(config(30), pause_at=time.time() - 1), out_dir=tmp_path)
+    assert paused.step == 1
+    assert json.loads((tmp_path / STATE).read_text())["progress"] == pytest.approx(1 / 30)
+    train(
+        model(),
+        loss_of,
+        replace(config(30), pause_at=time.time() + 600),
+        out_dir=tmp_path,
+        resume_from=tmp_path / FULL_CHECKPOINT,
+    )
+    assert json.loads((tmp_path / STATE).read_text())["progress"] == 1
 
 
 def test_a_paused_run_stops_early_and_can_be_finished(tmp_path):

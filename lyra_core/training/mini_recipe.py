@@ -1,0 +1,200 @@
+"""The stages that make the mini model: what is trained, on how many GPUs, for how long, after what.
+
+Places that the campaign fills in: {out} its folder, {views} the folder of camera paths, {start} the weights to begin
+with, {photographs}, {root} the folder of lyra_core and benchmarks, {workers} processes that prepare scenes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lyra_core.training.attempt import TRAINING
+from lyra_core.training.stage import Command, Stage
+
+TOY_MINUTES = 0.04
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What can be chosen of the recipe.
+
+    Attributes:
+        has_start: whether everything begins from packed weights ({start}) and not from nothing, which takes longer.
+        minutes_scale: factor of all training times.
+        is_toy: tiny networks and seconds of training.
+        device: "cuda" or "cpu".
+        share: of the student in the mean of student and teacher that is packed.
+        has_table: whether benchmarks/mini.py measures the packed weights.
+    """
+
+    has_start: bool = False
+    minutes_scale: float = 1.0
+    is_toy: bool = False
+    device: str = "cuda"
+    share: float = 0.35
+    has_table: bool = True
+
+
+def mini_stages(recipe: Recipe) -> tuple[Stage, ...]:
+    """The stages in the order in which they are started where several could be."""
+
+    def minutes(going_on: float, from_nothing: float) -> float:
+        chosen = TOY_MINUTES if recipe.is_toy else going_on if recipe.has_start else from_nothing
+        return chosen * recipe.minutes_scale
+
+    few = ("--scenes", "4", "--held-out", "3") if recipe.is_toy else ()
+    start = ("--start-from", "{start}") if recipe.has_start else ()
+    # the first video network need not wait for the new autoencoder where there is an old one
+    first_vae = "{start}" if recipe.has_start else weights("vae")
+    after_first_vae = () if recipe.has_start else ("vae",)
+    toy = ("--toy",) if recipe.is_toy else ()
+    fit = ("--device", recipe.device, "--photographs", "{photographs}", "--workers", "{workers}", *toy)
+    paths = ("--views", "{views}/views.npz", *fit)
+    depth_paths = ("--views", "{views}/depth_views.npz", *fit)
+    vae = ("--vae", weights("sharpen"))
+    stages = (
+        Stage(
+            name="views",
+            commands=(training("views", *few, "--workers", "{workers}", "--out", "{views}/views.npz"),),
+            makes="{views}/views.npz",
+            is_kept=True,
+        ),
+        Stage(
+            name="depth-views",
+            commands=(training("depth-views", *few, "--workers", "{workers}", "--out", "{views}/depth_views.npz"),),
+            makes="{views}/depth_views.npz",
+            is_kept=True,
+        ),
+        Stage(
+            name="vae",
+            commands=(training("vae", *paths, *start, "--max-speed", "2", "--rate", "1e-3"),),
+            gpus=1,
+            minutes=minutes(5.0, 7.0),
+            after=("views",),
+        ),
+        Stage(
+            name="sharpen",
+            commands=(
+                training(
+                    "vae", *paths, "--sharpen", "--start-from", weights("vae"), "--critic", "0.25", "--batch", "64"
+                ),
+            ),
+            gpus=1,
+            minutes=minutes(2.0, 2.0),
+            after=("views", "vae"),
+        ),
+        Stage(
+            name="depth",
+            commands=(training("depth", *depth_paths, *start, "--splats-from", "-1", "--rate", "6e-4"),),
+            gpus=2,
+            least=1,
+            minutes=minutes(8.0, 22.0),
+            after=("depth-views",),
+        ),
+        Stage(
+            name="base",
+            commands=(training("video", *paths, *start, "--vae", first_vae, "--no-augmentation"),),
+            gpus=2,
+            minutes=minutes(7.0, 15.0),
+            after=("views", *after_first_vae),
+        ),
+        Stage(
+            name="teacher",
+            commands=(training("video", *paths, *vae, "--start-from", weights("base"), "--history-level", "0.9"),),
+            gpus=1,
+            minutes=minutes(7.0, 7.0),
+            after=("base", "sharpen"),
+        ),
+        Stage(
+            name="twin",
+            commands=(
+                training(
+                    "video",
+                    *(*paths, *vae, "--start-from", weights("base"), "--history-level", "0.9", "--no-augmentation"),
+                ),
+            ),
+            gpus=1,
+            minutes=minutes(7.0, 7.0),
+            after=("base", "sharpen"),
+        ),
+        Stage(
+            name="student",
+            commands=(
+                training(
+                    "video",
+                    *(*paths, *vae, "--student", "--start-from", weights("teacher")),
+                    *("--rate", "1.5e-4", "--history-level", "0.9"),
+                ),
+            ),
+            gpus=None,
+            minutes=minutes(3.0, 3.0),
+            after=("teacher", "sharpen"),
+        ),
+        Stage(
+            name="pack",
+            commands=(
+                pack("--vae", weights("sharpen"), "--run", summary("vae"), summary("sharpen")),
+                pack(
+                    *("--video", weights("student"), "--blend", weights("teacher"), "--share", f"{recipe.share:g}"),
+                    *("--run", summary("base"), summary("teacher"), summary("student")),
+                ),
+                pack("--depth", weights("depth"), "--run", summary("depth")),
+            ),
+            after=("vae", "sharpen", "depth", "base", "teacher", "student"),
+            makes="{out}/weights",
+        ),
+    )
+    return (*stages, *table_stages(recipe.device)) if recipe.has_table else stages
+
+
+def table_stages(device: str) -> tuple[Stage, ...]:
+    """The table of benchmarks/mini.py, in parts side by side; a part each on a GPU, and one file of them all."""
+    twin, teacher = ("--twin", weights("twin")), ("--teacher", weights("teacher"))
+    parts = (
+        measuring("table-returning", device, "--parts", "returning", *teacher, also_after=("teacher",)),
+        measuring("table-drift", device, "--parts", "drift", *teacher, *twin, also_after=("twin", "teacher")),
+        measuring("table-splats", device, "--parts", "gaussians", "novel"),
+        measuring("table-rest", device, "--parts", "vae", "photographs", "depth", "depth-table"),
+    )
+    names = tuple(part.name for part in parts)
+    # it times two cores of the machine, which the other parts would take from it
+    world = measuring("table-world", device, "--parts", "world", also_after=names)
+    merge = ("{root}/benchmarks/mini.py", "--merge", "{out}/table-*/mini-*.json")
+    table = Stage(
+        name="table",
+        commands=(
+            (*merge, "--result", "{out}/table", "--out", "{out}/table"),
+            training("card", "--result", "{out}/table/mini-*.json", "--out", "{out}/weights"),
+        ),
+        after=("pack", *names, "table-world"),
+        makes="{out}/weights",
+    )
+    return (*parts, world, table)
+
+
+def measuring(name: str, device: str, *arguments: str, also_after: tuple[str, ...] = ()) -> Stage:
+    """Some parts of the table, with files of its own."""
+    folder = "{out}/" + name
+    places = ("--views", "{views}/table", "--weights", "{out}/weights", "--out", folder, "--result", folder)
+    command = ("{root}/benchmarks/mini.py", "--device", device, *places, *arguments)
+    return Stage(name=name, commands=(command,), gpus=1, after=("pack", *also_after))
+
+
+def training(*arguments: str) -> Command:
+    """A command of this package's training."""
+    return (*TRAINING, *arguments)
+
+
+def pack(*arguments: str) -> Command:
+    """A component into the folder of packed weights."""
+    return training("pack", *arguments, "--out", "{out}/weights")
+
+
+def weights(stage: str) -> str:
+    """Compact weights that a stage leaves."""
+    return "{out}/" + stage + "/weights.safetensors"
+
+
+def summary(stage: str) -> str:
+    """What a stage cost."""
+    return "{out}/" + stage + "/summary.json"

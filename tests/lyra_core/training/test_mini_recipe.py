@@ -1,0 +1,167 @@
+"""Commands of the recipe are ones that exist, stages start beside each other where they can, and the toy runs."""
+
+import importlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lyra_core.errors import ConfigError, WeightsError
+from lyra_core.training.__main__ import _arguments, main
+from lyra_core.training.attempt import TRAINING, filled, launched
+from lyra_core.training.campaign import Campaign, CampaignConfig
+from lyra_core.training.campaign_command import gpu_names, planned
+from lyra_core.training.mini_recipe import Recipe, mini_stages
+from lyra_core.weights.mini_manifest import MINI_FOLDER, read_components
+
+ROOT = Path(__file__).resolve().parents[3]
+RECIPES = [Recipe(), Recipe(has_start=True), Recipe(is_toy=True, device="cpu", has_table=False)]
+ADDED = ("--minutes", "1", "--out", "out", "--resume", "full.pt", "--pause-at", "2")
+
+
+def options(*arguments):
+    return _arguments().parse_args(["mini", *arguments])
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=["nothing", "start", "toy"])
+def test_training_commands_are_understood(recipe):
+    places = {"workers": "2"}
+    for stage in mini_stages(recipe):
+        for command in stage.commands:
+            if command[:2] == TRAINING:
+                added = ADDED if stage.is_training else ()
+                found = _arguments().parse_args([*filled(command[2:], places), *added])
+                assert found.command == command[2], stage.name
+
+
+def test_commands_of_the_table_are_understood(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    mini = importlib.import_module("mini")
+    measured = []
+    for stage in mini_stages(Recipe()):
+        for command in stage.commands:
+            if command[0].endswith("mini.py"):
+                monkeypatch.setattr("sys.argv", list(command))
+                found = mini.arguments()
+                measured += [] if found.merge else found.parts
+    assert sorted(measured) == sorted(mini.PARTS)
+
+
+def test_inputs_are_among_what_is_waited_for():
+    """A stage that reads a file of another waits for that one."""
+    for recipe in RECIPES:
+        stages = mini_stages(recipe)
+        for stage in stages:
+            text = " ".join(argument for command in stage.commands for argument in command)
+            for other in stages:
+                if other is not stage and "{out}/" + other.name + "/" in text:
+                    assert other.name in stage.after, (stage.name, other.name)
+
+
+def starts(recipe, gpus, tmp_path):
+    """What starts where, with stages that do nothing."""
+    said = []
+    # trainings that take long enough for others to start beside them
+    nothing = {True: (("-c", "import time; time.sleep(0.4)"),), False: (("-c", "pass"),)}
+    stages = [replace(s, commands=nothing[s.is_training], minutes=0.0, makes="") for s in mini_stages(recipe)]
+    config = CampaignConfig(gpus=gpu_names(gpus, "cpu"), poll_s=0.01)
+    assert Campaign(stages, tmp_path, config, said.append).run() == 0
+    lines = [line.split() for line in said if " starts " in line]
+    return {line[1]: line[-1] for line in lines}, [line.split()[1] for line in said if line.startswith("stage ")]
+
+
+def test_four_gpus_are_used_at_once(tmp_path):
+    gpus, order = starts(Recipe(has_start=True), 4, tmp_path)
+    first = [gpus[name].split(",") for name in ("vae", "depth", "base")]
+    assert sorted(len(some) for some in first) == [1, 1, 2]
+    assert len({gpu for some in first for gpu in some}) == 4
+    assert gpus["student"] == "0,1,2,3"
+    assert gpus["pack"] == "GPU"
+    assert order.index("pack") < order.index("table-drift") < order.index("table-world") < order.index("table")
+
+
+def test_one_gpu_is_enough(tmp_path):
+    gpus, order = starts(Recipe(), 1, tmp_path)
+    assert {found for found in gpus.values() if found != "GPU"} == {"0"}
+    assert order.index("vae") < order.index("base") < order.index("twin") < order.index("student")
+
+
+def test_trainings_of_several_gpus_go_through_torchrun():
+    several = launched(("-m", "lyra_core.training", "video", "--out", "x"), 2)
+    assert several[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    assert several[6:] == ["-m", "lyra_core.training", "video", "--out", "x"]
+    assert launched(("-m", "lyra_core.training", "video"), 1)[1:] == ["-m", "lyra_core.training", "video"]
+    assert launched(("benchmarks/mini.py",), 2)[1:] == ["benchmarks/mini.py"]
+
+
+def test_minutes_are_shorter_from_weights_and_scaled():
+    def minutes(recipe):
+        return {stage.name: stage.minutes for stage in mini_stages(recipe)}
+
+    fresh, start, half = (minutes(r) for r in (Recipe(), Recipe(has_start=True), Recipe(minutes_scale=0.5)))
+    assert (fresh["vae"], fresh["base"], fresh["depth"]) == (7, 15, 22)
+    assert (start["vae"], start["base"], start["depth"]) == (5, 7, 8)
+    assert half["depth"] == 11
+
+
+def test_options_become_a_plan(tmp_path):
+    stages, config = planned(
+        options("--out", str(tmp_path), "--device", "cpu", "--gpus", "2", "--start-from", str(MINI_FOLDER))
+    )
+    assert {"vae", "table"} <= {stage.name for stage in stages}
+    assert (config.gpus, config.is_spread, config.places["start"]) == (("0", "1"), False, str(MINI_FOLDER))
+    assert config.digests["start"]
+    assert all(Path(config.places[name]).is_absolute() for name in ("views", "photographs", "root"))
+    chosen = planned(options("--out", "x", "--device", "cpu", "--stages", "pack", "table*"))[1].chosen
+    assert chosen[0] == "pack"
+    assert {"table", "table-drift"} < set(chosen)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("--toy", "--start-from", "x"), ConfigError, "toy networks begin from nothing"),
+        (("--start-from", "nowhere"), WeightsError, "nowhere"),
+        (("--start-from", "x/weights"), ConfigError, "where the new weights go"),
+        (("--minutes-scale", "0"), ConfigError, "positive"),
+        (("--stages", "vea"), ConfigError, "none is vea"),
+        (("--gpus", "0"), ConfigError, "wanted 0 GPUs"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        planned(options("--out", "x", "--device", "cpu", *arguments))
+
+
+def test_gpus_are_those_that_may_be_seen(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert gpu_names(None, "cuda") == ("3", "5")
+    assert gpu_names(1, "cuda") == ("3",)
+    with pytest.raises(ConfigError, match="wanted 4 GPUs, found 2"):
+        gpu_names(4, "cuda")
+
+
+@pytest.mark.slow
+def test_the_toy_runs_through_and_is_not_run_twice(tmp_path, caplog):
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    for name in ("a", "coffee_table"):
+        Image.radial_gradient("L").convert("RGB").save(photographs / f"{name}.png")
+    out, kept = tmp_path / "out", tmp_path / "kept"
+    command = ["mini", "--toy", "--device", "cpu", "--gpus", "2", "--out", str(out), "--collect", str(kept)]
+    command += ["--photographs", str(photographs), "--part-mib", "0.1"]
+    assert main([*command, "--minutes-scale", "0.3"]) == 0
+    names = [stage.name for stage in mini_stages(RECIPES[2])]
+    assert all((out / name / "done.json").is_file() for name in names)
+    assert set(read_components(out / "weights")) == {"vae", "video", "depth"}
+    assert (kept / "weights" / "mini.json").is_file()
+    assert (kept / "depth" / "weights.safetensors.part00").is_file()
+    assert (kept / "student" / "summary.json").is_file()
+    assert json.loads((out / "student" / "state.json").read_text())["progress"] == 1
+    caplog.clear()
+    caplog.set_level("INFO")
+    assert main([*command, "--minutes-scale", "0.3", "--share", "0.5"]) == 0
+    started = [message for message in caplog.messages if " starts " in message]
+    assert started == ["stage pack starts without a GPU"]
