@@ -52,7 +52,7 @@ def add_campaign(commands: Any) -> None:  # argparse's type of it is private
     mini.add_argument("--part-mib", type=float, default=15.0, help="larger files arrive there in parts (default: 15)")
     mini.add_argument("--views", type=Path, help="folder of camera paths, made where missing (default: OUT/paths)")
     mini.add_argument("--photographs", type=Path, help="folder of photographs (default: those of this project)")
-    mini.add_argument("--share", type=float, default=0.35, help="of the student in what is packed (default: 0.35)")
+    mini.add_argument("--share", type=float, default=0.4, help="of the student in what is packed (default: 0.4)")
     mini.add_argument("--workers", type=int, help="processes of a stage that prepare scenes (default: by its GPUs)")
     mini.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     mini.add_argument("--toy", action="store_true", help="tiny stages of seconds, to try the command on a CPU")
@@ -106,9 +106,8 @@ def planned(options: argparse.Namespace) -> tuple[tuple[Stage, ...], CampaignCon
         digests["start"] = mini_digest(options.start_from)
         places["start"] = options.start_from
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": import_path()}
-    if options.device == "cpu":
-        # threads of processes side by side would wait for each other's cores
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // len(gpus))))
+    # threads of processes side by side would wait for each other's cores
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // len(gpus))))
     return stages, CampaignConfig(
         gpus=gpus,
         is_spread=options.device != "cpu",

@@ -32,7 +32,7 @@ def add_pack(commands: Any) -> None:  # argparse's type of it is private
         type=Path,
         help="weights.safetensors that --video or --vae went on from (its teacher, say): packs a mean of both",
     )
-    pack.add_argument("--share", type=float, default=0.35, help="of the later weights in that mean (default: 0.35)")
+    pack.add_argument("--share", type=float, default=0.4, help="of the later weights in that mean (default: 0.4)")
     pack.add_argument("--name", default="video", help="name of the video component (default: video)")
     pack.add_argument(
         "--run", dest="summaries", type=Path, nargs="+", help="summary.json of the run, and of those it went on from"
