@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-# Output depends on the number of threads, so it is fixed: equal frames give equal bytes on machines of any size. Of x264
-# with four threads one pair of some 800 differed all the same, and one thread takes a fifth longer (81 frames of 832x480).
+# Output depends on the number of threads, so it is fixed: equal frames give equal bytes on machines of any size. With
+# four threads of x264 one pair of some 800 differed all the same; one takes a fifth longer (81 frames of 832x480).
 ENCODER_THREADS = {"libx264": 1, "ffv1": 4}
 MAX_FRAMES = 100_000
 # Values of AVColorSpace, AVColorRange, AVColorPrimaries, AVColorTransferCharacteristic

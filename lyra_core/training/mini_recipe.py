@@ -106,19 +106,15 @@ def mini_stages(recipe: Recipe) -> tuple[Stage, ...]:
             commands=(
                 training("video", *video, *rate, *vae, "--start-from", weights("base"), "--history-level", "0.9"),
             ),
-            gpus=1,
+            gpus=2,
             minutes=minutes(7.0, 7.0),
             after=("base", "sharpen"),
         ),
         Stage(
             name="twin",
-            commands=(
-                training(
-                    "video",
-                    *(*video, *rate, *vae, "--start-from", weights("base"), "--no-augmentation"),
-                ),
-            ),
-            gpus=1,
+            commands=(training("video", *video, *rate, *vae, "--start-from", weights("base"), "--no-augmentation"),),
+            # as many as its teacher, else they cannot be compared
+            gpus=2,
             minutes=minutes(7.0, 7.0),
             after=("base", "sharpen"),
         ),
