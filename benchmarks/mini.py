@@ -16,6 +16,7 @@ it), every chunk's by the depth network, aligned to what is remembered.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import resource
 import time
 from pathlib import Path
@@ -98,14 +99,21 @@ def save(bench: Bench, options: argparse.Namespace) -> Path:
     found = {
         "weights": bench.digest,
         "components": {name: sorted(part.files.values()) for name, part in read_components(options.weights).items()},
-        "twin": options.twin,
-        "teacher": options.teacher,
+        "twin": identified(options.twin),
+        "teacher": identified(options.teacher),
         "held_out_photographs": sorted(HELD_OUT_PHOTOGRAPHS),
         "peak_rss_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         "rows": list(bench.rows.values()),
         "details": bench.details,
     }
     return store(found, options.result, options.out)
+
+
+def identified(weights: str | None) -> str | None:
+    """A component's name, or the SHA-256 of a file: where it lay says nothing to others."""
+    if weights is None or not Path(weights).is_file():
+        return weights
+    return hashlib.sha256(Path(weights).read_bytes()).hexdigest()
 
 
 if __name__ == "__main__":
