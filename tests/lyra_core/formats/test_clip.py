@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -50,6 +53,22 @@ def test_equal_frames_give_equal_bytes(pan, tmp_path, write):
     write(pan[:12].clone(), tmp_path / "b.mkv", 16.0)
     assert (tmp_path / "a.mkv").read_bytes() == (tmp_path / "b.mkv").read_bytes()
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["a.mkv", "b.mkv"]
+
+
+def test_bytes_do_not_depend_on_what_memory_held_before(tmp_path):
+    """glibc fills fresh memory with a byte of one's choice: who reads what nobody wrote gives himself away."""
+    code = (
+        "import sys, torch\n"
+        "from PIL import Image\n"
+        "import numpy as np\n"
+        "from lyra_core.formats.clip import write_mp4\n"
+        "photo = torch.from_numpy(np.array(Image.open(sys.argv[1]).convert('RGB').resize((480, 320))))\n"
+        "write_mp4(torch.stack([photo[40:280, i : i + 416] for i in range(12)]), sys.argv[2], 16.0)\n"
+    )
+    for fill in ("0", "1"):
+        command = [sys.executable, "-c", code, str(SEEDS / "forest_stream.jpg"), str(tmp_path / f"{fill}.mp4")]
+        subprocess.run(command, check=True, env={**os.environ, "MALLOC_PERTURB_": fill}, cwd=SEEDS.parents[1])
+    assert (tmp_path / "0.mp4").read_bytes() == (tmp_path / "1.mp4").read_bytes()
 
 
 @pytest.mark.parametrize("size", [(240, 416), (33, 47), (1, 1), (2, 2)])
