@@ -23,7 +23,7 @@ from torch import Tensor
 from lyra_core.errors import FrameError
 from lyra_core.geometry.densify import densify
 from lyra_core.geometry.gaps import close_gaps
-from lyra_core.geometry.warp import FAITHFUL_WARP, MENDED_WARP, WarpConfig, WarpSource, forward_warp
+from lyra_core.geometry.warp import FAITHFUL_WARP, MENDED_WARP, Warp, WarpConfig, WarpSource, forward_warp
 from lyra_core.video.autoencoder import VideoAutoencoder
 from lyra_core.video.context import ChunkInputs
 from lyra_core.video.correspondence import (
@@ -143,18 +143,21 @@ class Conditioner:
         targets = self._targets(request)
         last = request.first_frame - 1
         source = _source(request.last_image, request.last_depth_m, request.world_to_cam[last], request.intrinsics[last])
-        first = forward_warp(densify(source, self.config.density, self.config.warp), *targets, self.config.warp)
+        first = self._warp(source, targets)
         values, depth, landed = first.values, first.depth_m, first.mask
         for view in reversed(request.retrieved) if self.config.union_warp else ():
             if landed.all():
                 break
             source = _source(self.images(view.frame_id), view.depth_m, view.world_to_cam, view.intrinsics)
-            other = forward_warp(densify(source, self.config.density, self.config.warp), *targets, self.config.warp)
+            other = self._warp(source, targets)
             values = torch.where(landed[:, None], values, other.values)
             depth = torch.where(landed, depth, other.depth_m)
             landed = landed | other.mask
         values, _, landed = close_gaps(values, depth, landed, self.config.gap_px)
         return values, landed
+
+    def _warp(self, source: WarpSource, targets: tuple[Tensor, Tensor]) -> Warp:
+        return forward_warp(densify(source, self.config.density, self.config.warp), *targets, self.config.warp)
 
     def _targets(self, request: ChunkRequest) -> tuple[Tensor, Tensor]:
         chunk = slice(request.first_frame, request.first_frame + self._chunk_frames)
