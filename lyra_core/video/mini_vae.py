@@ -44,7 +44,7 @@ class MiniVAEConfig:
     encoder_dims: tuple[int, int] = (96, 128)
     encoder_blocks: tuple[int, int] = (2, 2)
     decoder_dims: tuple[int, int] = (144, 112)
-    decoder_blocks: tuple[int, int] = (3, 3)
+    decoder_blocks: tuple[int, int] = (3, 5)
 
     @property
     def spatial_factor(self) -> int:

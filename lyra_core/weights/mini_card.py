@@ -73,7 +73,7 @@ def _costs(components: dict[str, Component]) -> list[str]:
         lines.append(f"| {name} {told}|")
     known = [part.training.gpu_seconds for part in components.values() if part.training is not None]
     if len(known) == len(components):
-        lines += ["", f"Together {sum(known) / 3600:.2f} GPU hours on NVIDIA H200, start-up not counted."]
+        lines += ["", f"Together {sum(known) / 3600:.2f} GPU hours on NVIDIA H100 and H200, start-up not counted."]
     return lines
 
 

@@ -100,7 +100,8 @@ def write_component(
     files: dict[str, str] = {}
     for number, part in enumerate(parts, 1):
         file = f"{name}.safetensors" if len(parts) == 1 else f"{name}-{number}.safetensors"
-        save_file(part, str(folder / file), metadata={"format": "pt", "component": name})
+        # one entry: several are written in an order that differs from call to call, and digests with it
+        save_file(part, str(folder / file), metadata={"component": name})
         files[file] = _digest(folder / file)
     known = read_components(folder) if (folder / MANIFEST).is_file() else {}
     for file in set(known[name].files if name in known else ()) - set(files):
