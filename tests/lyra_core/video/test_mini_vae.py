@@ -34,7 +34,7 @@ def test_shapes_and_size(model, video):
     assert model.decode(latents).shape == video.shape
     with torch.device("meta"):
         count = sum(p.numel() for p in MiniVAE(MINI_VAE).parameters())
-    assert 3.0e6 < count < 3.6e6
+    assert 3.6e6 < count < 3.9e6  # of 40 MB for all networks
 
 
 @torch.no_grad()
