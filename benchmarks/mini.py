@@ -16,7 +16,6 @@ it), every chunk's by the depth network, aligned to what is remembered.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import resource
 import time
 from pathlib import Path
@@ -31,7 +30,7 @@ from results import RESULTS
 from lyra_core.errors import WeightsError
 from lyra_core.training.photographs import HELD_OUT_PHOTOGRAPHS
 from lyra_core.training.workers import preparing
-from lyra_core.weights.mini_files import MINI_FOLDER
+from lyra_core.weights.mini_files import MINI_FOLDER, file_digest
 from lyra_core.weights.mini_manifest import read_components
 
 PARTS = ("vae", "returning", "depth", "gaussians", "drift", "photographs", "depth-table", "novel", "world")
@@ -113,7 +112,7 @@ def identified(weights: str | None) -> str | None:
     """A component's name, or the SHA-256 of a file: where it lay says nothing to others."""
     if weights is None or not Path(weights).is_file():
         return weights
-    return hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    return file_digest(Path(weights))
 
 
 if __name__ == "__main__":

@@ -38,8 +38,9 @@ class Recipe:
 def mini_stages(recipe: Recipe) -> tuple[Stage, ...]:
     """The stages in the order in which they are started where several could be."""
 
-    def minutes(going_on: float, from_nothing: float) -> float:
-        chosen = TOY_MINUTES if recipe.is_toy else going_on if recipe.has_start else from_nothing
+    def minutes(going_on: float, from_nothing: float | None = None) -> float:
+        chosen = going_on if recipe.has_start or from_nothing is None else from_nothing
+        chosen = TOY_MINUTES if recipe.is_toy else chosen
         return chosen * recipe.minutes_scale
 
     few = ("--scenes", "4", "--held-out", "3") if recipe.is_toy else ()
@@ -73,7 +74,7 @@ def mini_stages(recipe: Recipe) -> tuple[Stage, ...]:
             name="vae",
             commands=(training("vae", *paths, *start, "--max-speed", "2", "--rate", "1e-3"),),
             gpus=1,
-            minutes=minutes(7.0, 7.0),
+            minutes=minutes(7.0),
             after=("views",),
         ),
         Stage(
@@ -84,7 +85,7 @@ def mini_stages(recipe: Recipe) -> tuple[Stage, ...]:
                 ),
             ),
             gpus=1,
-            minutes=minutes(2.0, 2.0),
+            minutes=minutes(2.0),
             after=("views", "vae"),
         ),
         Stage(
@@ -108,7 +109,7 @@ def mini_stages(recipe: Recipe) -> tuple[Stage, ...]:
                 training("video", *video, *rate, *vae, "--start-from", weights("base"), "--history-level", "0.9"),
             ),
             gpus=2,
-            minutes=minutes(7.0, 7.0),
+            minutes=minutes(7.0),
             after=("base", "vae"),
         ),
         Stage(
@@ -116,7 +117,7 @@ def mini_stages(recipe: Recipe) -> tuple[Stage, ...]:
             commands=(training("video", *video, *rate, *vae, "--start-from", weights("base"), "--no-augmentation"),),
             # as many as its teacher, else they cannot be compared
             gpus=2,
-            minutes=minutes(7.0, 7.0),
+            minutes=minutes(7.0),
             after=("base", "vae"),
         ),
         Stage(
@@ -130,7 +131,7 @@ def mini_stages(recipe: Recipe) -> tuple[Stage, ...]:
             ),
             gpus=None,
             least=3,
-            minutes=minutes(3.0, 3.0),
+            minutes=minutes(3.0),
             after=("teacher", "vae"),
         ),
         Stage(

@@ -23,7 +23,7 @@ DATA = """* Procedural rooms, streets, terrain and table tops drawn by this proj
 MEASURES = """Held-out scenes, frames of 128x224, means over scenes, decibels of PSNR. "True depth" gives the model the
 scene's own depth; "estimated" is what is shipped, with one factor a scene for the scale of the seed. Pixels are
 co-visible with the seed where their surface is in it."""
-LIMITS = """* It works at 128x224 and up to the path lengths measured below; nothing was tried beyond.
+LIMITS = """* It works at 128x224 and up to the path lengths measured above; nothing was tried beyond.
 * What the photograph shows moves as it should. What lies beyond it has the right colours and little structure, the less
   the farther the camera goes or turns away. Surfaces that come much nearer stay as coarse as they were.
 * It knows procedural places and a handful of photographs. People, animals, text, water, glass and anything that moves
@@ -35,8 +35,8 @@ REPRODUCE = """    lyra train mini --out runs/mini
 It trains every network from nothing over all GPUs of the machine, packs them into `runs/mini/weights` and measures
 them; `--start-from lyra_core/weights/mini` goes on from these weights. Stages, times and pauses: docs/training.md.
 
-What is shipped was trained in shorter runs, each going on from the last (docs/log.md). A GPU does not add in the same
-order twice, so weights come out alike, not equal."""
+What is shipped was trained in shorter runs on NVIDIA H100s and H200s, each going on from the last (docs/log.md). A GPU
+does not add in the same order twice, so weights come out alike, not equal."""
 
 
 def card(folder: Path = MINI_FOLDER, result: Path | None = None) -> str:
@@ -73,7 +73,7 @@ def _costs(components: dict[str, Component]) -> list[str]:
         lines.append(f"| {name} {told}|")
     known = [part.training.gpu_seconds for part in components.values() if part.training is not None]
     if len(known) == len(components):
-        lines += ["", f"Together {sum(known) / 3600:.2f} GPU hours on NVIDIA H100 and H200, start-up not counted."]
+        lines += ["", f"Together {sum(known) / 3600:.2f} GPU hours, start-up not counted."]
     return lines
 
 

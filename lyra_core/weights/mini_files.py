@@ -102,7 +102,7 @@ def write_component(
         file = f"{name}.safetensors" if len(parts) == 1 else f"{name}-{number}.safetensors"
         # one entry: several are written in an order that differs from call to call, and digests with it
         save_file(part, str(folder / file), metadata={"component": name})
-        files[file] = _digest(folder / file)
+        files[file] = file_digest(folder / file)
     known = read_components(folder) if (folder / MANIFEST).is_file() else {}
     for file in set(known[name].files if name in known else ()) - set(files):
         (folder / file).unlink(missing_ok=True)
@@ -126,7 +126,7 @@ def read_state(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Wi
     state: dict[str, Tensor] = {}
     for file, wanted in components[name].files.items():
         path = folder / file
-        found = _digest(path) if path.is_file() else "no file"
+        found = file_digest(path) if path.is_file() else "no file"
         if found != wanted:
             raise WeightsError(
                 f"{path} has digest {found[:12]}, the manifest says {wanted[:12]}; reinstall the package"
@@ -211,5 +211,6 @@ def _fill(model: torch.nn.Module, state: dict[str, Tensor], folder: Path) -> Non
     model.load_state_dict(state)
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file of weights, as the manifest names it."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
