@@ -3,6 +3,9 @@
 The key holds only the world id, so a retried or doubled world finds its commit and is done: exactly once per id,
 without a coordinator. Run and attempt are columns. Commits are never changed and never deleted.
 
+Payloads lie in a folder that only their own writer knows (lyra_core.layout.upload_prefix), so what a commit names is
+never overwritten. Whoever comes second removes its own folder; one that died before leaves it to catalogs.garbage.
+
 The row has three columns: `world_id`, `world` (every known column of `worlds`, as JSON) and `frames` (the cameras, as
 an Arrow IPC stream). Each Parquet column costs some 0.06 ms to open, so a row of a hundred of them takes 4 ms to read
 and this one a tenth of that, and ten thousand are read at each compaction. Snapshots and queries show the wide tables.
@@ -52,20 +55,31 @@ def commit(store: Store, record: WorldRecord, frames: pa.Table | None = None) ->
         record: the world.
         frames: its cameras, as lyra_core.records.frame_table makes them.
 
+    Returns:
+        CREATED if the commit is this record's, also where the reply to an earlier try was lost.
+
     Raises:
-        CatalogError: an artifact is missing or has another size than its record says, or frames of another world.
-        StoreError: the store refused or filled up.
+        CatalogError: frames of another world.
+        StoreError: the store refused or filled up, or does not hold an artifact as its record says.
     """
     key = commit_key(record.world_id)
     if store.exists(key):
-        return CommitOutcome.EXISTS
+        return _whose(store, record)
     cameras = _cameras_schema().empty_table() if frames is None else _conformed(frames)
     foreign = set(cameras["world_id"].unique().to_pylist()) - {record.world_id}
     if foreign:
         raise CatalogError(f"world {record.world_id} cannot be committed with frames of {sorted(foreign)}")
     _require_payloads(store, record)
     created = store.create(key, _encode(record, cameras))
-    return CommitOutcome.CREATED if created else CommitOutcome.EXISTS
+    return CommitOutcome.CREATED if created else _whose(store, record)
+
+
+def _whose(store: Store, record: WorldRecord) -> CommitOutcome:
+    """Whether an existing commit names the files of this record: no other writer has a folder of this name."""
+    if record.folder is None:
+        return CommitOutcome.EXISTS
+    found = read_commit(store, record.world_id).world.folder
+    return CommitOutcome.CREATED if found == record.folder else CommitOutcome.EXISTS
 
 
 def is_committed(store: Store, world_id: str) -> bool:
@@ -127,7 +141,7 @@ def _require_payloads(store: Store, record: WorldRecord) -> None:
         if info is None or info.bytes != artifact.bytes
     ]
     if problems:
-        raise CatalogError(
+        raise StoreError(
             f"world {record.world_id} cannot be committed before its payloads are stored: "
             f"{'; '.join(problems)}; upload them again"
         )

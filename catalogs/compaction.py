@@ -8,7 +8,6 @@ visible, and of two racing compactors one wins and the other starts over from th
 from __future__ import annotations
 
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from catalogs.commit import committed_ids, read_commits
 from lyra_core import snapshot
 from lyra_core.errors import CatalogError
 from lyra_core.formats.store import Store
-from lyra_core.layout import SNAPSHOTS, part_key, snapshot_key
+from lyra_core.layout import part_key, snapshot_key
 from lyra_core.records import FrameRecord, WorldRecord, arrow_schema, utc_now
 from lyra_core.snapshot import Part, SnapshotRef
 
@@ -100,19 +99,6 @@ def compact(
 def compacted_ids(store: Store, ref: SnapshotRef | None) -> set[str]:
     """The worlds of a version."""
     return set(snapshot.table(store, ref, "worlds", ["world_id"])["world_id"].to_pylist())
-
-
-def remove_orphans(store: Store, older_than_s: float = 86_400.0) -> int:
-    """Delete part files that killed compactions left and no version lists; returns how many."""
-    refs = [snapshot.read(store, version) for version in snapshot.versions(store)]
-    listed = {part.key for ref in refs for part in (*ref.worlds, *ref.frames)}
-    removed = 0
-    for info in list(store.list(SNAPSHOTS)):
-        old = info.mtime_ns is not None and time.time_ns() - info.mtime_ns > older_than_s * 1e9
-        if old and info.key.endswith(".parquet") and info.key not in listed:
-            store.delete(info.key)
-            removed += 1
-    return removed
 
 
 def _next_version(

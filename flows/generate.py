@@ -25,6 +25,7 @@ from flows.parameters import GenerateParameters
 from flows.report import BatchSummary, Reporter
 from flows.settings import Settings, load_settings
 from flows.workforce import Workforce, plan_workforce, worker_config, workers
+from lyra_core.formats.patience import Patience
 from lyra_core.formats.store import Store, open_store
 from lyra_core.spec import WorldSpec
 from tasks.plan import Plan, write_plan_rejects
@@ -43,6 +44,7 @@ def generate(parameters: GenerateParameters) -> BatchSummary:
     Raises:
         ManifestError, RecipeError, LicenceError, StoreError, ConfigError: nothing was started.
         PoolBrokenError, WorkerLoadError: workers kept dying; what was committed stays, nothing is rejected for it.
+        StoreError: also storage that failed for longer than settings.store_deadline_s; idem.
     """
     settings = load_settings()
     recipe = parameters.resolved_recipe()
@@ -51,6 +53,7 @@ def generate(parameters: GenerateParameters) -> BatchSummary:
     store.check_writable()
     store.require_conditional_create()
     write_plan_rejects(plan, store)
+    patience = Patience(settings.store_deadline_s, get_run_logger().warning)
     reporter = Reporter(plan=plan, recipe=recipe, run_id=run_id, out=parameters.out)
     if plan.num_remaining:
         workforce = plan_workforce(settings, plan.num_remaining)
@@ -60,18 +63,19 @@ def generate(parameters: GenerateParameters) -> BatchSummary:
             workforce.num_workers,
             workforce.device,
         )
-        config = worker_config(recipe, parameters, run_id, workforce, store, settings)
-        with workers(config, settings, workforce, store) as pool:
+        config = worker_config(recipe, parameters, plan, workforce, store, settings)
+        with workers(config, settings, workforce, store, get_run_logger().warning) as pool:
             batch = Batch(
                 pool=pool,
                 store=store,
                 run_id=run_id,
                 recipe=recipe.name,
                 deaths=past_deaths(all_attempts(store)),
+                patience=patience,
                 on_outcome=reporter.add,
             )
             _run_shards(plan, batch, workforce, reporter)
-    snapshot = compact(store)
+    snapshot = patience.run(lambda: compact(store))
     plan.discard()
     return reporter.finish(snapshot_version=snapshot.version if snapshot else None)
 

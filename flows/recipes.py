@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from lyra_core.errors import RecipeError
 from tasks.recipe import Recipe, with_fields
-from tasks.recipe_groups import MENDED_VIDEO, ReconstructionGroup, VideoGroup
+from tasks.recipe_groups import MENDED_VIDEO, MINI_VIDEO, ReconstructionGroup, VideoGroup
 
 
 def parallax() -> Recipe:
@@ -47,6 +47,7 @@ def mini() -> Recipe:
         width=224,
         height=128,
         prompt="a place",
+        video=MINI_VIDEO,
         reconstruction=ReconstructionGroup(tier="100k", lifter="depth", anchor_views=8),
         seconds_per_world=25.0,
         bytes_per_world=8_000_000,

@@ -69,7 +69,7 @@ class Reporter:
     recipe: Recipe
     run_id: str
     out: str
-    counts: dict[str, int] = field(default_factory=lambda: {"created": 0, "exists": 0, "rejected": 0, "failed": 0})
+    counts: dict[str, int] = field(default_factory=lambda: {"created": 0, "exists": 0, "rejected": 0})
     not_accepted: int = 0
     stage_s: dict[str, float] = field(default_factory=dict)
     rows: list[dict[str, str]] = field(default_factory=list)

@@ -32,6 +32,9 @@ class Settings(BaseModel):
     cpus_per_worker: float = Field(1, gt=0)
     world_deadline_s: float = Field(3600, gt=0, description="a world that takes longer is a hang")
     load_deadline_s: float = Field(1800, gt=0)
+    store_deadline_s: float = Field(
+        600, gt=0, description="storage that fails is waited for this long; then the batch ends without rejects"
+    )
     model_path: str = Field("", description="folders of your own models (package.module:factory), joined by ':'")
     home: Path = Field(Path("~/.lyra"), description="caches, the local Prefect server's database and logs")
     scratch: str | None = Field(None, description="finished chunks of worlds in the making; default: home/scratch")

@@ -5,10 +5,11 @@ The command line opens the pool before it enters the flow, so that workers load 
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,14 +22,18 @@ from flows.parameters import GenerateParameters
 from flows.settings import Settings
 from lyra_core._launch import factory_root
 from lyra_core.errors import ConfigError
+from lyra_core.formats.patience import Patience
 from lyra_core.formats.store import Store
 from tasks.ledger import Job, Ledger, RetryPolicy
 from tasks.outcome import Failure
+from tasks.plan import Plan
 from tasks.recipe import Recipe
 from tasks.worker_config import WorkerConfig
 
 if TYPE_CHECKING:
     from tasks.pool import Pool
+
+log = logging.getLogger(__name__)
 
 # A CPU worker with torch, numba and one world in memory; measured at 1.1 GB for 81 frames of 240x416.
 BYTES_PER_CPU_WORKER = 2 * 2**30
@@ -103,7 +108,7 @@ def _memory_bytes() -> int:
 def worker_config(
     recipe: Recipe,
     parameters: GenerateParameters,
-    run_id: str,
+    plan: Plan,
     workforce: Workforce,
     store: Store,
     settings: Settings,
@@ -112,7 +117,9 @@ def worker_config(
     return WorkerConfig(
         recipe=recipe,
         out_url=store.root,
-        run_id=run_id,
+        run_id=plan.run_id,
+        weights_digests=plan.weights_digests,
+        store_deadline_s=settings.store_deadline_s,
         device=workforce.device,
         num_threads=workforce.num_threads,
         accepted_licenses=tuple(parameters.accepted_licenses),
@@ -121,13 +128,25 @@ def worker_config(
     )
 
 
-def open_pool(config: WorkerConfig, settings: Settings, workforce: Workforce, store: Store) -> Pool:
-    """The pool of the configured executor; deaths of workers are persisted, so that they count across runs."""
+def open_pool(
+    config: WorkerConfig,
+    settings: Settings,
+    workforce: Workforce,
+    store: Store,
+    on_wait: Callable[[str], None] = log.warning,
+) -> Pool:
+    """The pool of the configured executor; deaths of workers are persisted, so that they count across runs.
+
+    `on_wait` is told when storage fails and the batch waits for it.
+    """
+    patience = Patience(settings.store_deadline_s, on_wait)
 
     def remember(job: Job, failure: Failure) -> None:
-        record_attempt(store, job.spec.world_id, config.run_id, worker=failure.message, event="death")
+        world_id = job.spec.world_id
+        patience.run(lambda: record_attempt(store, world_id, config.run_id, worker=failure.message, event="death"))
 
-    ledger = Ledger(policy=RetryPolicy(), on_death=remember)
+    policy = RetryPolicy(store_deadline_s=settings.store_deadline_s)
+    ledger = Ledger(policy=policy, on_death=remember, on_wait=on_wait)
     if settings.executor == "inline":
         sys.path.extend(folder for folder in settings.model_path.split(os.pathsep) if folder and folder not in sys.path)
         from tasks.inline import InlinePool
@@ -162,11 +181,13 @@ def opened_before(pool: Pool) -> Iterator[None]:
 
 
 @contextmanager
-def workers(config: WorkerConfig, settings: Settings, workforce: Workforce, store: Store) -> Iterator[Pool]:
+def workers(
+    config: WorkerConfig, settings: Settings, workforce: Workforce, store: Store, on_wait: Callable[[str], None]
+) -> Iterator[Pool]:
     """The pool that is open already, or one for the time of the block."""
     before = _opened.get()
     if before is not None:
         yield before
         return
-    with open_pool(config, settings, workforce, store) as pool:
+    with open_pool(config, settings, workforce, store, on_wait) as pool:
         yield pool

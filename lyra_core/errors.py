@@ -16,6 +16,8 @@ LyraError
 ├── RecipeError          unknown recipe or field, or a value out of range
 ├── PromptError          captions missing or of a wrong count
 ├── StoreError           storage: unwritable, full, unreachable, a torn object
+│   ├── StoreRefusedError  storage answered, and waiting does not change the answer (permission, no bucket)
+│   ├── TornObjectError  stored bytes are not those that were written
 │   └── CatalogError     a commit, reject or snapshot that cannot be written or read
 ├── WorkerError          a worker process died, hung or could not load its models
 │   ├── WorkerLoadError  the models could not be loaded (never blamed on a seed)
@@ -92,6 +94,14 @@ class PromptError(LyraError):
 
 class StoreError(LyraError):
     """Storage is unwritable, full, unreachable, or returned a torn object."""
+
+
+class StoreRefusedError(StoreError):
+    """Storage answered no: credentials, permissions, a missing bucket or object, a read-only disk."""
+
+
+class TornObjectError(StoreError):
+    """Stored bytes are damaged or incomplete: they have to be made again."""
 
 
 class CatalogError(StoreError):

@@ -1,6 +1,7 @@
 """Where everything lies in a store: the one list of keys.
 
-worlds/<id[:2]>/<id>/...                        payloads of a world
+worlds/<id[:2]>/<id>/<upload>/...               payloads of a world, one folder for each time they were stored; the
+                                                commit names the folder that counts (before 0.2: no <upload> level)
 catalog/commits/<id[:2]>/<id>.parquet           its row: the world exists from here on
 catalog/attempts/<id[:2]>/<id>/<n>.json         what happened to it before
 catalog/rejects/<run>/<ordinal>.parquet         seeds that gave no world (-<variant> after the first variant)
@@ -11,20 +12,34 @@ catalog/snapshots/vNNNNNN/{worlds,frames}-*.parquet
 from __future__ import annotations
 
 import re
+import secrets
 
 from lyra_core.errors import CatalogError
 
+WORLDS = "worlds/"
 COMMITS = "catalog/commits/"
 ATTEMPTS = "catalog/attempts/"
 REJECTS = "catalog/rejects/"
 SNAPSHOTS = "catalog/snapshots/"
 _ID = re.compile(r"[0-9a-f]{32}")
+UPLOAD = re.compile(r"[0-9a-f]{12}")
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
-def world_key(world_id: str, name: str) -> str:
-    """Key of a payload of a world."""
-    return f"worlds/{_sharded(world_id)}/{name}"
+def new_upload() -> str:
+    """Name of a folder for one upload of a world's files: no two writers ever write under the same key."""
+    return secrets.token_hex(6)
+
+
+def upload_prefix(world_id: str, upload: str) -> str:
+    """Prefix of the payloads of one upload of a world.
+
+    Raises:
+        CatalogError: an id or upload that cannot be part of a key.
+    """
+    if not UPLOAD.fullmatch(upload):
+        raise CatalogError(f"an upload has 12 lower-case hex digits, found {upload!r}")
+    return f"{WORLDS}{_sharded(world_id)}/{upload}/"
 
 
 def commit_key(world_id: str) -> str:

@@ -22,7 +22,7 @@ class WorldModel(Protocol):
 
     Attributes:
         name: as in `MODELS`.
-        weights_digest: identifies the weights (or, without weights, the algorithm); part of every world's id.
+        weights_digest: identifies the weights (or, without weights, the code), for whoever keeps what a model made.
     """
 
     name: str

@@ -208,6 +208,7 @@ class WorldRecord(_Row):
     floor_rmse_m: float | None = column("float", "roughness of the floor, m")
     drop_test_ok: bool | None = column("bool", "whether a dropped ball comes to rest on the floor")
     # artifacts
+    folder: str | None = column("string", "prefix of the keys of its files; null in rows of version 1")
     base_uri: str | None = column("string", "root URL the keys were relative to when written")
     artifacts: tuple[Artifact, ...] = column("list<artifact>", "every stored file with size and digest", ())
     ply_uri: str | None = column("string", "key of the Gaussians")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +12,13 @@ import torch
 import lyra_core
 from catalogs.commit import CommitOutcome, commit
 from lyra_core.formats.store import Store
-from lyra_core.identity import canonical_digest, canonical_json, rng_seed
-from lyra_core.layout import world_key
+from lyra_core.identity import ALGORITHM_VERSION, canonical_digest, canonical_json, rng_seed
+from lyra_core.layout import new_upload, upload_prefix
 from lyra_core.records import Artifact, WorldRecord, frame_table
 from lyra_core.values import CameraPath, Gaussians
 from tasks.artifacts import LocalArtifact
-from tasks.outcome import Outcome
+from tasks.outcome import FIRST_START, Outcome, Start
 from tasks.quality import reject_reasons
-from tasks.recipe import ALGORITHM_VERSION
-from tasks.weights import weights_digests
 from tasks.worker_config import WorkerConfig
 from tasks.world import MadeWorld, StageClock
 
@@ -29,22 +28,41 @@ if TYPE_CHECKING:
 QUALITY_VERSION = "1"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dispatch:
+    """One attempt at a world, as its row tells of it.
+
+    Attributes:
+        start: what the pool knew of it.
+        worker_id: host and process of the worker.
+        upload: name of the folder for the files, which no other attempt has.
+    """
+
+    start: Start = FIRST_START
+    worker_id: str | None = None
+    upload: str = field(default_factory=new_upload)
+
+
 def store_world(
     store: Store,
     config: WorkerConfig,
     made: MadeWorld,
     files: list[LocalArtifact],
     clock: StageClock,
+    dispatch: Dispatch,
 ) -> Outcome:
-    """Upload every payload, then commit.
+    """Upload every payload, then commit; may be called again with the same arguments after a StoreError.
+
+    Where another writer was first, its files stay as they are and those of this attempt are removed.
 
     Raises:
         StoreError: storage is unwritable or full; nothing is visible in the catalog then.
     """
+    folder = upload_prefix(made.spec.world_id, dispatch.upload)
     with clock("upload"):
         artifacts = []
         for file in files:
-            stored = store.put_file(world_key(made.spec.world_id, file.name), file.path)
+            stored = store.put_file(folder + file.name, file.path)
             artifacts.append(
                 Artifact(
                     role=file.role,
@@ -55,11 +73,15 @@ def store_world(
                     etag=stored.etag,
                 )
             )
-    record = world_record(config, made, clock).with_artifacts(artifacts, store.root)
+    record = world_record(config, made, clock, dispatch).with_artifacts(artifacts, store.root)
     outcome = commit(store, record, _frames(made))
+    if outcome is CommitOutcome.EXISTS:
+        for artifact in artifacts:
+            store.delete(artifact.key)
+        return Outcome(spec=made.spec, kind="exists")
     return Outcome(
         spec=made.spec,
-        kind="created" if outcome is CommitOutcome.CREATED else "exists",
+        kind="created",
         accepted=record.accepted,
         num_splats=len(made.gaussians),
         num_bytes=sum(a.bytes for a in artifacts),
@@ -69,7 +91,7 @@ def store_world(
     )
 
 
-def world_record(config: WorkerConfig, made: MadeWorld, clock: StageClock) -> WorldRecord:
+def world_record(config: WorkerConfig, made: MadeWorld, clock: StageClock, dispatch: Dispatch) -> WorldRecord:
     """Everything the catalog keeps of a world, except its files."""
     spec, seed, clip, recipe, quality = made.spec, made.seed, made.clip, config.recipe, made.quality
     reasons = reject_reasons(quality, recipe, made.report)
@@ -79,6 +101,11 @@ def world_record(config: WorkerConfig, made: MadeWorld, clock: StageClock) -> Wo
     return WorldRecord(
         world_id=spec.world_id,
         run_id=config.run_id,
+        attempt=dispatch.start.attempt,
+        retries=dispatch.start.attempt - 1,
+        worker_id=dispatch.worker_id,
+        queue_s=dispatch.start.queue_s,
+        folder=upload_prefix(spec.world_id, dispatch.upload),
         name=spec.name.rsplit("-", 1)[0],
         chunk_ids=spec.chunk_ids,
         variant=spec.variant,
@@ -96,7 +123,7 @@ def world_record(config: WorkerConfig, made: MadeWorld, clock: StageClock) -> Wo
         rng_seed=rng_seed(spec.chunk_ids[0], "video"),
         model_name=recipe.model,
         checkpoint_uri=recipe.weights,
-        weights_digests=weights_digests(recipe),
+        weights_digests=config.weights_digests or (),
         weights_licenses=recipe.weights_licenses,
         accepted_licences=config.accepted_licenses,
         code_git_commit=config.code_commit or None,

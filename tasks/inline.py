@@ -9,12 +9,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
-from lyra_core.errors import PoolBrokenError, WorkerLoadError
+from lyra_core.errors import LyraError, PoolBrokenError, StoreError, WorkerLoadError
 from lyra_core.spec import WorldSpec
-from tasks.ledger import Job, Ledger, Verdict
-from tasks.outcome import Failure, Outcome
+from tasks.ledger import Job, Ledger, Verdict, store_failure
+from tasks.outcome import Failure, Outcome, Waiting
 from tasks.worker import Worker, guarded_load
 from tasks.worker_config import WorkerConfig
+
+PAUSE_POLL_S = 0.5
 
 
 class InlinePool:
@@ -26,7 +28,7 @@ class InlinePool:
         self._collector = ThreadPoolExecutor(1, thread_name_prefix="collect")
         self._closing = threading.Event()
         self._worker: Worker | None = None
-        self._load_error: WorkerLoadError | None = None
+        self._broken: LyraError | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -56,28 +58,35 @@ class InlinePool:
     def _load(self) -> Worker:
         if self._worker is None:
             loaded = guarded_load(lambda: Worker(self._config))
+            if isinstance(loaded, Failure) and loaded.blames_store:
+                raise store_failure(loaded.message)
             if isinstance(loaded, Failure):
                 raise WorkerLoadError(f"no worker could load its models: {loaded.message}")
             self._worker = loaded
         return self._worker
 
     def _make(self, job: Job, outcome: Future[Outcome]) -> None:
-        if self._closing.is_set():
-            outcome.set_exception(PoolBrokenError("the pool was closed before this world was made"))
+        while self._ledger.is_paused(time.monotonic()) and not self._is_over():
+            self._sleep(PAUSE_POLL_S)
+        if self._is_over():
+            self._end(outcome)
             return
         try:
             worker = self._load()
-        except WorkerLoadError as error:
-            outcome.set_exception(error)
+        except (StoreError, WorkerLoadError) as error:
+            self._broken = error
+            self._end(outcome)
             return
-        failure = worker.make(job.spec)
+        failure = worker.make(job.spec, job.start(time.monotonic()))
         if failure is None:
+            self._ledger.store_answered()
             self._collector.submit(self._collect, worker, job, outcome)
         else:
             self._decide(job, failure, outcome)
 
     def _collect(self, worker: Worker, job: Job, outcome: Future[Outcome]) -> None:
-        result = worker.finish(job.spec.world_id)
+        while isinstance(result := worker.finish(job.spec.world_id), Waiting):
+            self._ledger.waits(result.reason, time.monotonic())
         if isinstance(result, Failure):
             self._decide(job, result, outcome)
         else:
@@ -86,11 +95,24 @@ class InlinePool:
 
     def _decide(self, job: Job, failure: Failure, outcome: Future[Outcome]) -> None:
         now = time.monotonic()
-        if self._ledger.failed(job, failure, now) is Verdict.REJECT:
+        try:
+            verdict = self._ledger.failed(job, failure, now)
+        except StoreError as error:
+            self._broken = error
+            self._end(outcome)
+            return
+        if verdict is Verdict.REJECT:
             outcome.set_result(Outcome(spec=job.spec, kind="rejected", failure=failure, attempts=job.attempts))
             return
         self._sleep(max(0.0, job.not_before_s - now))
-        if self._closing.is_set():
-            outcome.set_exception(PoolBrokenError("the pool was closed before this world was made"))
+        if self._is_over():
+            self._end(outcome)
         else:
             self._threads.submit(self._make, job, outcome)
+
+    def _is_over(self) -> bool:
+        return self._broken is not None or self._closing.is_set()
+
+    def _end(self, outcome: Future[Outcome]) -> None:
+        """The end of a world that was not made, for no fault of its own."""
+        outcome.set_exception(self._broken or PoolBrokenError("the pool was closed before this world was made"))

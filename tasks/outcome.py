@@ -1,4 +1,4 @@
-"""What comes back from making a world: small, picklable values, never a video and never a live exception."""
+"""What goes to a worker with a world and comes back: small, picklable values, never a video or a live exception."""
 
 from __future__ import annotations
 
@@ -7,7 +7,23 @@ from typing import Literal
 
 from lyra_core.spec import WorldSpec
 
-OutcomeKind = Literal["created", "exists", "rejected", "failed"]
+OutcomeKind = Literal["created", "exists", "rejected"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What the pool knows of an attempt when it begins.
+
+    Attributes:
+        attempt: from 1; those of earlier runs that killed their worker count.
+        queue_s: seconds between submission to the pool and this start.
+    """
+
+    attempt: int = 1
+    queue_s: float | None = None
+
+
+FIRST_START = Start()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,11 +31,12 @@ class Failure:
     """Why one attempt at a world did not work.
 
     Attributes:
-        permanent: retrying cannot help; the seed is rejected at once.
+        permanent: retrying cannot help: the seed is rejected at once, or, where storage is to blame, the batch ends.
         stage: the stage that raised, or "worker" for a death or a hang.
         error_type: class name of the error.
         message: one sentence for people.
         traceback: for the reject row, empty for expected errors.
+        blames_store: the output's storage failed, which says nothing about the seed.
     """
 
     permanent: bool
@@ -27,6 +44,14 @@ class Failure:
     error_type: str
     message: str
     traceback: str = ""
+    blames_store: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A made world is not stored yet, because storage fails; ask again."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +59,7 @@ class Outcome:
     """The end of one world in this run.
 
     Attributes:
-        kind: "created", "exists" (another writer was first), "rejected", or "failed" (the batch was stopped).
+        kind: "created", "exists" (another writer was first) or "rejected".
         stage_s: seconds per stage.
         thumbnail: data URI of a small JPEG, or "".
     """

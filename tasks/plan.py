@@ -17,13 +17,13 @@ from catalogs.rejects import list_rejects, reject
 from lyra_core.errors import CameraPathError, LyraError, ManifestError, PromptError, SeedError, StoreError
 from lyra_core.formats.store import Store
 from lyra_core.geometry.requests import request_digest_parts
-from lyra_core.identity import chain_start, chunk_ids
+from lyra_core.identity import ALGORITHM_VERSION, chain_start, chunk_ids
 from lyra_core.records import RejectRecord
 from lyra_core.seed_digests import SeedDigestCache
 from lyra_core.spec import WorldSpec
 from lyra_core.video.caption_list import captions_of_chunks
 from tasks.manifest import BadRow, ManifestRow
-from tasks.recipe import ALGORITHM_VERSION, Recipe
+from tasks.recipe import Recipe
 from tasks.weights import weights_digests
 
 DIGEST_THREADS = 8
@@ -33,9 +33,17 @@ COUNTS = ("num_seeds", "num_remaining", "num_existing", "num_duplicates", "num_r
 
 @dataclass(slots=True, kw_only=True)
 class Plan:
-    """The outcome of planning; the worlds that remain are lines of `path`."""
+    """The outcome of planning; the worlds that remain are lines of `path`.
+
+    Attributes:
+        path: JSON lines.
+        run_id: of the batch.
+        weights_digests: of the weights that the ids were made with.
+    """
 
     path: Path
+    run_id: str
+    weights_digests: tuple[str, ...] = ()
     num_seeds: int = 0
     num_remaining: int = 0
     num_existing: int = 0
@@ -51,7 +59,7 @@ class Plan:
 
     def save_counts(self) -> None:
         """Write the counts beside the plan, so that another process can load() it."""
-        counts = {name: getattr(self, name) for name in COUNTS}
+        counts = {name: getattr(self, name) for name in ("run_id", "weights_digests", *COUNTS)}
         rejects = [{k: v for k, v in asdict(r).items() if v is not None} for r in self.new_rejects]
         self.path.with_suffix(".json").write_text(json.dumps({**counts, "new_rejects": rejects}), encoding="utf-8")
 
@@ -60,7 +68,8 @@ class Plan:
         """A plan saved on this machine."""
         found = json.loads(Path(path).with_suffix(".json").read_text(encoding="utf-8"))
         rejects = [RejectRecord(**fields) for fields in found.pop("new_rejects")]
-        return cls(path=Path(path), new_rejects=rejects, **found)
+        digests = tuple(found.pop("weights_digests"))
+        return cls(path=Path(path), new_rejects=rejects, weights_digests=digests, **found)
 
     def discard(self) -> None:
         """Remove the plan's files once the batch is over."""
@@ -104,10 +113,10 @@ def make_plan(
     Raises:
         ManifestError: from the rows. StoreError: the output cannot be read.
     """
-    plan = Plan(path=plan_path)
+    namer = WorldNamer(request.recipe)
+    plan = Plan(path=plan_path, run_id=request.run_id, weights_digests=namer.weights_digests)
     done = committed_ids(store)
     rejected_ids, rejected_uris = _open_rejects(store) if not request.retry_rejects else (set(), set())
-    namer = WorldNamer(request.recipe)
     seen: set[str] = set()
     plan_path.parent.mkdir(parents=True, exist_ok=True)
     limited = itertools.islice(rows, request.limit) if request.limit is not None else iter(rows)
@@ -156,7 +165,7 @@ class WorldNamer:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self._fields = recipe.hashed_fields()
-        self._weights = weights_digests(recipe)
+        self.weights_digests = weights_digests(recipe)
         self._cameras: dict[tuple[str, int], Sequence[bytes | str]] = {}
 
     def name(self, row: ManifestRow, seed_sha256: str) -> list[WorldSpec]:
@@ -170,7 +179,7 @@ class WorldNamer:
         fields = self._fields if row.hfov_deg is None else {**self._fields, "hfov_deg": row.hfov_deg}
         specs = []
         for variant in range(row.variants or self.recipe.variants):
-            start = chain_start(seed_sha256, fields, self._weights, ALGORITHM_VERSION, variant)
+            start = chain_start(seed_sha256, fields, self.weights_digests, ALGORITHM_VERSION, variant)
             links = chunk_ids(start, cameras, captions)
             specs.append(
                 WorldSpec(

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from lyra_core.errors import ConfigError, PoolBrokenError, WorkerLoadError
 from lyra_core.spec import WorldSpec
-from tasks.ledger import Job, Ledger, Verdict
-from tasks.outcome import Failure, Outcome
+from tasks.ledger import Job, Ledger, Verdict, store_failure
+from tasks.outcome import Failure, Outcome, Start, Waiting
 
 if TYPE_CHECKING:
     from tasks.worker import Worker
@@ -93,10 +93,10 @@ class _Actor:
         self._worker = loaded
         return None
 
-    def make(self, spec: WorldSpec) -> Failure | None:
-        return self._loaded.make(spec)
+    def make(self, spec: WorldSpec, start: Start) -> Failure | None:
+        return self._loaded.make(spec, start)
 
-    def finish(self, world_id: str) -> Outcome | Failure:
+    def finish(self, world_id: str) -> Outcome | Failure | Waiting:
         return self._loaded.finish(world_id)
 
     def canary(self) -> Failure | None:
@@ -238,6 +238,8 @@ class RayPool:
                 self._pending.append(job)
 
     def _assign(self) -> None:
+        if self._ledger.is_paused(time.monotonic()):
+            return
         for slot in self._slots:
             if not slot.is_loaded or slot.suspect is not None or "make" in slot.calls or len(slot.calls) > 1:
                 continue
@@ -248,7 +250,8 @@ class RayPool:
     def _send(self, slot: _Slot, job: Job) -> None:
         limit_s = self._settings.world_deadline_s
         log.debug("worker %d: makes %s", slot.number, job.spec.name)
-        slot.calls["make"] = self._call(slot.actor.make.remote(job.spec), "make", limit_s, job)
+        ref = slot.actor.make.remote(job.spec, job.start(time.monotonic()))
+        slot.calls["make"] = self._call(ref, "make", limit_s, job)
 
     def _next_job(self, *, is_empty: bool, slot: _Slot) -> Job | None:
         """The first world that may start now; one to be made alone needs an empty worker and keeps it to itself."""
@@ -294,16 +297,25 @@ class RayPool:
             self._canary_returned(slot, result)
         elif isinstance(result, Failure):
             self._world_failed(call.job, result)
-        elif call.what == "make" and call.job is not None:
-            limit_s = self._settings.world_deadline_s
-            ref = slot.actor.finish.remote(call.job.spec.world_id)
-            what = f"finish {call.job.spec.world_id}"
-            slot.calls[what] = self._call(ref, what, limit_s, call.job)
+        elif isinstance(result, Waiting):
+            self._ledger.waits(result.reason, time.monotonic())
+            self._finish(slot, call.job)
+        elif call.what == "make":
+            self._ledger.store_answered()
+            self._finish(slot, call.job)
         elif call.job is not None:
             self._ledger.succeeded()
             self._resolve(call.job, result)
 
+    def _finish(self, slot: _Slot, job: Job | None) -> None:
+        """Ask for a made world; asked again, with a new deadline, while its worker waits for storage."""
+        if job is not None:
+            ref, what = slot.actor.finish.remote(job.spec.world_id), f"finish {job.spec.world_id}"
+            slot.calls[what] = self._call(ref, what, self._settings.world_deadline_s, job)
+
     def _loaded(self, slot: _Slot, failure: Failure | None) -> None:
+        if failure is not None and failure.blames_store:
+            raise store_failure(failure.message)
         if failure is not None:
             self._load_failed(slot, failure.message)
             return

@@ -13,9 +13,6 @@ ArtifactRole = Literal["ply", "video", "lossless", "cameras", "transforms", "col
 
 CHUNK_FRAMES = 80
 
-# Raised when a change makes the same recipe produce other pixels, so that old worlds are not taken for new ones.
-ALGORITHM_VERSION = "1"
-
 # Fields that describe a recipe or estimate its cost. They change no pixel, so they are not part of a world's id.
 UNHASHED_FIELDS = frozenset(
     {

@@ -137,3 +137,14 @@ MENDED_VIDEO = VideoGroup(
     ),
     depth=DepthGroup(align="overlap", min_confidence=0.05, sky="drop"),
 )
+# lyra_core.video.mini_config.MINI
+MINI_VIDEO = MENDED_VIDEO.model_copy(
+    update={
+        "sampler": "distilled",
+        "num_steps": 4,
+        "shift": 3.0,
+        "guidance_scale": 1.0,
+        "latents_per_window": 20,
+        "depth": MENDED_VIDEO.depth.model_copy(update={"sky": "far"}),
+    }
+)

@@ -14,9 +14,9 @@ import shutil
 import time
 from pathlib import Path
 
+from catalogs.commit import is_committed, read_commit
 from lyra_core.errors import StoreError
 from lyra_core.formats.store import Store
-from lyra_core.layout import world_key
 from lyra_core.spec import WorldSpec
 from lyra_core.video.chunk_store import LIST_NAME
 from tasks.artifacts import LocalArtifact
@@ -60,15 +60,14 @@ class ScratchFolders:
     def _fetch_kept(self, spec: WorldSpec, target: Path) -> None:
         """Chunks of the longest finished world that this one continues: a world's id is the id of its last chunk."""
         for link in reversed(spec.chunk_ids[:-1]):
-            listed = world_key(link, f"{STORED}/{LIST_NAME}")
-            if not self._store.exists(listed):
+            if not is_committed(self._store, link):
                 continue
-            prefix = listed.removesuffix(LIST_NAME)
+            kept = [a.key for a in read_commit(self._store, link).world.artifacts if a.role == STORED]
+            if not kept:
+                continue
             target.mkdir(parents=True, exist_ok=True)
-            for info in self._store.list(prefix):
-                if info.key != listed:
-                    self._store.get_file(info.key, target / info.key.removeprefix(prefix))
-            self._store.get_file(listed, target / LIST_NAME)  # last: the list is what makes chunks count
+            for key in sorted(kept, key=_is_list):  # last: the list is what makes chunks count
+                self._store.get_file(key, target / key.rpartition("/")[2])
             return
 
     def _remove_stale(self) -> None:
@@ -85,6 +84,10 @@ def kept_chunks(scratch: Path) -> list[LocalArtifact]:
         LocalArtifact(role=STORED, path=path, name=f"{STORED}/{path.name}", media_type=_media_type(path))
         for path in sorted((scratch / VIDEO).glob("[!.]*"))
     ]
+
+
+def _is_list(key: str) -> bool:
+    return key.endswith(f"/{LIST_NAME}")
 
 
 def _media_type(path: Path) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, field
+from functools import partial
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from catalogs.rejects import Attempt, reject
+from lyra_core.formats.patience import Patience
 from lyra_core.formats.store import Store
 from lyra_core.records import RejectRecord
 from lyra_core.spec import WorldSpec
@@ -38,6 +40,7 @@ class Batch:
     run_id: str
     recipe: str
     deaths: Mapping[str, int]
+    patience: Patience
     on_outcome: Callable[[Outcome], None]
 
 
@@ -57,6 +60,7 @@ def make_shard(name: str, specs: list[WorldSpec], batch: Batch) -> ShardReport: 
 
     Raises:
         PoolBrokenError, WorkerLoadError: the workers are at fault; no seed of the shard is rejected for it.
+        StoreError: storage failed for longer than its deadline; idem.
     """
     log = get_run_logger()
     counts = {"created": 0, "exists": 0, "rejected": 0}
@@ -82,7 +86,7 @@ def _outcomes(specs: Iterable[WorldSpec], batch: Batch) -> Iterable[Outcome]:
     for future in as_completed(futures):
         outcome = future.result()
         if outcome.kind == "rejected":
-            record_reject(batch, outcome)
+            batch.patience.run(partial(record_reject, batch, outcome))
         yield outcome
 
 

@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
+from lyra_core.errors import WeightsError
 from tasks.recipe import Recipe
+
+
+def require_planned(recipe: Recipe, planned: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The digests of the weights on this machine, which must be those that the worlds' ids were made with.
+
+    Raises:
+        WeightsError: this machine has other weights, or none.
+    """
+    found = weights_digests(recipe)
+    if planned is not None and found != planned:
+        raise WeightsError(
+            f"weights on {socket.gethostname()}: the batch was planned with {_short(planned)}, but "
+            f"{recipe.weights or 'the installed package'} holds {_short(found)}; give every machine the same weights "
+            f"and the same version of the package, then run the same command again"
+        )
+    return found
+
+
+def _short(digests: tuple[str, ...]) -> str:
+    return ", ".join(digest[:12] for digest in digests) or "none"
 
 
 def weights_digests(recipe: Recipe) -> tuple[str, ...]:

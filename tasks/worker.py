@@ -3,15 +3,20 @@
     make(spec):   seed -> video -> Gaussians -> quality -> pictures     (the models' device)
     finish(id):   encode -> upload -> commit                            (a thread, overlapping the next make)
 
-Neither raises because of a world: a Failure value says whether retrying can help.
+Neither raises because of a world: a Failure value says whether retrying can help. Storage that fails while a made world
+is stored is waited for here, so that the world need not be made again.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
 import tempfile
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,19 +25,26 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from lyra_core.errors import LyraError, OutOfMemoryError, StoreError, WorkerError
+from catalogs.commit import is_committed
+from lyra_core.errors import LyraError, OutOfMemoryError, StoreError, TornObjectError, WorkerError
+from lyra_core.formats.patience import Patience, is_worth_waiting
 from lyra_core.formats.store import open_store
 from lyra_core.model import load_model
 from lyra_core.spec import WorldSpec
-from tasks.artifacts import encode
-from tasks.commit import store_world
-from tasks.outcome import Failure, Outcome
+from tasks.artifacts import LocalArtifact, encode
+from tasks.commit import Dispatch, store_world
+from tasks.outcome import FIRST_START, Failure, Outcome, Start, Waiting
 from tasks.scratch import ScratchFolders, kept_chunks
+from tasks.weights import require_planned
 from tasks.worker_config import WorkerConfig
 from tasks.world import MadeWorld, StageClock, make_world
 
 # Errors that say nothing about the seed: storage, memory, the machine. Every other LyraError is the seed's own.
 TRANSIENT = (StoreError, OutOfMemoryError, WorkerError)
+# Stages whose storage has been waited for already when an error leaves them.
+STORING = ("load", "encode", "upload")
+DISK_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
+FINISH_POLL_S = 2.0
 
 T = TypeVar("T")
 
@@ -41,9 +53,13 @@ class Worker:
     """Makes worlds with one recipe; the constructor loads the models."""
 
     def __init__(self, config: WorkerConfig) -> None:
-        self.config = config
         limit_threads(config.num_threads)
+        self.config = replace(config, weights_digests=require_planned(config.recipe, config.weights_digests))
+        self.id = f"{socket.gethostname()}-{os.getpid()}"
         self.store = open_store(config.out_url)
+        self.patience = Patience(config.store_deadline_s)
+        # Credentials and mounts differ between machines: better told now than after the first world.
+        self.patience.run(self.store.check_writable)
         self.model = load_model(config.recipe.model, device=config.device, **config.recipe.model_options())
         self.scratch = ScratchFolders(config.scratch, self.store)
         self._finisher = ThreadPoolExecutor(
@@ -51,27 +67,44 @@ class Worker:
         )
         self._finishing: dict[str, Future[Outcome | Failure]] = {}
 
-    def make(self, spec: WorldSpec) -> Failure | None:
+    def make(self, spec: WorldSpec, start: Start = FIRST_START) -> Failure | None:
         """Run the stages that need the models; None means the rest was handed to the finishing thread."""
         limit_threads(self.config.num_threads)  # an actor's calls come on threads of their own
-        clock = StageClock()
+        clock = StageClock(stage="store")
 
-        def make() -> MadeWorld:
-            return make_world(self.model, spec, self.config.recipe, clock, self.scratch.open(spec))
+        def make() -> MadeWorld | Outcome:
+            if is_committed(self.store, spec.world_id):  # another driver was faster
+                return Outcome(spec=spec, kind="exists")
+            try:
+                return make_world(self.model, spec, self.config.recipe, clock, self.scratch.open(spec))
+            except TornObjectError:
+                self.scratch.remove(spec.world_id)  # damaged chunks: the next attempt begins anew
+                raise
 
         made = guarded(make, clock)
         if isinstance(made, Failure):
-            if made.permanent:
+            if made.permanent and not made.blames_store:
                 self.scratch.remove(spec.world_id)
             return made
+        dispatch = Dispatch(start=start, worker_id=self.id)
         self._finishing[spec.world_id] = self._finisher.submit(
-            guarded, lambda: self._encode_and_store(made, clock), clock
+            guarded, lambda: made if isinstance(made, Outcome) else self._encode_and_store(made, clock, dispatch), clock
         )
         return None
 
-    def finish(self, world_id: str) -> Outcome | Failure:
-        """Wait until a made world is encoded, uploaded and committed."""
-        return self._finishing.pop(world_id).result()
+    def finish(self, world_id: str) -> Outcome | Failure | Waiting:
+        """Wait until a made world is encoded, uploaded and committed; Waiting means: storage fails, ask again."""
+        finishing = self._finishing[world_id]
+        while True:
+            try:
+                result = finishing.result(timeout=FINISH_POLL_S)
+            except TimeoutError:
+                reason = self.patience.waiting
+                if reason is not None:
+                    return Waiting(reason=reason)
+            else:
+                del self._finishing[world_id]
+                return result
 
     def canary(self) -> Failure | None:
         """Make a built-in picture's world and throw it away: does this worker work at all?"""
@@ -97,16 +130,31 @@ class Worker:
         """Let the finishing thread end."""
         self._finisher.shutdown(wait=True, cancel_futures=True)
 
-    def _encode_and_store(self, made: MadeWorld, clock: StageClock) -> Outcome:
+    def _encode_and_store(self, made: MadeWorld, clock: StageClock, dispatch: Dispatch) -> Outcome:
         with tempfile.TemporaryDirectory(prefix="lyra-world-") as folder:
             with clock("encode"):
-                files = encode(made.clip, made.gaussians, made.pictures, self.config.recipe, Path(folder))
-                if "chunks" in self.config.recipe.artifacts:
-                    files += kept_chunks(made.scratch)
-            clock.stage = "store"
-            outcome = store_world(self.store, self.config, made, files, clock)
+                files = self.patience.run(lambda: self._encoded(made, Path(folder)))
+            clock.stage = "upload"
+            outcome = self.patience.run(lambda: store_world(self.store, self.config, made, files, clock, dispatch))
         self.scratch.remove(made.spec.world_id)
         return outcome
+
+    def _encoded(self, made: MadeWorld, folder: Path) -> list[LocalArtifact]:
+        """The files of a world in a local folder.
+
+        Raises:
+            StoreError: the local disk failed, which says nothing about the world.
+        """
+        try:
+            files = encode(made.clip, made.gaussians, made.pictures, self.config.recipe, folder)
+        except OSError as error:
+            if error.errno not in DISK_FAILURES:
+                raise
+            raise StoreError(
+                f"{self.id}: cannot write the world's files to {folder}: {error.strerror}; free space there, or start "
+                f"workers with another TMPDIR"
+            ) from error
+        return files + kept_chunks(made.scratch) if "chunks" in self.config.recipe.artifacts else files
 
 
 def guarded(work: Callable[[], T], clock: StageClock) -> T | Failure:
@@ -114,8 +162,12 @@ def guarded(work: Callable[[], T], clock: StageClock) -> T | Failure:
     try:
         return work()
     except LyraError as error:
+        # Reading the photograph is the one stage whose storage is the photograph's own.
+        store_error = error if isinstance(error, StoreError) and clock.stage != "seed" else None
+        is_final = store_error is not None and (clock.stage in STORING or not is_worth_waiting(store_error))
         return Failure(
-            permanent=not isinstance(error, TRANSIENT),
+            permanent=is_final or not isinstance(error, TRANSIENT),
+            blames_store=store_error is not None,
             stage=clock.stage,
             error_type=type(error).__name__,
             message=str(error),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lyra_core.formats.patience import DEFAULT_DEADLINE_S
 from tasks.recipe import Recipe
 
 
@@ -16,6 +17,8 @@ class WorkerConfig:
         run_id: of the batch, recorded per row.
         device: "cpu" or "cuda".
         num_threads: CPU threads of torch and numba in this worker.
+        weights_digests: of the weights the worlds were planned with; None takes those that are found.
+        store_deadline_s: how long storage may fail in a row before the batch ends.
         accepted_licenses: licences the user accepted by name, recorded per row.
         code_commit: git commit of the code, recorded and not hashed.
         scratch: folder on the worker's own disk for finished chunks of worlds in the making; ~ is the worker's home.
@@ -26,6 +29,8 @@ class WorkerConfig:
     run_id: str
     device: str = "cpu"
     num_threads: int = 1
+    weights_digests: tuple[str, ...] | None = None
+    store_deadline_s: float = DEFAULT_DEADLINE_S
     accepted_licenses: tuple[str, ...] = ()
     code_commit: str = ""
     scratch: str = "~/.lyra/scratch"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -116,6 +118,92 @@ def _wait_until_writable(server: S3Server, process: subprocess.Popen[bytes], log
                 tail = log.read_text(errors="replace")[-2000:]
                 raise RuntimeError(f"the S3 server for tests did not start: {error}\n{tail}") from error
             time.sleep(0.3)
+
+
+class S3Gate:
+    """A TCP proxy before the S3 server: open, it passes everything on; shut, every request gets a 503 SlowDown.
+
+    Attributes:
+        endpoint_url: of the proxy, to be used instead of the server's.
+        refused: requests answered with 503 so far.
+    """
+
+    def __init__(self, upstream: str) -> None:
+        self.is_open = True
+        self.refused = 0
+        self._upstream = ("127.0.0.1", int(upstream.rpartition(":")[2]))
+        self._connections: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint_url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def shut(self) -> None:
+        """From now on nothing is answered but 503; connections in use break."""
+        self.is_open = False
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def open(self) -> None:
+        """Pass everything on again."""
+        self.is_open = True
+
+    def close(self) -> None:
+        """Stop listening."""
+        self.shut()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        if not self.is_open:
+            self.refused += 1
+            body = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+            head = f"HTTP/1.1 503 Slow Down\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            with contextlib.suppress(OSError), client:
+                client.settimeout(2)
+                client.recv(65536)
+                client.sendall(head.encode() + body)
+            return
+        server = socket.create_connection(self._upstream)
+        self._connections |= {client, server}
+        threading.Thread(target=self._pass_on, args=(client, server), daemon=True).start()
+        self._pass_on(server, client)
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while block := source.recv(65536):
+                sink.sendall(block)
+        for end in (source, sink):
+            self._connections.discard(end)
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def s3_gate(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Gate]:
+    """The S3 server behind a gate, with its credentials in the environment as a user would have them."""
+    import s3fs
+
+    gate = S3Gate(s3_server.endpoint_url)
+    values = {
+        "AWS_ENDPOINT_URL": gate.endpoint_url,
+        "AWS_ACCESS_KEY_ID": s3_server.key,
+        "AWS_SECRET_ACCESS_KEY": s3_server.secret,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()  # made with the environment of another test
+    yield gate
+    s3fs.S3FileSystem.clear_instance_cache()
+    gate.close()
 
 
 @pytest.fixture

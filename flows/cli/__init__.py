@@ -13,6 +13,7 @@ import typer
 
 from flows.cli.doctor import doctor
 from flows.cli.down import down
+from flows.cli.garbage import gc
 from flows.cli.output import print_error
 from flows.cli.peek import peek
 from flows.cli.query import query
@@ -21,6 +22,7 @@ from flows.cli.run import run
 from flows.cli.status import status
 from flows.cli.train import train
 from flows.cli.up import up
+from flows.cli.verify import verify
 from flows.cli.weights import app as weights
 from lyra_core.errors import ConfigError, LyraError, ManifestError, RecipeError, WorkerError
 
@@ -36,7 +38,7 @@ commands = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, status, query, peek, recipes, doctor, up, down):
+for command in (run, status, query, peek, verify, gc, recipes, doctor, up, down):
     commands.command()(command)
 commands.command(
     # everything after the name belongs to the training commands, --help too

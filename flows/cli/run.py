@@ -14,6 +14,8 @@ import typer
 from flows.cli.output import AsJson, choose_json, console, human_bytes, human_seconds, print_json
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from flows.parameters import GenerateParameters
     from flows.report import BatchSummary
     from flows.settings import Settings
@@ -145,11 +147,11 @@ def _generate(parameters: GenerateParameters, plan: Plan, store: Store, settings
     with log.open("w", encoding="utf-8") as sink, contextlib.redirect_stdout(sink), contextlib.ExitStack() as stack:
         with screen.status(f"starting workers and what records them ({ui_url})"):
             if plan.num_remaining:
-                _open_workers(parameters, plan, store, settings, stack)
+                _open_workers(parameters, plan, store, settings, screen, stack)
             importlib.import_module("flows.generate")  # Prefect loads while the workers and the server do
             if server is not None:
                 wait_for_server(server, settings.home_path)
-        summary = _run_with_progress(parameters, plan)
+        summary = _run_with_progress(parameters, plan, screen)
     if as_json:
         print_json(
             {
@@ -164,17 +166,26 @@ def _generate(parameters: GenerateParameters, plan: Plan, store: Store, settings
 
 
 def _open_workers(
-    parameters: GenerateParameters, plan: Plan, store: Store, settings: Settings, stack: contextlib.ExitStack
+    parameters: GenerateParameters,
+    plan: Plan,
+    store: Store,
+    settings: Settings,
+    screen: Console,
+    stack: contextlib.ExitStack,
 ) -> None:
     """Let the models load from now on; the flow finds the pool open."""
     from flows.workforce import open_pool, opened_before, plan_workforce, worker_config
 
     workforce = plan_workforce(settings, plan.num_remaining)
-    config = worker_config(parameters.resolved_recipe(), parameters, str(parameters.run_id), workforce, store, settings)
-    stack.enter_context(opened_before(stack.enter_context(open_pool(config, settings, workforce, store))))
+    config = worker_config(parameters.resolved_recipe(), parameters, plan, workforce, store, settings)
+
+    def on_wait(sentence: str) -> None:
+        screen.print(sentence, markup=False, style="yellow")
+
+    stack.enter_context(opened_before(stack.enter_context(open_pool(config, settings, workforce, store, on_wait))))
 
 
-def _run_with_progress(parameters: GenerateParameters, plan: Plan) -> BatchSummary:
+def _run_with_progress(parameters: GenerateParameters, plan: Plan, screen: Console) -> BatchSummary:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -194,7 +205,7 @@ def _run_with_progress(parameters: GenerateParameters, plan: Plan) -> BatchSumma
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console(stderr=True)) as progress:
+    with Progress(*columns, console=screen) as progress:
         bar = progress.add_task("starting workers", total=plan.num_remaining)
 
         def on_outcome(outcome: Outcome) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lyra_core.errors import StoreError
+from lyra_core.errors import StoreError, StoreRefusedError
 from lyra_core.formats.store import (
     HIDDEN_PREFIX,
     READ_BLOCK,
@@ -38,6 +38,8 @@ _REMEDIES = {
     errno.ENAMETOOLONG: "the path is too long for this file system: choose a shorter output",
     errno.ENOENT: "it does not exist",
 }
+# A disk that is full or does not answer may recover; these do not change by waiting.
+_REFUSALS = set(_REMEDIES) - {errno.ENOSPC, errno.EDQUOT}
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -79,7 +81,7 @@ class LocalStore(Store):
                     made = temporary.stat().st_nlink == 2
                 except OSError as error:
                     if error.errno in _NO_HARD_LINKS:
-                        raise StoreError(
+                        raise StoreRefusedError(
                             f"{self.root} is on a file system without hard links ({error.strerror}), so racing "
                             "commits cannot be told apart; use another file system or an object store"
                         ) from error
@@ -203,7 +205,8 @@ class LocalStore(Store):
 
     def _explained(self, action: str, key: str, error: OSError) -> StoreError:
         remedy = _REMEDIES.get(error.errno or 0, "see the cause")
-        return StoreError(f"cannot {action} {self._root / key}: {error.strerror or error}; {remedy}")
+        kind = StoreRefusedError if error.errno in _REFUSALS else StoreError
+        return kind(f"cannot {action} {self._root / key}: {error.strerror or error}; {remedy}")
 
 
 def _scan(folder: Path, below: str, start: str, recursive: bool) -> Iterator[ObjectInfo]:

@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lyra_core.errors import StoreError
+from lyra_core.errors import StoreError, StoreRefusedError
 from lyra_core.formats.store import (
     HIDDEN_PREFIX,
     READ_BLOCK,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _CONFLICT_TRIES = 8
 _LIST_PAGE = 1000  # S3's own limit
 _JITTER = random.SystemRandom()
+_PASSING = {408, 409, 412, 425, 429}  # of the 4xx: time-outs, races and throttling
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -51,6 +52,9 @@ class RemoteStore(Store):
         self._options = dict(options)
         if self.protocol in ("s3", "s3a"):
             self._options.setdefault("use_listings_cache", False)  # other processes write too
+            # s3fs retries around these; more here would keep one failing request busy for minutes, unseen by whoever
+            # waits for the store (lyra_core.formats.patience)
+            self._options.setdefault("config_kwargs", {"retries": {"mode": "standard", "max_attempts": 3}})
         self._opened: tuple[int, AbstractFileSystem, str] | None = None
         self._etag_is_md5 = True
 
@@ -178,9 +182,9 @@ class RemoteStore(Store):
         try:
             fs, path = fsspec.core.url_to_fs(self.root, **self._options)
         except ImportError as error:
-            raise StoreError(f"cannot open {self.root}: {error}") from error
+            raise StoreRefusedError(f"cannot open {self.root}: {error}") from error
         except (ValueError, TypeError) as error:
-            raise StoreError(
+            raise StoreRefusedError(
                 f"cannot open {self.root}: {error}; wanted a path, file://, memory://, s3:// or another fsspec "
                 "protocol, with options its client knows"
             ) from error
@@ -225,7 +229,8 @@ class RemoteStore(Store):
         try:
             yield
         except _remote_errors(self.protocol) as error:
-            raise StoreError(f"cannot {action} {self.uri(key)}: {error}; {_remedy(error)}") from error
+            kind = StoreRefusedError if _is_refusal(error) else StoreError
+            raise kind(f"cannot {action} {self.uri(key)}: {error}; {_remedy(error)}") from error
 
 
 class MemoryStore(RemoteStore):
@@ -276,6 +281,14 @@ def _remote_errors(protocol: str) -> tuple[type[Exception], ...]:
 
         return (OSError, BotoCoreError, ClientError)
     return (OSError,)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the store answered in a way that waiting does not change; throttling, 5xx and silence are none."""
+    status = _http_status(error)
+    if status is not None:
+        return 400 <= status < 500 and status not in _PASSING
+    return isinstance(error, (PermissionError, FileNotFoundError)) or "Credential" in type(error).__name__
 
 
 def _remedy(error: Exception) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lyra_core.errors import StoreError
+from lyra_core.errors import StoreError, StoreRefusedError
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -196,7 +196,7 @@ class Store(ABC):
             StoreError: `create` overwrites here.
         """
         if not self.supports_conditional_create():
-            raise StoreError(
+            raise StoreRefusedError(
                 f"{self.root} ignores conditional writes (If-None-Match: *), so a world could be committed twice; "
                 "use AWS S3, SeaweedFS 4.48 or later, another store with conditional PUT, or a local path"
             )

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra_core.errors import StoreError
+from lyra_core.errors import StoreError, TornObjectError
 from lyra_core.formats.replacing import replacing
 from lyra_core.gaussians.lifters import HeadGaussians, Lift
 from lyra_core.values import Gaussians, VideoClip
@@ -73,7 +73,9 @@ def load_lift(path: Path) -> Lift:
         # Read rather than mapped: mapped pages stay resident for as long as a tensor refers to them.
         tensors = load(path.read_bytes())
     except (SafetensorError, OSError) as error:
-        raise StoreError(f"the lifted chunk {path} cannot be read: {error}; delete it to have it made again") from error
+        raise TornObjectError(
+            f"the lifted chunk {path} cannot be read: {error}; delete it to have it made again"
+        ) from error
     head = None
     if "head.frame" in tensors:
         head = HeadGaussians(

@@ -17,8 +17,7 @@ from lyra_core.generative.networks import (
     load_vae,
     parse_lora,
 )
-from lyra_core.generative.presets import Options, build_reconstructor, joined_digest
-from lyra_core.video.captions import Captioner, VisionLanguageCaptioner
+from lyra_core.generative.presets import Options, build_reconstructor, joined_digest, take_captioner
 from lyra_core.video.rollout import RolloutModels
 from lyra_core.video.rollout_config import FAITHFUL
 from lyra_core.weights.bundle import LYRA2_PARTS, find_sets, lora_parts, set_digests
@@ -48,10 +47,9 @@ def load_lyra2(
         StateDictError: a set does not fit its network.
         RecipeError: an unknown field, or choices that do not belong together.
     """
-    video = dict(video or {})
-    loras = [str(lora) for lora in _sequence(video.pop("loras", ()))]
-    captioner = _captioner(str(video.pop("captioner", "manifest")), device)
-    config = configured(FAITHFUL, video, "video.")
+    choices, captioner = take_captioner(video or {}, device)
+    loras = [str(lora) for lora in _sequence(choices.pop("loras", ()))]
+    config = configured(FAITHFUL, choices, "video.")
     homes = find_sets(weights, (*LYRA2_PARTS, *lora_parts(loras)))
     dit = load_dit(homes["dit"], device, [(homes[lora], parse_lora(lora)[1]) for lora in loras])
     # The longest side of a frame is what the reference implementation hands to the depth network.
@@ -69,10 +67,6 @@ def load_lyra2(
     reconstructor = build_reconstructor(estimator, head, name, reconstruction or {}, device)
     parts = Parts(models=models, config=config, reconstructor=reconstructor, captioner=captioner)
     return GenerativeModel("lyra2", joined_digest(set_digests(homes)), parts)
-
-
-def _captioner(choice: str, device: str) -> Captioner | None:
-    return None if choice == "manifest" else VisionLanguageCaptioner(choice, device=device)
 
 
 def _sequence(value: object) -> tuple[object, ...]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from lyra_core.configure import configured
+from lyra_core.errors import RecipeError
 from lyra_core.gaussians.depth_anything.mini_estimator import MiniDepthEstimator, MiniHead
 from lyra_core.generative.model import GenerativeModel, Parts
-from lyra_core.generative.presets import Options, build_reconstructor
+from lyra_core.generative.presets import Options, build_reconstructor, take_captioner
 from lyra_core.generative.reconstructor import Reconstructor
 from lyra_core.precision import Precision, choose_dtype
 from lyra_core.video.rollout import RolloutModels
@@ -50,7 +51,8 @@ def load_mini_model(
     Args:
         device: where it computes.
         weights: a folder of packed trainings; None is the one of the package.
-        video: fields of lyra_core.video.rollout_config.RolloutConfig that differ from `mini_config.MINI`.
+        video: fields of lyra_core.video.rollout_config.RolloutConfig that differ from `mini_config.MINI`, besides
+            `captioner` ("manifest", or the folder of a vision-language model).
         reconstruction: as for mini_reconstructor.
         precision: of the video network, see lyra_core.precision; no part of a world's id, as the device is none.
 
@@ -58,6 +60,9 @@ def load_mini_model(
         WeightsError: files that are missing, changed or do not fit.
         RecipeError: an unknown field, or choices that do not belong together.
     """
+    choices, captioner = take_captioner(video or {}, device)
+    if choices.pop("loras", ()):
+        raise RecipeError("video.loras: mini takes no LoRA; train weights of your own instead (docs/training.md)")
     folder = MINI_FOLDER if weights is None else Path(weights)
     networks = load_mini(folder, device, choose_dtype(precision, device))
     estimator = MiniDepthEstimator(load_mini_depth(folder, device), views=DEPTH_VIEWS)
@@ -70,7 +75,8 @@ def load_mini_model(
         networks.digest,
         Parts(
             models=models,
-            config=configured(networks.config, video or {}, "video."),
+            config=configured(networks.config, choices, "video."),
             reconstructor=mini_reconstructor(estimator, name, reconstruction, device),
+            captioner=captioner,
         ),
     )

@@ -26,7 +26,7 @@ from lyra_core.formats.image import open_image
 from lyra_core.generative.reconstructor import OnReport, Reconstructor
 from lyra_core.generative.seed_estimate import estimate_seed
 from lyra_core.geometry.seed_cameras import cameras_for_seed
-from lyra_core.identity import chain_start, chunk_ids
+from lyra_core.identity import ALGORITHM_VERSION, chain_start, chunk_ids
 from lyra_core.values import CameraPath, Gaussians, Seed, VideoClip
 from lyra_core.video.captions import Captioner, NoCaptions
 from lyra_core.video.chunk_store import chain_inputs
@@ -34,9 +34,6 @@ from lyra_core.video.depth_cache import mask_depth
 from lyra_core.video.rollout import Rollout, RolloutModels
 from lyra_core.video.rollout_config import RolloutConfig
 from lyra_core.video.rollout_request import Photograph
-
-# Part of ids that are made here rather than by a plan: raise it when equal inputs give other bytes.
-ALGORITHM_VERSION = "generative-1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

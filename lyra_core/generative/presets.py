@@ -14,6 +14,7 @@ from lyra_core.gaussians.lifters import EstimatedDepth, Lifter
 from lyra_core.gaussians.reconstruct import ReconstructionConfig
 from lyra_core.gaussians.refine import RefineConfig
 from lyra_core.generative.reconstructor import Reconstructor
+from lyra_core.video.captions import Captioner, VisionLanguageCaptioner
 
 Options = Mapping[str, object]
 
@@ -47,6 +48,19 @@ def build_reconstructor(
         refine=configured(RefineConfig(), _mapping(refine), "reconstruction.refine.") if is_refined else None,
         device=torch.device(device),
     )
+
+
+def take_captioner(video: Options, device: str) -> tuple[dict[str, object], Captioner | None]:
+    """The choices of a rollout without `captioner`, and the captioner they name.
+
+    Args:
+        video: fields of RolloutConfig, and perhaps `captioner`: "manifest" (captions come with the request) or the
+            folder of a vision-language model.
+        device: where that model computes.
+    """
+    choices = dict(video)
+    folder = str(choices.pop("captioner", "manifest"))
+    return choices, None if folder == "manifest" else VisionLanguageCaptioner(folder, device=device)
 
 
 def joined_digest(digests: tuple[str, ...]) -> str:

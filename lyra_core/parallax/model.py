@@ -21,13 +21,12 @@ from lyra_core.formats.image import open_image
 from lyra_core.gaussians.rasterize import Rasterizer
 from lyra_core.gaussians.reconstruct import ReconstructionReport
 from lyra_core.geometry.seed_cameras import cameras_for_seed
+from lyra_core.identity import ALGORITHM_VERSION
 from lyra_core.parallax.depth import SKY_DEPTH_M, ParallaxDepth, photo_depth
 from lyra_core.parallax.layers import build_layers
 from lyra_core.parallax.splats import build_splats
 from lyra_core.values import CameraPath, Gaussians, Seed, VideoClip
 
-# Part of world ids: raise it when equal inputs give other bytes.
-ALGORITHM_VERSION = "parallax-1"
 FRAMES_PER_SECOND = 16.0
 # Drawn depth beyond this share of the sky's distance is sky.
 SKY_SHARE = 0.6
@@ -37,7 +36,7 @@ class ParallaxModel(ParallaxDepth):
     """A `WorldModel` without learning, and a `DepthEstimator`: the thing to beat, and deterministic."""
 
     name = "parallax"
-    weights_digest = ALGORITHM_VERSION
+    weights_digest = f"parallax-{ALGORITHM_VERSION}"  # no weights: the code is all there is
 
     def __init__(self, *, device: str = "cpu") -> None:  # noqa: ARG002 - always the CPU; a GPU worker may run it too
         self._lifted: tuple[bytes, Gaussians] | None = None

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from lyra_core.errors import LyraWarning, StoreError
+from lyra_core.errors import LyraWarning, StoreError, TornObjectError
 
 LIST_NAME = "chunks.json"
 FORMAT = "lyra-chunks/1"
@@ -119,9 +119,9 @@ class ChunkStore:
         try:
             listed = json.loads(path.read_bytes())
         except (OSError, ValueError) as error:
-            raise StoreError(f"cannot read {path}: {error}; remove the folder to start the world again") from error
+            raise TornObjectError(f"cannot read {path}: {error}; remove the folder to start the world again") from error
         if listed.get("format") != FORMAT:
-            raise StoreError(
+            raise TornObjectError(
                 f"{path} must have the format {FORMAT}, found {listed.get('format')!r}; "
                 f"remove the folder to start the world again"
             )

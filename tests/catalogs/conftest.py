@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import multiprocessing
+import os
 import queue
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from catalogs.commit import commit
-from lyra_core.formats.store import Store, open_store
+from lyra_core.formats.store import Store, StoredObject, open_store
 from lyra_core.identity import chunk_ids
-from lyra_core.layout import world_key
+from lyra_core.layout import new_upload, upload_prefix
 from lyra_core.records import Artifact, FrameRecord, WorldRecord, frame_table
 
 MORNING = datetime(2026, 11, 22, 8, tzinfo=UTC)
@@ -62,11 +66,14 @@ def camera_rows(world_id: str) -> list[FrameRecord]:
 
 def store_payload(store: Store, record: WorldRecord) -> WorldRecord:
     """Upload a payload of a few bytes and put it into the record."""
-    put = store.put_bytes(world_key(record.world_id, "world.ply"), record.world_id.encode() * 3)
-    artifact = Artifact(
-        role="ply", key=put.key, media_type="model/ply", bytes=put.bytes, sha256=put.sha256, etag=put.etag
-    )
-    return record.with_artifacts([artifact], store.root)
+    folder = upload_prefix(record.world_id, new_upload())
+    put = store.put_bytes(f"{folder}world.ply", record.world_id.encode() * 3)
+    return replace(record, folder=folder).with_artifacts([as_artifact(put)], store.root)
+
+
+def as_artifact(put: StoredObject) -> Artifact:
+    """A stored file as a row names it."""
+    return Artifact(role="ply", key=put.key, media_type="model/ply", bytes=put.bytes, sha256=put.sha256, etag=put.etag)
 
 
 def commit_worlds(store: Store, indices: range, **changes: object) -> list[WorldRecord]:
@@ -75,6 +82,14 @@ def commit_worlds(store: Store, indices: range, **changes: object) -> list[World
     for record in records:
         commit(store, record, cameras(record.world_id))
     return records
+
+
+def make_older(store: Store, hours: float = 48.0) -> None:
+    """Set back the time of every file of a local store."""
+    then = time.time() - hours * 3600
+    for path in Path(store.root).rglob("*"):
+        if path.is_file():
+            os.utime(path, (then, then))
 
 
 def race(target: Callable, processes: int, *args: object) -> list:
@@ -131,6 +146,8 @@ def sample():
         store_payload=store_payload,
         commit_worlds=commit_worlds,
         race=race,
+        make_older=make_older,
+        artifact=as_artifact,
         num_frames=NUM_FRAMES,
         morning=MORNING,
     )

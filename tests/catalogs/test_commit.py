@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from catalogs.commit import CommitOutcome, commit, committed_ids, is_committed, read_commit, read_commits
-from lyra_core.errors import CatalogError
+from lyra_core.errors import CatalogError, StoreError
 from lyra_core.formats.store import open_store
 from lyra_core.layout import commit_key
 from lyra_core.records import FrameRecord, WorldRecord, arrow_schema
@@ -34,8 +34,9 @@ def test_a_commit_comes_back_with_its_cameras(store, sample):
 
 def test_the_first_commit_stays(store, sample):
     record = sample.store_payload(store, sample.world(1))
+    late = sample.store_payload(store, sample.world(1, run_id="run-2", attempt=2))
     assert commit(store, record) == "created"
-    assert commit(store, replace(record, run_id="run-2", attempt=2)) == "exists"
+    assert commit(store, late) == "exists"
     assert read_commit(store, record.world_id).world == record
     assert read_commit(store, record.world_id).frames == ()
 
@@ -43,12 +44,19 @@ def test_the_first_commit_stays(store, sample):
 def test_a_commit_waits_for_its_payloads(store, sample):
     record = sample.store_payload(store, sample.world(1))
     torn, missing = replace(record.artifacts[0], bytes=7), replace(record.artifacts[0], key="worlds/nowhere")
-    with pytest.raises(CatalogError, match=r"world\.ply: wanted 7 bytes, found 96; worlds/nowhere: .* found nothing"):
+    with pytest.raises(StoreError, match=r"world\.ply: wanted 7 bytes, found 96; worlds/nowhere: .* found nothing"):
         commit(store, replace(record, artifacts=(torn, missing)))
     assert committed_ids(store) == set()
     assert commit(store, record) == "created"
     store.delete(record.artifacts[0].key)
-    assert commit(store, record) == "exists"
+    assert commit(store, sample.world(1)) == "exists"
+
+
+def test_a_commit_whose_reply_was_lost_is_known_for_ones_own(store, sample):
+    record = sample.store_payload(store, sample.world(1))
+    assert commit(store, record) == "created"
+    assert commit(store, record) == "created", "the same files: the first try worked, only its reply was lost"
+    assert len(committed_ids(store)) == 1
 
 
 def test_cameras_of_another_world_are_refused(store, sample):

@@ -66,7 +66,7 @@ def test_the_package_reads(worlds):
 @pytest.mark.parametrize(
     ("documented", "key"),
     [
-        ("worlds/<id[:2]>/<id>/...", layout.world_key("ab" * 16, "...")),
+        ("worlds/<id[:2]>/<id>/<upload>/...", layout.upload_prefix("ab" * 16, "0123456789ab") + "..."),
         ("catalog/commits/<id[:2]>/<id>.parquet", layout.commit_key("ab" * 16)),
         ("catalog/rejects/<run>/<ordinal>.parquet", layout.reject_key("run", 7)),
         ("catalog/attempts/<id[:2]>/<id>/<n>.json", layout.attempts_prefix("ab" * 16) + "1.json"),
@@ -81,6 +81,7 @@ def test_the_layout_is_that_of_the_code(documented, key):
         "<run>": "run",
         "<ordinal>": "000000007",
         "<n>": "1",
+        "<upload>": "0123456789ab",
         "NNNNNN": "000012",
     }
     for name, value in values.items():

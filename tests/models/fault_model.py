@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -75,6 +77,20 @@ class FaultModel:
 
 def load(device: str = "cpu", **options) -> FaultModel:
     return FaultModel(**options)
+
+
+class NoisyModel(FaultModel):
+    """Never makes the same world twice, and takes a while that differs."""
+
+    def reconstruct(self, clip, **_):
+        time.sleep(random.SystemRandom().uniform(0, 0.1))
+        made = super().reconstruct(clip)
+        noise = torch.frombuffer(bytearray(os.urandom(24)), dtype=torch.uint8).float().reshape(2, 12)[:, :3] / 2560
+        return replace(made, means=made.means + noise)
+
+
+def load_noisy(device: str = "cpu", **options) -> NoisyModel:
+    return NoisyModel(**options)
 
 
 def load_dying(device: str = "cpu", **options) -> FaultModel:

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from catalogs.commit import read_commit
 from catalogs.query import query
 from flows.recipes import find_recipe
 from lyra_core.errors import WeightsError
 from lyra_core.formats.store import open_store
 from lyra_core.identity import digest_file
-from lyra_core.layout import world_key
 from tasks.manifest import ManifestRow
 from tasks.plan import WorldNamer
 from tasks.recipe import Recipe
@@ -74,7 +74,7 @@ def spec_of(recipe: Recipe, photograph: Path, frames: int):
 
 
 def files(out: Path, world_id: str) -> dict[str, bytes]:
-    root = out / world_key(world_id, "x").removesuffix("/x")
+    root = out / str(read_commit(open_store(out), world_id).world.folder)
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from lyra_core.errors import StoreError
 from lyra_core.spec import WorldSpec
 from tasks.ledger import Job, Ledger, RetryPolicy, Verdict
-from tasks.outcome import Failure
+from tasks.outcome import Failure, Start
 
 
 def job(name: str = "a") -> Job:
@@ -43,6 +44,45 @@ def test_transient_error_is_retried_with_doubling_backoff_and_then_rejected(ledg
     assert ledger.failed(world, failure(), now_s=20) is Verdict.RETRY
     assert world.not_before_s == 22
     assert ledger.failed(world, failure(), now_s=30) is Verdict.REJECT
+
+
+def storage(*, permanent: bool = False) -> Failure:
+    return Failure(permanent=permanent, stage="store", error_type="StoreError", message="503", blames_store=True)
+
+
+def test_storage_that_fails_pauses_everybody_and_blames_nobody():
+    told = []
+    ledger = Ledger(policy=RetryPolicy(max_transient=2, store_deadline_s=100), on_wait=told.append)
+    world = job()
+    for now in (10.0, 30.0, 60.0, 109.0):
+        assert ledger.failed(world, storage(), now_s=now) is Verdict.RETRY
+        assert ledger.is_paused(now + 1)
+        assert world.not_before_s > now
+    assert world.attempts == 0
+    assert len(told) == 1
+    with pytest.raises(StoreError, match="No photograph was rejected"):
+        ledger.failed(world, storage(), now_s=111.0)
+
+
+def test_a_store_that_answered_meanwhile_gets_its_whole_deadline_again():
+    ledger = Ledger(policy=RetryPolicy(store_deadline_s=100))
+    ledger.failed(job(), storage(), now_s=0.0)
+    ledger.store_answered()
+    assert not ledger.is_paused(0.1)
+    assert ledger.failed(job(), storage(), now_s=150.0) is Verdict.RETRY
+
+
+def test_storage_that_refuses_ends_the_batch_at_once(ledger):
+    with pytest.raises(StoreError, match="run the same command again"):
+        ledger.failed(job(), storage(permanent=True), now_s=0.0)
+
+
+def test_starts_are_numbered_and_timed():
+    world = job()
+    world.submitted_s = 5.0
+    assert world.start(7.5) == Start(attempt=1, queue_s=2.5)
+    assert world.start(9.0).attempt == 2
+    assert Job(spec=world.spec, deaths=1).start(0.0).attempt == 2
 
 
 def test_a_death_with_two_worlds_on_the_worker_blames_nobody(ledger):

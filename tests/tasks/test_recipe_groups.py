@@ -11,9 +11,10 @@ from lyra_core.errors import RecipeError
 from lyra_core.gaussians.reconstruct import ReconstructionConfig
 from lyra_core.gaussians.refine import RefineConfig
 from lyra_core.identity import canonical_digest
+from lyra_core.video.mini_config import MINI
 from lyra_core.video.rollout_config import FAITHFUL, MENDED
 from tasks.recipe import field_names, with_fields
-from tasks.recipe_groups import MENDED_VIDEO, ReconstructionGroup, VideoGroup
+from tasks.recipe_groups import MENDED_VIDEO, MINI_VIDEO, ReconstructionGroup, VideoGroup
 
 # Fixed by the network rather than chosen by a recipe, or without influence on any number.
 OF_THE_NETWORK = {
@@ -39,9 +40,12 @@ def rollout_options(group: VideoGroup) -> dict:
     return {k: v for k, v in group.model_dump(mode="json").items() if k not in ("loras", "captioner")}
 
 
-@pytest.mark.parametrize(("group", "wanted"), [(VideoGroup(), FAITHFUL), (MENDED_VIDEO, MENDED)])
-def test_video_groups_are_the_librarys_presets(group, wanted):
-    assert configured(FAITHFUL, rollout_options(group)) == wanted
+@pytest.mark.parametrize(
+    ("group", "base", "wanted"),
+    [(VideoGroup(), FAITHFUL, FAITHFUL), (MENDED_VIDEO, FAITHFUL, MENDED), (MINI_VIDEO, MINI, MINI)],
+)
+def test_video_groups_are_the_librarys_presets(group, base, wanted):
+    assert configured(base, rollout_options(group)) == wanted
     assert set(flat(rollout_options(group))) == set(flat(asdict(FAITHFUL))) - OF_THE_NETWORK
 
 
@@ -72,29 +76,39 @@ def other(value):
     return None
 
 
-@pytest.mark.parametrize("name", [n for n in field_names(find_recipe("lyra2")) if n.startswith(("video.", "recons"))])
-def test_every_choice_changes_the_id(name):
-    recipe = find_recipe("lyra2")
+def choices_of(recipe):
+    return [name for name in field_names(find_recipe(recipe)) if name.startswith(("video.", "recons"))]
+
+
+@pytest.mark.parametrize(
+    ("recipe_name", "name"), [(recipe, name) for recipe in ("lyra2", "mini") for name in choices_of(recipe)]
+)
+def test_every_choice_changes_the_id(recipe_name, name):
+    recipe = find_recipe(recipe_name)
     value = field_names(recipe)[name]
     choices = {
-        "video.sampler": "euler",
-        "video.noise": "generator",
-        "video.captioner": "/models/captions",
-        "video.negative_prompt": "blurry",
-        "video.loras": "lora-realism-boost:0.4",
-        "video.encoded_prefix": "4",
-        "video.depth.align": "overlap",
-        "video.depth.sky": "drop",
-        "video.conditioning.mask_channels": "coverage",
-        "video.conditioning.correspondence.depth_range": "used",
-        "reconstruction.lifter": "depth",
-        "reconstruction.tier": "100k",
-        "reconstruction.sky": "drop",
-        "reconstruction.cameras": "requested",
-        "reconstruction.gate": "1,2",
-        "reconstruction.deviation": "1,2",
+        "video.sampler": ["euler"],
+        "video.noise": ["generator", "reference"],
+        "video.captioner": ["/models/captions"],
+        "video.negative_prompt": ["blurry"],
+        "video.loras": ["lora-realism-boost:0.4"],
+        "video.encoded_prefix": ["4", "5"],
+        "video.depth.align": ["overlap", "none"],
+        "video.depth.sky": ["drop"],
+        "video.conditioning.mask_channels": ["coverage", "ones"],
+        "video.conditioning.correspondence.depth_range": ["used", "chunk"],
+        "reconstruction.lifter": ["depth", "head"],
+        "reconstruction.tier": ["100k", "200k"],
+        "reconstruction.sky": ["drop"],
+        "reconstruction.cameras": ["requested"],
+        "reconstruction.gate": ["1,2"],
+        "reconstruction.deviation": ["1,2"],
     }
-    text = choices.get(name, "curvature" if name.endswith(".reliability") else other(value))
+    if name.endswith(".reliability"):
+        choices[name] = ["curvature", "range"]
+    if name.endswith(".group_size"):
+        choices[name] = ["8"]
+    text = next((choice for choice in choices.get(name, []) if choice != str(value)), other(value))
     changed = with_fields(recipe, [f"{name}={text}"])
     assert field_names(changed)[name] != value
     same = canonical_digest(changed.hashed_fields()) == canonical_digest(recipe.hashed_fields())

@@ -5,9 +5,11 @@ import time
 
 import pytest
 
+from catalogs.commit import commit
 from lyra_core.errors import StoreError
 from lyra_core.formats.store import open_store
-from lyra_core.layout import world_key
+from lyra_core.layout import new_upload, upload_prefix
+from lyra_core.records import Artifact, WorldRecord
 from lyra_core.spec import WorldSpec
 from tasks.scratch import STALE_S, ScratchFolders, kept_chunks
 
@@ -32,9 +34,14 @@ def store(tmp_path):
 
 
 def finish(store, folder, world_id):
-    """Store the chunks of a world as the worker does."""
-    for artifact in kept_chunks(folder):
-        store.put_file(world_key(world_id, artifact.name), artifact.path)
+    """Store the chunks of a world as the worker does, and commit it."""
+    prefix = upload_prefix(world_id, new_upload())
+    stored = [(kept, store.put_file(prefix + kept.name, kept.path)) for kept in kept_chunks(folder)]
+    artifacts = [
+        Artifact(role=kept.role, key=put.key, media_type="x", bytes=put.bytes, sha256=put.sha256)
+        for kept, put in stored
+    ]
+    commit(store, WorldRecord(world_id=world_id, folder=prefix).with_artifacts(artifacts, store.root))
 
 
 def fill(folder, *names):

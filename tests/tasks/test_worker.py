@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numba
 import pytest
 import torch
 
-from catalogs.commit import committed_ids
+from catalogs.commit import committed_ids, read_commit
 from flows.recipes import find_recipe
 from lyra_core.errors import OutOfMemoryError, SeedError, StoreError
 from lyra_core.formats.store import open_store
 from lyra_core.seed_digests import SeedDigestCache
+from lyra_core.video.chunk_store import ChunkStore
 from tasks.manifest import read_seeds
-from tasks.outcome import Failure
+from tasks.outcome import Failure, Start
 from tasks.plan import Request, make_plan
 from tasks.worker import Worker, canary_image, guarded, guarded_load, limit_threads
 from tasks.worker_config import WorkerConfig
@@ -70,12 +74,50 @@ def test_a_seed_that_changed_since_planning_is_refused(work):
     assert (failure.stage, failure.permanent) == ("seed", True)
 
 
-def test_an_output_that_goes_away_is_transient_and_commits_nothing(work, tmp_path):
+def test_an_output_that_refuses_is_never_the_seeds_fault(work, tmp_path):
     worker, (spec,), _ = work("a.png")
+    shutil.rmtree(tmp_path / "out")
     (tmp_path / "out").write_text("a file where the folder should be")
     assert worker.make(spec) is None
     failure = worker.finish(spec.world_id)
-    assert (failure.stage, failure.permanent, failure.error_type) == ("upload", False, "StoreError")
+    assert (failure.stage, failure.blames_store, failure.error_type) == ("upload", True, "StoreRefusedError")
+
+
+def test_rows_tell_of_the_attempt(work):
+    worker, (spec,), store = work("a.png")
+    worker.make(spec, Start(attempt=3, queue_s=1.5))
+    worker.finish(spec.world_id)
+    row = read_commit(store, spec.world_id).world
+    assert (row.attempt, row.retries, row.queue_s, row.worker_id) == (3, 2, 1.5, worker.id)
+    assert row.artifacts[0].key.startswith(f"worlds/{spec.world_id[:2]}/{spec.world_id}/")
+    assert row.folder is not None
+    assert all(artifact.key.startswith(row.folder) for artifact in row.artifacts)
+
+
+def test_other_weights_than_planned_are_refused_before_the_first_world(tmp_path):
+    config = WorkerConfig(
+        recipe=find_recipe("mini"), out_url=str(tmp_path / "out"), run_id="run", weights_digests=("f" * 64,)
+    )
+    failure = guarded_load(lambda: Worker(config))
+    assert (failure.error_type, failure.blames_store) == ("WeightsError", False)
+    assert "planned with ffffffffffff" in failure.message
+
+
+def test_damaged_chunks_are_made_again(work, tmp_path, monkeypatch):
+    worker, (spec,), _ = work("a.png")
+    folder = worker.scratch.open(spec) / "video"
+    folder.mkdir()
+    (folder / "chunks.json").write_text("{")
+
+    def read_list(image, camera_path, *, chunk_dir, **options):
+        ChunkStore(Path(chunk_dir) / "video").read(0, "", "")
+        return generate(image, camera_path, chunk_dir=chunk_dir, **options)
+
+    generate = worker.model.generate
+    monkeypatch.setattr(worker.model, "generate", read_list)
+    failure = worker.make(spec)
+    assert (failure.error_type, failure.blames_store, failure.permanent) == ("TornObjectError", True, False)
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(
