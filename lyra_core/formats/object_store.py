@@ -52,8 +52,8 @@ class RemoteStore(Store):
         self._options = dict(options)
         if self.protocol in ("s3", "s3a"):
             self._options.setdefault("use_listings_cache", False)  # other processes write too
-            # s3fs retries around these; more here would keep one failing request busy for minutes, unseen by whoever
-            # waits for the store (lyra_core.formats.patience)
+            # Few: whoever can wait longer does (lyra_core.formats.patience), and says so meanwhile. s3fs tries twice
+            # around these, see _open.
             self._options.setdefault("config_kwargs", {"retries": {"mode": "standard", "max_attempts": 3}})
         self._opened: tuple[int, AbstractFileSystem, str] | None = None
         self._etag_is_md5 = True
@@ -188,6 +188,8 @@ class RemoteStore(Store):
                 f"cannot open {self.root}: {error}; wanted a path, file://, memory://, s3:// or another fsspec "
                 "protocol, with options its client knows"
             ) from error
+        if self.protocol in ("s3", "s3a"):
+            fs.retries = 2  # 5 by default, with growing pauses
         return fs, f"{path.rstrip('/')}/"
 
     def _verified(self, key: str, size: int, sha256: str, md5: str) -> StoredObject:

@@ -27,7 +27,7 @@ from flows.recipes import find_recipe
 from lyra_core.formats.store import open_store
 from lyra_core.seed_digests import SeedDigestCache
 from tasks.manifest import read_seeds
-from tasks.outcome import Failure
+from tasks.outcome import Failure, Waiting
 from tasks.plan import Request, make_plan
 from tasks.worker import Worker
 from tasks.worker_config import WorkerConfig
@@ -39,16 +39,17 @@ store = open_store(str(disk / "out"))
 rows = read_seeds([str(seeds)])
 plan = make_plan(rows, store, Request(recipe=recipe, run_id="r"), SeedDigestCache(scratch / "d"), scratch / "plan")
 specs = list(plan.specs())
-worker = Worker(WorkerConfig(recipe=recipe, out_url=store.root, run_id="r"))
+worker = Worker(WorkerConfig(recipe=recipe, out_url=store.root, run_id="r", store_deadline_s=3))
 
 def attempt():
     found = []
     for spec in specs:
         failure = worker.make(spec)
         assert failure is None, failure
-        result = worker.finish(spec.world_id)
+        while isinstance(result := worker.finish(spec.world_id), Waiting):
+            assert "the disk is full" in result.reason
         is_failure = isinstance(result, Failure)
-        found.append([result.error_type, result.message, result.permanent] if is_failure else result.kind)
+        found.append([result.error_type, result.message, result.blames_store] if is_failure else result.kind)
     return found
 
 ballast = disk / "ballast"
@@ -86,8 +87,8 @@ def test_a_full_disk_loses_nothing(make_seeds, tmp_path, model_path):
         pytest.skip(f"no file system of its own here: {done.stderr.strip()[:200]}")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    for error_type, message, permanent in found["full"]:
-        assert (error_type, permanent) == ("StoreError", False)
+    for error_type, message, blames_store in found["full"]:
+        assert (error_type, blames_store) == ("StoreError", True)
         assert "the disk is full: free space or choose another output" in message
     assert (found["committed"], found["catalog"]) == ([], [])
     assert found["room"] == ["created", "created"]

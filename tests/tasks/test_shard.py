@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from catalogs.rejects import all_attempts, list_rejects, record_attempt
+from lyra_core.formats.patience import Patience
 from lyra_core.formats.store import open_store
 from lyra_core.spec import WorldSpec
 from tasks.outcome import Failure, Outcome
@@ -37,7 +38,15 @@ def test_a_reject_row_says_where_and_why(tmp_path):
         camera_path="still", num_frames=81,
     )  # fmt: skip
     failure = Failure(permanent=True, stage="video", error_type="PromptError", message="wanted 2 captions, found 1")
-    batch = Batch(pool=None, store=store, run_id="run", recipe="parallax", deaths={}, on_outcome=lambda _: None)
+    batch = Batch(
+        pool=None,
+        store=store,
+        run_id="run",
+        recipe="parallax",
+        deaths={},
+        patience=Patience(),
+        on_outcome=lambda _: None,
+    )
     record_reject(batch, Outcome(spec=spec, kind="rejected", failure=failure, attempts=3))
     (row,) = list_rejects(store, open_only=True)
     assert (row.ordinal, row.stage, row.error_type, row.attempts) == (5, "video", "PromptError", 3)
