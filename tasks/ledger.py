@@ -94,7 +94,7 @@ class Ledger:
 
     Attributes:
         on_death: called with each death that blames a world.
-        on_wait: called with a sentence when storage begins to fail.
+        on_wait: called with a sentence when storage begins to fail, and when it answers again.
     """
 
     policy: RetryPolicy
@@ -113,6 +113,8 @@ class Ledger:
 
     def store_answered(self) -> None:
         """A worker reached the storage."""
+        if self.store_fails_since_s is not None:
+            self.on_wait("storage answers again")
         self.store_fails_since_s, self.paused_until_s = None, 0.0
 
     def failed(self, job: Job, failure: Failure, now_s: float) -> Verdict:
@@ -136,7 +138,9 @@ class Ledger:
         """A worker waits for storage with a finished world: nothing new is started meanwhile."""
         if self.store_fails_since_s is None:
             self.store_fails_since_s = now_s
-            self.on_wait(f"storage does not answer, no new worlds are started: {reason}")
+            self.on_wait(
+                f"storage fails, no new worlds are started (waiting up to {self.policy.store_deadline_s:.0f} s): {reason}"
+            )
         self.paused_until_s = now_s + STORE_PAUSE_S
 
     def is_paused(self, now_s: float) -> bool:

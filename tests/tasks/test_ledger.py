@@ -65,9 +65,12 @@ def test_storage_that_fails_pauses_everybody_and_blames_nobody():
 
 
 def test_a_store_that_answered_meanwhile_gets_its_whole_deadline_again():
-    ledger = Ledger(policy=RetryPolicy(store_deadline_s=100))
+    told = []
+    ledger = Ledger(policy=RetryPolicy(store_deadline_s=100), on_wait=told.append)
     ledger.failed(job(), storage(), now_s=0.0)
     ledger.store_answered()
+    ledger.store_answered()
+    assert told[1:] == ["storage answers again"]
     assert not ledger.is_paused(0.1)
     assert ledger.failed(job(), storage(), now_s=150.0) is Verdict.RETRY
 
