@@ -139,7 +139,7 @@ class Ledger:
         if self.store_fails_since_s is None:
             self.store_fails_since_s = now_s
             self.on_wait(
-                f"storage fails, no new worlds are started (waiting up to {self.policy.store_deadline_s:.0f} s): {reason}"
+                f"storage fails, no new world is started for up to {self.policy.store_deadline_s:.0f} s: {reason}"
             )
         self.paused_until_s = now_s + STORE_PAUSE_S
 

@@ -120,7 +120,7 @@ def test_an_outage_in_mid_batch_costs_time_and_no_world(batch, s3_gate, executor
         s3_gate.open()
         kinds = [future.result(timeout=120).kind for future in futures]
     assert kinds == ["created"] * len(names)
-    assert "no new worlds are started" in told[0]
+    assert "no new world is started" in told[0]
     assert verify(store) == []
 
 
