@@ -38,7 +38,7 @@ def published(monkeypatch) -> dict:
 
 
 def reporter(**counts: int) -> Reporter:
-    plan = Plan(path=Path("plan.jsonl"))
+    plan = Plan(path=Path("plan.jsonl"), run_id="run")
     for name, value in counts.items():
         setattr(plan, name, value)
     return Reporter(plan=plan, recipe=find_recipe("parallax"), run_id="run-1", out="./worlds")
