@@ -11,6 +11,7 @@ import torch
 import lyra_core
 from catalogs.commit import CommitOutcome, commit
 from lyra_core.formats.store import Store
+from lyra_core.geometry.requests import request_digest
 from lyra_core.identity import canonical_digest, canonical_json, rng_seed
 from lyra_core.layout import world_key
 from lyra_core.records import Artifact, WorldRecord, frame_table
@@ -19,7 +20,7 @@ from tasks.artifacts import LocalArtifact
 from tasks.outcome import Outcome
 from tasks.quality import reject_reasons
 from tasks.recipe import ALGORITHM_VERSION
-from tasks.weights import weights_digests
+from tasks.weights import video_digest, weights_digests
 from tasks.worker_config import WorkerConfig
 from tasks.world import MadeWorld, StageClock
 
@@ -76,6 +77,8 @@ def world_record(config: WorkerConfig, made: MadeWorld, clock: StageClock) -> Wo
     finished = datetime.now(UTC)
     hashed = recipe.hashed_fields()
     intrinsics = clip.cameras.intrinsics[0]
+    digests, provenance = weights_digests(recipe), made.provenance
+    has_metres = provenance.metric_scale_source != "none"
     return WorldRecord(
         world_id=spec.world_id,
         run_id=config.run_id,
@@ -96,13 +99,19 @@ def world_record(config: WorkerConfig, made: MadeWorld, clock: StageClock) -> Wo
         rng_seed=rng_seed(spec.chunk_ids[0], "video"),
         model_name=recipe.model,
         checkpoint_uri=recipe.weights,
-        weights_digests=weights_digests(recipe),
+        checkpoint_sha256=video_digest(recipe, digests),
+        weights_digests=digests,
         weights_licenses=recipe.weights_licenses,
         accepted_licences=config.accepted_licenses,
         code_git_commit=config.code_commit or None,
         package_version=lyra_core.__version__,
+        precision=provenance.precision,
+        inference_steps=provenance.num_steps,
+        guidance=provenance.guidance,
         prompt="\n".join(spec.prompts) or None,
+        negative_prompt=provenance.negative_prompt,
         trajectory_name=clip.cameras.name,
+        trajectory_sha256=request_digest(spec.camera_path, spec.num_frames),
         width=clip.cameras.image_width,
         height=clip.cameras.image_height,
         num_frames=len(clip),
@@ -122,9 +131,8 @@ def world_record(config: WorkerConfig, made: MadeWorld, clock: StageClock) -> Wo
         num_splats=len(made.gaussians),
         sh_degree=made.gaussians.sh_degree,
         **_bounds(made.gaussians),
-        world_up=(0.0, -1.0, 0.0),
-        meters_per_unit=1.0,
-        metric_scale_source="depth_model",
+        meters_per_unit=1.0 if has_metres else None,
+        metric_scale_source=provenance.metric_scale_source,
         psnr_db=quality.psnr_db if quality else None,
         ssim=quality.ssim if quality else None,
         floater_frac=quality.floater_frac if quality else None,

@@ -23,6 +23,7 @@ OPTIONS = {
     "down": ["--help", "--json"],
 }
 FAULT = (
+    *("--recipe", "parallax"),
     *("--set", "model=fault_model:load", "--set", "artifacts=ply,preview", "--set", "quality_views=0"),
     *("--set", "width=64", "--set", "height=48", "--ray", "off"),
 )
