@@ -96,6 +96,9 @@ def test_describe_a_model(run):
     assert f"{content['parameters']:,} parameters" in lines[-1]
     assert json.loads(run("describe", "mini", "--json").stdout)["parts"][0]["role"] == "dit"
     assert "da3-base" in run("describe", "parallax-da3").stdout
+    refused = run("describe", "parallax")
+    assert refused.exit_code == 1
+    assert "those are lyra2, parallax-da3, mini" in refused.stderr
 
 
 def test_describe_one(run):
