@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 OUT    ?= ./worlds
-SEEDS  ?= examples/seeds
+SEEDS  ?= examples/seeds/manifest.csv
 RECIPE ?= mini
 ARGS   ?=
 # For a CPU build of torch: make run TORCH_INDEX=https://download.pytorch.org/whl/cpu

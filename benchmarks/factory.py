@@ -83,7 +83,7 @@ def run(folder: Path) -> dict:
     settings = ["model=no_op_model:load", "artifacts=", "quality_views=0", "width=64", "height=48"]
     process = lyra(
         folder,
-        *("run", str(folder / "seeds"), "--out", str(folder / "worlds"), "--json"),
+        *("run", str(folder / "seeds"), "--out", str(folder / "worlds"), "--json", "--recipe", "parallax"),
         *(word for setting in settings for word in ("--set", setting)),
     )
     peak = {"rss": 0}

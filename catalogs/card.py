@@ -33,7 +33,7 @@ PERMISSIVE = frozenset(
 )
 _COLUMNS = (
     "world_id", "accepted", "recipe", "model_name", "seed_license", "output_license", "weights_licenses",
-    "weights_digests", "accepted_licences", "num_splats", "num_frames", "artifacts", "seed_is_synthetic",
+    "weights_digests", "accepted_licences", "num_splats", "num_frames", "artifacts",
 )  # fmt: skip
 _SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
 

@@ -1,7 +1,8 @@
 """Gathers commits into few large files: a compaction makes a new immutable version, and touches nothing else.
 
 A version lists the parts of its parent and adds parts with the commits that are not in them yet; when many small
-parts have gathered, they are merged. The version's description is created if absent, last: until then nothing is
+parts have gathered, they are merged; parts with the columns of an older schema are written anew, once, so that all
+parts of a version have the same columns. The version's description is created if absent, last: until then nothing is
 visible, and of two racing compactors one wins and the other starts over from the winner's version.
 """
 
@@ -19,7 +20,7 @@ from lyra_core import snapshot
 from lyra_core.errors import CatalogError
 from lyra_core.formats.store import Store
 from lyra_core.layout import part_key, snapshot_key
-from lyra_core.records import FrameRecord, WorldRecord, arrow_schema, utc_now
+from lyra_core.records import SCHEMA_VERSION, FrameRecord, WorldRecord, arrow_schema, utc_now
 from lyra_core.snapshot import Part, SnapshotRef
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def compact(
 ) -> SnapshotRef | None:
     """Bring the snapshot up to date with the commits; returns the latest version, None if nothing is committed.
 
-    Any number of processes may do this at once. Without new commits nothing is written.
+    Any number of processes may do this at once. Without new commits nothing is written, unless the latest version has
+    an older schema.
 
     Args:
         store: where the catalog lies.
@@ -87,7 +89,7 @@ def compact(
     for _ in range(_MAX_ROUNDS):
         parent = snapshot.latest(store)
         fresh = sorted(committed_ids(store) - compacted_ids(store, parent))
-        if not fresh:
+        if not fresh and (parent is None or not _is_outdated(parent)):
             return parent
         version = _next_version(store, parent, fresh, size, fault)
         if version is not None:
@@ -140,12 +142,19 @@ def _next_version(
 
 
 def _split(parent: SnapshotRef | None, size: CompactionSize) -> tuple[list[_Pair], list[_Pair]]:
-    """The parts to list again, and the small ones to merge with the new commits."""
+    """The parts to list again, and the small or outdated ones to merge with the new commits."""
     pairs = [_Pair(w, f) for w, f in zip(parent.worlds, parent.frames, strict=True)] if parent else []
+    if parent is not None and _is_outdated(parent):
+        return [], pairs
     small = [pair for pair in pairs if 2 * pair.worlds.rows < size.part_worlds]
     if len(small) < size.max_small_parts:
         return pairs, []
     return [pair for pair in pairs if pair not in small], small
+
+
+def _is_outdated(ref: SnapshotRef) -> bool:
+    """Whether parts of a version may lack columns of today, or hold others."""
+    return ref.schema_version < SCHEMA_VERSION
 
 
 def _sources(store: Store, merged: Sequence[_Pair], fresh: Sequence[str], size: CompactionSize) -> Iterator[_Source]:

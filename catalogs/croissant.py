@@ -103,7 +103,7 @@ def _record_set(table: str, record: type[WorldRecord | FrameRecord], key: list[s
         "field": [
             _field(table, f.name, f.metadata["type"], f.metadata["meaning"])
             for f in fields(record)
-            if _element_type(f.metadata["type"]) in _TYPES  # maps and structs have no type in Croissant
+            if _element_type(f.metadata["type"]) in _TYPES  # structs have no type in Croissant
         ],
     }
 

@@ -1,4 +1,4 @@
-"""How worlds relate: derived from another, a variant of the same request, or a longer walk through the same place."""
+"""How worlds relate: a variant of the same request, or a longer walk through the same place."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from catalogs.current import read_current, worlds_of
 from lyra_core.errors import CatalogError
 from lyra_core.formats.store import Store
 
-_COLUMNS = (
-    "world_id", "parent_world_id", "chunk_ids", "variant", "seed_sha256", "recipe_json", "trajectory_sha256", "prompt",
-)  # fmt: skip
+_COLUMNS = ("world_id", "chunk_ids", "variant", "seed_sha256", "recipe_json", "trajectory_sha256", "prompt")
 _REQUEST = ("seed_sha256", "recipe_json", "trajectory_sha256", "prompt")
 
 
@@ -22,8 +20,6 @@ class Lineage:
 
     Attributes:
         world_id: the world.
-        parent: what it was derived from, committed or not.
-        children: worlds derived from it.
         variants: other worlds of the same seed, recipe, cameras and prompt, by variant.
         extends: worlds whose video is the beginning of this one's, longest first.
         extended_by: worlds whose video begins with this one's, shortest first.
@@ -31,8 +27,6 @@ class Lineage:
     """
 
     world_id: str
-    parent: str | None
-    children: tuple[str, ...]
     variants: tuple[str, ...]
     extends: tuple[str, ...]
     extended_by: tuple[str, ...]
@@ -61,8 +55,6 @@ def lineage(store: Store, world_id: str) -> Lineage:
     variants = [other for other, row in rows.items() if _is_variant(own, row)]
     return Lineage(
         world_id=world_id,
-        parent=own["parent_world_id"],
-        children=tuple(sorted(o for o, row in rows.items() if row["parent_world_id"] == world_id)),
         variants=tuple(sorted(variants, key=lambda other: (rows[other]["variant"], other))),
         extends=tuple(sorted(extends, key=chunks, reverse=True)),
         extended_by=tuple(sorted(extended_by, key=chunks)),

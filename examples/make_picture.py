@@ -17,7 +17,7 @@ MODEL = sys.argv[1] if len(sys.argv) > 1 else "parallax"
 FRAMES = (0, 40, 80)
 
 model = lyra_core.load_model(MODEL)
-clip = model.generate(SEED, "dolly-in", num_frames=81, seed=0, width=320, height=184)
+clip = model.generate(SEED, "dolly-in", width=320, height=184)
 gaussians = model.reconstruct(clip)
 beside = swayed_path(clip.cameras, sway_deg=9.0, num_frames=5, pivot_m=4.0)[1:2]
 rendered = (lyra_core.render(gaussians, beside).color[0] * 255).round().to(torch.uint8)

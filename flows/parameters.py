@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.recipes import find_recipe
+from flows.recipes import DEFAULT_RECIPE, find_recipe
 from tasks.recipe import Recipe
 
 
@@ -20,7 +20,7 @@ class GenerateParameters(BaseModel):
 
     seeds: list[str] = Field(min_length=1, description="images, folders, globs, URL prefixes or manifests")
     out: str = Field(description="a path or any fsspec URL")
-    recipe: str = "parallax"
+    recipe: str = DEFAULT_RECIPE
     assignments: list[str] = Field([], description="field=value changes to the recipe")
     limit: int | None = Field(None, ge=1, description="look at this many seeds at most")
     retry_rejects: bool = False

@@ -8,6 +8,9 @@ from lyra_core.errors import RecipeError
 from tasks.recipe import Recipe, with_fields
 from tasks.recipe_groups import MENDED_VIDEO, MINI_VIDEO, ReconstructionGroup, VideoGroup
 
+DEFAULT_RECIPE = "mini"
+"""Of `make run`, `lyra run`, the flow's parameters and the deployments; the model of `lyra_core.load_model()`."""
+
 
 def parallax() -> Recipe:
     """The baseline without learning: depth layers, warp, hole filling. Runs anywhere."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from flows.recipes import DEFAULT_RECIPE
 from lyra_core.errors import ConfigError
 
 PREFIX = "LYRA_"
@@ -24,7 +25,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     out: str = Field("./worlds", description="where worlds are stored: a path or any fsspec URL")
-    recipe: str = Field("parallax", description="see: lyra recipes")
+    recipe: str = Field(DEFAULT_RECIPE, description="see: lyra recipes")
     executor: Literal["ray", "inline"] = Field("ray", description="inline: one worker in this process, no isolation")
     ray_address: str = Field("local", description="local: a private cluster; otherwise an existing cluster's address")
     workers: int | None = Field(None, ge=1, le=100_000, description="default: one per GPU, or by cores and memory")

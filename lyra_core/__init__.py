@@ -1,7 +1,7 @@
 """Explorable 3D worlds from photographs: a front door for notebooks and programs, with no Prefect and no Ray.
 
-    model = lyra_core.load_model("parallax")
-    clip = model.generate("photo.jpg", "dolly-in", num_frames=81, seed=0)
+    model = lyra_core.load_model()  # the embedded one, "mini"
+    clip = model.generate("photo.jpg", "dolly-in")
     gaussians = model.reconstruct(clip)
     gaussians.save_ply("world.ply")
     rendered = lyra_core.render(gaussians, clip.cameras)

@@ -1,4 +1,8 @@
-"""The front door: load a world model by name, turn a photograph into a clip and the clip into Gaussians."""
+"""The front door: load a world model by name, turn a photograph into a clip and the clip into Gaussians.
+
+A model knows its native size, frame rule and prompt, so the photograph and a camera path are enough. Batches ask for
+what their recipe says instead.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,8 @@ from torch import Tensor
 
 from lyra_core.errors import RecipeError
 from lyra_core.gaussians.reconstruct import ReconstructionReport
+from lyra_core.native import Native
+from lyra_core.provenance import Provenance
 from lyra_core.values import CameraPath, Gaussians, Seed, VideoClip
 
 
@@ -23,10 +29,22 @@ class WorldModel(Protocol):
     Attributes:
         name: as in `MODELS`.
         weights_digest: identifies the weights (or, without weights, the code), for whoever keeps what a model made.
+        native: the size, frame rule and prompt that generate takes where none is given, and what else it can work at.
+        provenance: how it computes, for the catalog.
     """
 
     name: str
     weights_digest: str
+
+    @property
+    def native(self) -> Native:
+        """See the class."""
+        ...
+
+    @property
+    def provenance(self) -> Provenance:
+        """See the class."""
+        ...
 
     def generate(
         self,
@@ -36,14 +54,15 @@ class WorldModel(Protocol):
         num_frames: int = 81,
         seed: int = 0,
         prompts: Sequence[str] | None = None,
-        width: int = 416,
-        height: int = 240,
+        width: int | None = None,
+        height: int | None = None,
         on_frame: Callable[[int, int], None] | None = None,
         chunk_ids: Sequence[str] | None = None,
         chunk_dir: str | Path | None = None,
     ) -> VideoClip:
         """A video of the photograph's world along the path; equal arguments give equal bytes on a CPU.
 
+        Without width and height it has the model's native size; a size that the model cannot work at is a FrameError.
         The factory gives the world's chunk_ids, from which all noise derives in place of `seed`, and a chunk_dir of
         the world's own, in which a model may keep finished chunks: called again with both, it goes on from them.
         """
@@ -74,11 +93,11 @@ MODELS = {
 Option = str | float | bool | Path | None | Mapping[str, object]
 
 
-def load_model(name: str = "parallax", *, device: str = "cpu", **options: Option) -> WorldModel:
+def load_model(name: str = "mini", *, device: str = "cpu", **options: Option) -> WorldModel:
     """A model ready to generate worlds.
 
     Args:
-        name: one of `MODELS`, or "package.module:factory" for a model of your own.
+        name: one of `MODELS`, or "package.module:factory" for a model of your own; the embedded model if not given.
         device: where it computes, as torch names devices.
         **options: passed to the model's class.
 

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-SCHEMA_VERSION = 1
+# 2: no maps (other tools cannot open them), no columns that nothing fills, no metres and no up that nobody measured.
+# Parts of version 1 are read as they are: pyarrow casts their maps, and a compaction writes them anew.
+SCHEMA_VERSION = 2
 _REQUIRED: Any = object()
 _FLAT_ROLES = {
-    "ply": "ply_uri", "video": "video_uri", "usd": "usd_uri", "cameras": "cameras_uri", "thumb": "thumb_uri",
+    "ply": "ply_uri", "video": "video_uri", "usd": "usd_uri", "cameras": "cameras_uri", "preview": "thumb_uri",
 }  # fmt: skip
 
 
@@ -85,7 +87,7 @@ class _Row:
             if kind == "timestamp":
                 row[name] = datetime.fromisoformat(value)
             elif kind is not None:
-                row[name] = list(value.items()) if kind.startswith("map") else value
+                row[name] = _to_arrow(value)
         return row
 
     @classmethod
@@ -119,8 +121,6 @@ class WorldRecord(_Row):
     name: str | None = column("string", "name for people, usually the seed's file name without its ending")
     chunk_ids: tuple[str, ...] = column("list<string>", "id after each chunk of video, in order", ())
     variant: int = column("int32", "0, 1, 2, ... for several worlds of one seed and recipe", 0)
-    parent_world_id: str | None = column("string", "world this one was derived from, if any")
-    split: str | None = column("string", "train, val or test, if the manifest assigns one")
     recipe: str | None = column("string", "name of the recipe")
     recipe_json: str | None = column("string", "recipe fields that change the output, as canonical JSON")
     config_sha256: str | None = column("string", "digest of recipe_json")
@@ -131,14 +131,13 @@ class WorldRecord(_Row):
     seed_width: int | None = column("int32", "columns of the upright original image, px")
     seed_height: int | None = column("int32", "rows of the upright original image, px")
     seed_license: str | None = column("string", "licence of the seed, an SPDX id where there is one")
-    seed_source_url: str | None = column("string", "page the seed was taken from")
+    seed_source_url: str | None = column("string", "page or package (purl) the seed was taken from")
     seed_attribution: str | None = column("string", "whom to credit for the seed")
-    seed_is_synthetic: bool | None = column("bool", "whether the seed was generated or rendered")
     rng_seed: int | None = column("int64", "random seed of the first draw; all others derive from chunk_ids")
     # model
     model_name: str | None = column("string", "model family and size: lyra2, mini, parallax")
     checkpoint_uri: str | None = column("string", "where the video model's weights were read")
-    checkpoint_sha256: str | None = column("string", "digest of the video model's weights")
+    checkpoint_sha256: str | None = column("string", "digest of the video model's weights; null where it has none")
     weights_digests: tuple[str, ...] = column("list<string>", "digests of all weight files used", ())
     weights_licenses: tuple[str, ...] = column("list<string>", "licence of each weight file, same order", ())
     accepted_licences: tuple[str, ...] = column(
@@ -148,16 +147,18 @@ class WorldRecord(_Row):
     )
     code_git_commit: str | None = column("string", "commit of the code, recorded but not part of the id")
     package_version: str | None = column("string", "version of lyra-worlds")
-    container_digest: str | None = column("string", "digest of the container image")
-    precision: str | None = column("string", "arithmetic of the video model: fp32, bf16, fp8")
-    inference_steps: int | None = column("int32", "denoising steps of a chunk")
-    guidance: float | None = column("float", "classifier-free guidance scale")
+    precision: str | None = column("string", "arithmetic the video model computed in: float32, bfloat16")
+    inference_steps: int | None = column("int32", "denoising steps of a chunk; null where nothing is denoised")
+    guidance: float | None = column(
+        "float", "classifier-free guidance scale, 1 where it is off; null where nothing is denoised"
+    )
     # request
     prompt: str | None = column("string", "captions of the chunks, one a line")
-    negative_prompt: str | None = column("string", "negative prompt")
+    negative_prompt: str | None = column(
+        "string", "what guidance leads away from; null without guidance and where only its embedding is known"
+    )
     trajectory_name: str | None = column("string", "camera path: name of the preset or the file's stem")
-    trajectory_sha256: str | None = column("string", "digest of the requested cameras")
-    trajectory_params: dict[str, float] = column("map<string,double>", "parameters of the preset", {})
+    trajectory_sha256: str | None = column("string", "digest of the cameras asked for, before the scene scales them")
     # video
     width: int | None = column("int32", "columns of the video, px")
     height: int | None = column("int32", "rows of the video, px")
@@ -185,15 +186,17 @@ class WorldRecord(_Row):
     bounds_max: tuple[float, ...] | None = column("list<float>[3]", "greatest x y z of the centres, m")
     bounds_p01: tuple[float, ...] | None = column("list<float>[3]", "1st percentile of x y z, m")
     bounds_p99: tuple[float, ...] | None = column("list<float>[3]", "99th percentile of x y z, m")
-    world_up: tuple[float, ...] | None = column("list<float>[3]", "unit vector that points up in the world")
-    meters_per_unit: float | None = column("double", "metres of one world unit")
-    metric_scale_source: str | None = column("string", "where metres come from: none, depth_model, imu, user")
-    scale_confidence: float | None = column("float", "trust in the metric scale, 0 to 1")
+    world_up: tuple[float, ...] | None = column(
+        "list<float>[3]", "unit vector that points up in the world; null: not computed"
+    )
+    meters_per_unit: float | None = column("double", "metres of one world unit; null where nothing tells")
+    metric_scale_source: str | None = column(
+        "string", "where metres come from: none, or depth_model, a network trained on depth in metres"
+    )
+    scale_confidence: float | None = column("float", "trust in the metric scale, 0 to 1; null: not computed")
     # quality
     psnr_db: float | None = column("float", "rendered Gaussians against video frames, dB")
     ssim: float | None = column("float", "structural similarity of the same, 0 to 1")
-    lpips: float | None = column("float", "perceptual distance of the same, lower is better")
-    depth_abs_rel: float | None = column("float", "rendered against estimated depth, mean absolute error over depth")
     floater_frac: float | None = column("float", "share of Gaussians in front of every surface seen")
     coverage_frac: float | None = column("float", "share of pixels of the path with opacity over 0.5")
     opacity_mean: float | None = column("float", "mean opacity of the Gaussians")
@@ -203,21 +206,21 @@ class WorldRecord(_Row):
     accepted: bool = column("bool", "whether the world passed its quality gates", True)
     reject_reasons: tuple[str, ...] = column("list<string>", "quality gates it failed", ())
     # collision
-    mesh_faces: int | None = column("int32", "triangles of the collision mesh")
-    floor_z_m: float | None = column("float", "height of the floor along world_up, m")
-    floor_rmse_m: float | None = column("float", "roughness of the floor, m")
-    drop_test_ok: bool | None = column("bool", "whether a dropped ball comes to rest on the floor")
+    mesh_faces: int | None = column("int32", "triangles of the collision mesh; null: not computed")
+    floor_z_m: float | None = column("float", "height of the floor along world_up, m; null: not computed")
+    floor_rmse_m: float | None = column("float", "roughness of the floor, m; null: not computed")
+    drop_test_ok: bool | None = column("bool", "whether a dropped ball comes to rest on the floor; null: not computed")
     # artifacts
     folder: str | None = column("string", "prefix of the keys of its files; null in rows of version 1")
     base_uri: str | None = column("string", "root URL the keys were relative to when written")
     artifacts: tuple[Artifact, ...] = column("list<artifact>", "every stored file with size and digest", ())
     ply_uri: str | None = column("string", "key of the Gaussians")
     video_uri: str | None = column("string", "key of the video")
-    usd_uri: str | None = column("string", "key of the USD stage")
+    usd_uri: str | None = column("string", "key of the USD stage; null: not computed")
     cameras_uri: str | None = column("string", "key of the cameras' file")
     thumb_uri: str | None = column("string", "key of the preview picture")
     # cost
-    stage_s: dict[str, float] = column("map<string,double>", "seconds spent in each stage", {})
+    stage_s: dict[str, float] = column("list<stage>", "seconds spent in each stage, in order", {})
     queue_s: float | None = column("double", "seconds between submission and start")
     wall_s: float | None = column("double", "seconds from start to finish")
     gpu_seconds: float | None = column("double", "wall_s times gpu_count; 0 on CPU")
@@ -227,13 +230,12 @@ class WorldRecord(_Row):
     worker_id: str | None = column("string", "worker that made the world")
     retries: int | None = column("int32", "failed attempts before this one")
     # safety and licence
-    safety_checker: str | None = column("string", "name and version of the content checker")
-    safety_flags: tuple[str, ...] = column("list<string>", "what it flagged", ())
-    has_people: bool | None = column("bool", "whether people are visible")
-    has_faces: bool | None = column("bool", "whether faces are recognisable")
-    has_text: bool | None = column("bool", "whether text is legible")
+    safety_checker: str | None = column("string", "name and version of the content checker; null: not computed")
+    safety_flags: tuple[str, ...] = column("list<string>", "what it flagged; empty also where nothing was checked", ())
+    has_people: bool | None = column("bool", "whether people are visible; null: not computed")
+    has_faces: bool | None = column("bool", "whether faces are recognisable; null: not computed")
+    has_text: bool | None = column("bool", "whether text is legible; null: not computed")
     output_license: str | None = column("string", "licence of the world's files")
-    intended_use: str | None = column("string", "what the world may be used for")
     # time
     created_at: datetime | None = column("timestamp", "when the row was made, UTC")
     started_at: datetime | None = column("timestamp", "when work on the world began, UTC")
@@ -390,7 +392,7 @@ def _arrow_types() -> dict[str, pa.DataType]:
         "list<double>[16]": pa.list_(pa.float64(), 16),
         "list<double>[9]": pa.list_(pa.float64(), 9),
         "list<artifact>": pa.list_(artifact),
-        "map<string,double>": pa.map_(pa.string(), pa.float64()),
+        "list<stage>": pa.list_(pa.struct([("stage", pa.string()), ("seconds", pa.float64())])),
     }
 
 
@@ -400,7 +402,7 @@ def _to_arrow(value: object) -> object:
     if isinstance(value, Artifact):
         return {f.name: getattr(value, f.name) for f in fields(value)}
     if isinstance(value, dict):
-        return list(value.items())
+        return [{"stage": stage, "seconds": seconds} for stage, seconds in value.items()]
     return value
 
 
@@ -413,10 +415,10 @@ def _to_json(value: object) -> object:
 def _from_arrow(value: Any, type: str) -> object:  # noqa: A002 - a column's type
     if type == "list<artifact>":
         return tuple(Artifact(**item) for item in value)
+    if type == "list<stage>":
+        return dict(value) if isinstance(value, dict) else {item["stage"]: item["seconds"] for item in value}
     if type.startswith("list"):
         return tuple(value)
-    if type.startswith("map"):
-        return dict(value)
     if type == "timestamp" and isinstance(value, str):
         return datetime.fromisoformat(value)
     return value

@@ -12,6 +12,7 @@ import torch
 import lyra_core
 from catalogs.commit import CommitOutcome, commit
 from lyra_core.formats.store import Store
+from lyra_core.geometry.requests import request_digest
 from lyra_core.identity import ALGORITHM_VERSION, canonical_digest, canonical_json, rng_seed
 from lyra_core.layout import new_upload, upload_prefix
 from lyra_core.records import Artifact, WorldRecord, frame_table
@@ -19,6 +20,7 @@ from lyra_core.values import CameraPath, Gaussians
 from tasks.artifacts import LocalArtifact
 from tasks.outcome import FIRST_START, Outcome, Start
 from tasks.quality import reject_reasons
+from tasks.weights import video_digest
 from tasks.worker_config import WorkerConfig
 from tasks.world import MadeWorld, StageClock
 
@@ -98,6 +100,8 @@ def world_record(config: WorkerConfig, made: MadeWorld, clock: StageClock, dispa
     finished = datetime.now(UTC)
     hashed = recipe.hashed_fields()
     intrinsics = clip.cameras.intrinsics[0]
+    digests, provenance = config.weights_digests or (), made.provenance
+    has_metres = provenance.metric_scale_source != "none"
     return WorldRecord(
         world_id=spec.world_id,
         run_id=config.run_id,
@@ -123,13 +127,19 @@ def world_record(config: WorkerConfig, made: MadeWorld, clock: StageClock, dispa
         rng_seed=rng_seed(spec.chunk_ids[0], "video"),
         model_name=recipe.model,
         checkpoint_uri=recipe.weights,
-        weights_digests=config.weights_digests or (),
+        checkpoint_sha256=video_digest(recipe, digests),
+        weights_digests=digests,
         weights_licenses=recipe.weights_licenses,
         accepted_licences=config.accepted_licenses,
         code_git_commit=config.code_commit or None,
         package_version=lyra_core.__version__,
+        precision=provenance.precision,
+        inference_steps=provenance.num_steps,
+        guidance=provenance.guidance,
         prompt="\n".join(spec.prompts) or None,
+        negative_prompt=provenance.negative_prompt,
         trajectory_name=clip.cameras.name,
+        trajectory_sha256=request_digest(spec.camera_path, spec.num_frames),
         width=clip.cameras.image_width,
         height=clip.cameras.image_height,
         num_frames=len(clip),
@@ -149,9 +159,8 @@ def world_record(config: WorkerConfig, made: MadeWorld, clock: StageClock, dispa
         num_splats=len(made.gaussians),
         sh_degree=made.gaussians.sh_degree,
         **_bounds(made.gaussians),
-        world_up=(0.0, -1.0, 0.0),
-        meters_per_unit=1.0,
-        metric_scale_source="depth_model",
+        meters_per_unit=1.0 if has_metres else None,
+        metric_scale_source=provenance.metric_scale_source,
         psnr_db=quality.psnr_db if quality else None,
         ssim=quality.ssim if quality else None,
         floater_frac=quality.floater_frac if quality else None,

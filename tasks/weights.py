@@ -29,6 +29,21 @@ def _short(digests: tuple[str, ...]) -> str:
     return ", ".join(digest[:12] for digest in digests) or "none"
 
 
+def video_digest(recipe: Recipe, digests: tuple[str, ...]) -> str | None:
+    """Which of a recipe's `weights_digests` is the video network's; None where the video comes without weights.
+
+    The embedded model's files have one digest together.
+    """
+    if not digests:
+        return None
+    from lyra_core.weights.bundle import PARTS
+
+    roles = [part.role for part in PARTS.get(recipe.model, ())]
+    if roles and "dit" not in roles:
+        return None
+    return digests[roles.index("dit")] if roles else digests[0]
+
+
 def weights_digests(recipe: Recipe) -> tuple[str, ...]:
     """One digest per weight set the recipe loads, in a fixed order; a model without weights has none.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lyra_core.gaussians.reconstruct import ReconstructionReport
 from lyra_core.model import WorldModel
+from lyra_core.provenance import Provenance
 from lyra_core.quality import Quality
 from lyra_core.spec import WorldSpec
 from lyra_core.values import Gaussians, Seed, VideoClip
@@ -51,6 +52,7 @@ class MadeWorld:
     quality: Quality | None
     pictures: Pictures
     scratch: Path
+    provenance: Provenance
 
 
 def make_world(model: WorldModel, spec: WorldSpec, recipe: Recipe, clock: StageClock, scratch: Path) -> MadeWorld:
@@ -78,4 +80,6 @@ def make_world(model: WorldModel, spec: WorldSpec, recipe: Recipe, clock: StageC
         quality=quality,
         pictures=pictures,
         scratch=scratch,
+        # A model of one's own need not say how it computes; then nothing is claimed.
+        provenance=getattr(model, "provenance", Provenance()),
     )

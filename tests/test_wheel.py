@@ -63,6 +63,7 @@ def test_the_wheel_has_one_name_of_its_own(wheel):
     }
     assert "lyra_core/_app/flows/generate.py" in names
     assert "lyra_core/_app/prefect.yaml" in names
+    assert "lyra_core/_app/examples/seeds/manifest.csv" in names
 
 
 def test_help_and_recipes_work_beside_foreign_files(command):
@@ -79,7 +80,7 @@ def test_help_and_recipes_work_beside_foreign_files(command):
 def test_a_world_is_made_beside_foreign_files(command, lyra_home_of_wheel, tmp_path, ray):
     made = command(
         *("run", "coffee_table.jpg", "--out", str(tmp_path / "worlds"), "--ray", ray, "--workers", "1", "--json"),
-        *("--set", "width=160", "--set", "height=96", "--set", "artifacts=ply,preview"),
+        *("--recipe", "parallax", "--set", "width=160", "--set", "height=96", "--set", "artifacts=ply,preview"),
         timeout=300,
         LYRA_HOME=str(lyra_home_of_wheel),
     )

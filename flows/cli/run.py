@@ -35,7 +35,7 @@ def run(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="A named parameter set; see: lyra recipes. (default: parallax)"),
+        typer.Option(help="A named parameter set; see: lyra recipes. (default: mini)"),
     ] = None,
     camera_path: Annotated[str | None, typer.Option(help="A preset's name, or a trajectory .npz or .json.")] = None,
     frames: Annotated[int | None, typer.Option(help="Frames per world: 1 + 80k.")] = None,

@@ -102,15 +102,18 @@ def verify(
 
 @app.command()
 def describe(
-    name: Annotated[str, typer.Argument(help="A set; without it all sets are listed.")] = "",
+    name: Annotated[str, typer.Argument(help="A model or a set; without it all sets are listed.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """List the known sets, or every tensor of one, without allocating memory."""
+    """List the known sets, the parts of a model, or every tensor of a set, without allocating memory."""
     choose_json(as_json)
     from lyra_core.weights import describe as description
+    from lyra_core.weights.model_parts import DESCRIBED_MODELS, describe_model, model_summary
     from lyra_core.weights.registry import LICENCES, WEIGHT_SETS
 
-    if name and as_json:
+    if name in DESCRIBED_MODELS or (name and name not in WEIGHT_SETS):
+        print_json(asdict(describe_model(name))) if as_json else typer.echo("\n".join(model_summary(name)))
+    elif name and as_json:
         print_json(asdict(description.describe(name)))
     elif name:
         typer.echo("\n".join(description.summary(name)))

@@ -19,6 +19,8 @@ from lyra_core.generative.networks import load_apache_depth
 from lyra_core.generative.presets import build_reconstructor, joined_digest
 from lyra_core.generative.reconstructor import OnReport, Reconstructor
 from lyra_core.model import WorldModel, load_model
+from lyra_core.native import Native
+from lyra_core.provenance import Provenance
 from lyra_core.values import CameraPath, Gaussians, Seed, VideoClip
 from lyra_core.weights.bundle import APACHE_DEPTH_PARTS, find_sets, set_digests
 
@@ -32,6 +34,16 @@ class LiftedModel:
         self.video = video
         self.reconstructor = reconstructor
 
+    @property
+    def native(self) -> Native:
+        """The video model's."""
+        return self.video.native
+
+    @property
+    def provenance(self) -> Provenance:
+        """The video model's, with whose cameras the world's scale comes."""
+        return self.video.provenance
+
     def generate(
         self,
         image: Seed | str | Path | Image.Image | np.ndarray | Tensor,
@@ -40,8 +52,8 @@ class LiftedModel:
         num_frames: int = 81,
         seed: int = 0,
         prompts: Sequence[str] | None = None,
-        width: int = 416,
-        height: int = 240,
+        width: int | None = None,
+        height: int | None = None,
         on_frame: Callable[[int, int], None] | None = None,
         chunk_ids: Sequence[str] | None = None,
         chunk_dir: str | Path | None = None,

@@ -23,6 +23,10 @@ from lyra_core.video.rollout_config import FAITHFUL
 from lyra_core.weights.bundle import LYRA2_PARTS, find_sets, lora_parts, set_digests
 from lyra_core.weights.manifest import manifest_digest
 
+LYRA2_SIZE = (832, 480)
+LYRA2_MIN_SIDE = 32
+"""Two latents of each patch of the video network, pixels."""
+
 
 def load_lyra2(
     *,
@@ -65,7 +69,14 @@ def load_lyra2(
     name = manifest_digest(homes["reconstruction"])[:12]
     head = GaussianHead(estimator, name=name)
     reconstructor = build_reconstructor(estimator, head, name, reconstruction or {}, device)
-    parts = Parts(models=models, config=config, reconstructor=reconstructor, captioner=captioner)
+    parts = Parts(
+        models=models,
+        config=config,
+        reconstructor=reconstructor,
+        size=LYRA2_SIZE,
+        min_side=LYRA2_MIN_SIDE,
+        captioner=captioner,
+    )
     return GenerativeModel("lyra2", joined_digest(set_digests(homes)), parts)
 
 

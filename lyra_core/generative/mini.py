@@ -11,12 +11,17 @@ from lyra_core.generative.model import GenerativeModel, Parts
 from lyra_core.generative.presets import Options, build_reconstructor, take_captioner
 from lyra_core.generative.reconstructor import Reconstructor
 from lyra_core.precision import Precision, choose_dtype
+from lyra_core.video.mini_encoders import FRAME_TOKEN_PX
 from lyra_core.video.rollout import RolloutModels
 from lyra_core.weights.mini_files import load_mini, load_mini_depth
 from lyra_core.weights.mini_manifest import MINI_FOLDER
 
 DEPTH_VIEWS = 10
 """Frames whose depth is found together: all of a chunk's, which would else be looked at in two overlapping windows."""
+
+MINI_SIZE = (224, 128)
+MINI_PROMPT = "a place"
+"""As in its recipe; captions hardly steer it."""
 
 MINI_RECONSTRUCTION: Options = {"lifter": "depth", "anchor_views": 8}
 """One splat a pixel beats the network's own Gaussians in every measure taken (docs/log.md), and nothing stays open."""
@@ -78,5 +83,8 @@ def load_mini_model(
             config=configured(networks.config, choices, "video."),
             reconstructor=mini_reconstructor(estimator, name, reconstruction, device),
             captioner=captioner,
+            size=MINI_SIZE,
+            min_side=FRAME_TOKEN_PX,
+            prompt=MINI_PROMPT,
         ),
     )

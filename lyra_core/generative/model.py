@@ -21,12 +21,13 @@ from PIL import Image
 from torch import Tensor
 
 from lyra_core.depth import DepthEstimate
-from lyra_core.errors import FrameError
 from lyra_core.formats.image import open_image
 from lyra_core.generative.reconstructor import OnReport, Reconstructor
 from lyra_core.generative.seed_estimate import estimate_seed
 from lyra_core.geometry.seed_cameras import cameras_for_seed
 from lyra_core.identity import ALGORITHM_VERSION, chain_start, chunk_ids
+from lyra_core.native import Native
+from lyra_core.provenance import Provenance
 from lyra_core.values import CameraPath, Gaussians, Seed, VideoClip
 from lyra_core.video.captions import Captioner, NoCaptions
 from lyra_core.video.chunk_store import chain_inputs
@@ -34,6 +35,7 @@ from lyra_core.video.depth_cache import mask_depth
 from lyra_core.video.rollout import Rollout, RolloutModels
 from lyra_core.video.rollout_config import RolloutConfig
 from lyra_core.video.rollout_request import Photograph
+from lyra_core.video.schedule import DISTILLED_ENTRIES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,9 @@ class Parts:
         models: networks of the rollout; its depth estimator also looks at the photograph.
         config: choices of the rollout.
         reconstructor: lifts clips.
+        size: width and height the networks were trained at, pixels.
+        min_side: the shortest side they can work at, pixels.
+        prompt: the caption where the caller gives neither captions nor ids; None asks the captioner.
         captioner: finds captions where the caller gives none; None means no words, with a warning where the network
             reads them.
     """
@@ -51,6 +56,9 @@ class Parts:
     models: RolloutModels
     config: RolloutConfig
     reconstructor: Reconstructor
+    size: tuple[int, int]
+    min_side: int
+    prompt: str | None = None
     captioner: Captioner | None = None
 
 
@@ -67,6 +75,28 @@ class GenerativeModel:
         self.weights_digest = weights_digest
         self.parts = parts
         self.rollout = Rollout(parts.models, parts.config)
+        self.native = Native(
+            size=parts.size,
+            side_step=parts.models.vae.config.spatial_factor,
+            min_side=parts.min_side,
+            chunk_frames=self.rollout.chunk_frames,
+            prompt=parts.prompt,
+        )
+
+    @property
+    def provenance(self) -> Provenance:
+        """As the rollout's choices say; every depth network here was trained on depth in metres."""
+        config, models = self.parts.config, self.parts.models
+        # The student was trained with guidance inside and runs without.
+        scale = 1.0 if config.sampler == "distilled" or models.text is None else config.guidance_scale
+        has_words = scale != 1.0 and models.negative_text is None
+        return Provenance(
+            precision=str(models.dit.dtype).removeprefix("torch."),
+            num_steps=len(DISTILLED_ENTRIES) if config.sampler == "distilled" else config.num_steps,
+            guidance=scale,
+            negative_prompt=config.negative_prompt if has_words else None,
+            metric_scale_source="depth_model",
+        )
 
     def generate(
         self,
@@ -76,8 +106,8 @@ class GenerativeModel:
         num_frames: int = 81,
         seed: int = 0,
         prompts: Sequence[str] | None = None,
-        width: int = 832,
-        height: int = 480,
+        width: int | None = None,
+        height: int | None = None,
         on_frame: Callable[[int, int], None] | None = None,
         chunk_ids: Sequence[str] | None = None,
         chunk_dir: str | Path | None = None,
@@ -94,8 +124,10 @@ class GenerativeModel:
             camera_path: a preset's name, a trajectory file, or OpenCV cameras in metres of the seed's depth.
             num_frames: 1 + chunks (81, 161, ... for the released layout).
             seed: of the noise, where no chunk_ids are given.
-            prompts: one caption, or one a chunk; None asks the model's captioner.
-            width: of the frames, pixels; exchanged with the height for photographs of the other orientation.
+            prompts: one caption, or one a chunk; None takes the model's own (`native.prompt`) or asks its captioner.
+                Where chunk_ids are given, they stand for certain words already, and only the captioner is asked.
+            width: of the frames, pixels; exchanged with the height for photographs of the other orientation. The
+                native size without both.
             height: of the frames, pixels.
             on_frame: called after each chunk with (frames done, frames wanted).
             chunk_ids: one a chunk, from which noise derives.
@@ -107,14 +139,17 @@ class GenerativeModel:
 
         Raises:
             SeedError: the image cannot be used.
-            FrameError: a frame count other than 1 + chunks, or sides of no whole latents.
+            FrameError: a frame count other than 1 + chunks, or sides the networks cannot work at.
             CameraPathError: an unknown preset, fewer cameras than frames, or another number of ids than chunks.
             PromptError: no caption, or another number of them.
             DepthError: the estimator found nothing.
             StoreError: finished chunks cannot be read or written.
         """
-        photo = image if isinstance(image, Seed) else open_image(image, width, height)
-        self._require_chunks(num_frames)
+        photo = image if isinstance(image, Seed) else open_image(image, *self.native.chosen_size(width, height))
+        self.native.require_size(photo.image.shape[1], photo.image.shape[0])
+        self.native.require_frames(num_frames)
+        if prompts is None and chunk_ids is None and self.native.prompt is not None and self.parts.captioner is None:
+            prompts = [self.native.prompt]
         folder = None if chunk_dir is None else Path(chunk_dir) / "video"
         estimate = estimate_seed(photo, self.parts.models.depth, self.weights_digest, folder)
         photo = _with_intrinsics(photo, estimate)
@@ -155,14 +190,6 @@ class GenerativeModel:
 
     def _captioner(self) -> Captioner:
         return self.parts.captioner or NoCaptions(network_reads_text=self.parts.models.text is not None)
-
-    def _require_chunks(self, num_frames: int) -> None:
-        step = self.rollout.chunk_frames
-        if num_frames <= step or (num_frames - 1) % step:
-            below = 1 + step * max(1, (num_frames - 1) // step)
-            raise FrameError(
-                f"a video has 1 + {step}k frames, found {num_frames}; the nearest are {below} and {below + step}"
-            )
 
     def _chunk_ids(
         self,

@@ -201,6 +201,18 @@ def request_digest_parts(name_or_file: str | Path, num_frames: int, *, strength:
     return [_part(*head, struct.pack("<q", k)) for k in range(chunks)]
 
 
+def request_digest(name_or_file: str | Path, num_frames: int) -> str:
+    """SHA-256 of all that `request_digest_parts` says, hex: equal for equal requests, whatever the seed.
+
+    Raises:
+        CameraPathError: as there.
+    """
+    whole = hashlib.sha256()
+    for part in request_digest_parts(name_or_file, num_frames):
+        whole.update(hashlib.sha256(part).digest())
+    return whole.hexdigest()
+
+
 def read_trajectory_bytes(path: str | Path) -> bytes:
     """A trajectory file's bytes, refused above 64 MiB.
 

@@ -22,9 +22,11 @@ from lyra_core.gaussians.rasterize import Rasterizer
 from lyra_core.gaussians.reconstruct import ReconstructionReport
 from lyra_core.geometry.seed_cameras import cameras_for_seed
 from lyra_core.identity import ALGORITHM_VERSION
+from lyra_core.native import Native
 from lyra_core.parallax.depth import SKY_DEPTH_M, ParallaxDepth, photo_depth
 from lyra_core.parallax.layers import build_layers
 from lyra_core.parallax.splats import build_splats
+from lyra_core.provenance import Provenance
 from lyra_core.values import CameraPath, Gaussians, Seed, VideoClip
 
 FRAMES_PER_SECOND = 16.0
@@ -37,6 +39,9 @@ class ParallaxModel(ParallaxDepth):
 
     name = "parallax"
     weights_digest = f"parallax-{ALGORITHM_VERSION}"  # no weights: the code is all there is
+    native = Native(size=(416, 240))
+    # Its depth assumes an eye level and a room's size (lyra_core.parallax.depth): no metres.
+    provenance = Provenance(precision="float32", metric_scale_source="none")
 
     def __init__(self, *, device: str = "cpu") -> None:  # noqa: ARG002 - always the CPU; a GPU worker may run it too
         self._lifted: tuple[bytes, Gaussians] | None = None
@@ -49,8 +54,8 @@ class ParallaxModel(ParallaxDepth):
         num_frames: int = 81,
         seed: int = 0,  # noqa: ARG002 - part of the protocol; nothing here is random
         prompts: Sequence[str] | None = None,  # noqa: ARG002 - no text enters
-        width: int = 416,
-        height: int = 240,
+        width: int | None = None,
+        height: int | None = None,
         on_frame: Callable[[int, int], None] | None = None,
         chunk_ids: Sequence[str] | None = None,  # noqa: ARG002 - idem
         chunk_dir: str | Path | None = None,  # noqa: ARG002 - seconds of work are not worth keeping
@@ -63,7 +68,8 @@ class ParallaxModel(ParallaxDepth):
             num_frames: length of a preset; of a path, its first frames are used.
             seed: accepted and not used.
             prompts: accepted and not used.
-            width: of the frames, pixels; exchanged with the height for photographs of the other orientation.
+            width: of the frames, pixels; exchanged with the height for photographs of the other orientation. Native
+                without both.
             height: of the frames, pixels.
             on_frame: called with (frames done, frames wanted).
             chunk_ids: accepted and not used.
@@ -74,9 +80,10 @@ class ParallaxModel(ParallaxDepth):
 
         Raises:
             SeedError: the image cannot be used.
+            FrameError: one side without the other, or sides shorter than 16 pixels.
             CameraPathError: an unknown preset, or fewer cameras than frames.
         """
-        photo = _open(image, width, height)
+        photo = image if isinstance(image, Seed) else open_image(image, *self.native.chosen_size(width, height))
         depth, sky = photo_depth(photo.image, float(photo.intrinsics[1, 1]))
         cameras = cameras_for_seed(
             camera_path, num_frames=num_frames, intrinsics=photo.intrinsics, depth_m=depth, sky=sky
@@ -136,12 +143,6 @@ class ParallaxModel(ParallaxDepth):
                 gaussians = build_splats(layers, image, cameras.world_to_cam[0], cameras.intrinsics[0])
             self._lifted = (key, gaussians)
         return self._lifted[1]
-
-
-def _open(image: Seed | str | Path | Image.Image | np.ndarray | Tensor, width: int, height: int) -> Seed:
-    if isinstance(image, Seed):
-        return image
-    return open_image(image, width, height)
 
 
 @contextmanager

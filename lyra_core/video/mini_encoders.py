@@ -9,6 +9,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 CAPTION_BYTES = 96
+FRAME_TOKEN_PX = 32
+"""A frame has at least one token, so no side is shorter."""
 END = 0
 
 

@@ -120,11 +120,7 @@ def test_croissant_lists_parts_with_digests_and_columns(local, sample):
     sets = {item["@id"]: item["includes"] for item in document["distribution"] if item["@type"] == "cr:FileSet"}
     assert sets["worlds"] == [part.key for part in ref.worlds]
     columns = {r["name"]: {f["source"]["extract"]["column"]: f for f in r["field"]} for r in document["recordSet"]}
-    assert set(columns["worlds"]) == set(arrow_schema(WorldRecord).names) - {
-        "artifacts",
-        "stage_s",
-        "trajectory_params",
-    }
+    assert set(columns["worlds"]) == set(arrow_schema(WorldRecord).names) - {"artifacts", "stage_s"}
     assert set(columns["frames"]) == set(arrow_schema(FrameRecord).names)
     assert (columns["frames"]["w2c"]["isArray"], columns["frames"]["w2c"]["arrayShape"]) == (True, "16")
     assert columns["worlds"]["psnr_db"]["dataType"] == "cr:Float32"

@@ -44,7 +44,8 @@ def test_tables_show_everything_once(catalog, sample):
 
 def test_sql_filters_joins_and_reaches_into_nested_columns(catalog, sample):
     sql = """
-        SELECT w.name, count(*) AS frames, any_value(w.stage_s['video']) AS video_s,
+        SELECT w.name, count(*) AS frames, any_value(list_filter(w.stage_s, lambda s: s.stage = 'video')[1].seconds)
+                   AS video_s,
                any_value(w.artifacts[1].role) AS role
         FROM worlds w JOIN frames f USING (world_id)
         WHERE w.accepted AND w.psnr_db >= 25 AND w.created_at > TIMESTAMPTZ '2026-11-22 08:00:00+00'

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+
+from lyra_core.records import SCHEMA_VERSION
 
 OPTIONS = {
     "run": [
@@ -23,6 +27,7 @@ OPTIONS = {
     "down": ["--help", "--json"],
 }
 FAULT = (
+    *("--recipe", "parallax"),
     *("--set", "model=fault_model:load", "--set", "artifacts=ply,preview", "--set", "quality_views=0"),
     *("--set", "width=64", "--set", "height=48", "--ray", "off"),
 )
@@ -81,6 +86,22 @@ def test_status_query_and_peek_tell_the_same_story(lyra, worlds):
     assert "▀" in shown
     assert "worlds" in lyra("status", worlds).out
     assert "name" in lyra("query", worlds, "SELECT name FROM worlds").out
+
+
+def test_a_catalog_of_the_schema_before_is_extended(lyra, make_seeds, tmp_path):
+    """As upgrading is: the same folder, the new software (tests/catalogs/test_schema1.py says what the folder is)."""
+    out = tmp_path / "worlds"
+    shutil.copytree(Path(__file__).resolve().parents[1] / "catalogs" / "schema1", out)
+    assert lyra("status", out, "--json").json["worlds"] == 2
+    assert "coffee_table" in lyra("peek", out, "e4630865").out
+    assert lyra("run", make_seeds("a.png"), "--out", out, *FAULT).code == 0
+    status = lyra("status", out, "--json").json
+    assert (status["worlds"], status["snapshot_version"], status["uncompacted"]) == (3, 2, 0)
+    sql = "SELECT name, schema_version AS v, len(stage_s) > 3 AS s FROM worlds ORDER BY name"
+    rows = lyra("query", out, sql, "--json").json
+    assert [(row["name"], row["v"], row["s"]) for row in rows] == [
+        *(("a", SCHEMA_VERSION, True), ("coffee_table", 1, True), ("launch_pad", 1, True)),
+    ]
 
 
 def test_a_query_that_is_wrong_is_one_sentence(lyra, worlds):

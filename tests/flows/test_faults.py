@@ -16,6 +16,7 @@ from catalogs.query import query
 from lyra_core.formats.store import open_store
 
 FAULT = (
+    *("--recipe", "parallax"),
     *("--set", "model=fault_model:load", "--set", "artifacts=ply", "--set", "quality_views=0"),
     *("--set", "width=64", "--set", "height=48", "--workers", "2"),
 )

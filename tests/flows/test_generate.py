@@ -10,8 +10,12 @@ from plyfile import PlyData
 from catalogs.query import query
 from lyra_core.formats.store import open_store
 
-PARALLAX = ("--set", "width=160", "--set", "height=96", "--set", "flythrough_frames=8", "--workers", "2")
+PARALLAX = (
+    *("--recipe", "parallax", "--set", "width=160", "--set", "height=96", "--set", "flythrough_frames=8"),
+    *("--workers", "2"),
+)
 FAULT = (
+    *("--recipe", "parallax"),
     *("--set", "model=fault_model:load", "--set", "artifacts=ply", "--set", "quality_views=0"),
     *("--set", "width=64", "--set", "height=48", "--workers", "2"),
 )

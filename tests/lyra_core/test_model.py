@@ -9,7 +9,7 @@ import torch
 
 import lyra_core
 from lyra_core.depth import DepthEstimator
-from lyra_core.errors import RecipeError, SeedError, WeightsError
+from lyra_core.errors import FrameError, RecipeError, SeedError, WeightsError
 from lyra_core.model import MODELS, WorldModel, load_model
 
 SEEDS = Path(__file__).resolve().parents[2] / "examples" / "seeds"
@@ -31,6 +31,22 @@ def test_from_photograph_to_rendered_world(tmp_path):
     drawn = lyra_core.render(loaded, clip.cameras)
     assert drawn.color.shape == (4, 96, 160, 3)
     assert float((drawn.color[1:] - clip.frames[1:].float() / 255).abs().mean()) < 0.01
+
+
+def test_without_a_size_frames_are_native_and_turn_with_the_photograph():
+    model = load_model("parallax")
+    assert model.native.size == (416, 240)
+    clip = model.generate(SEEDS / "coffee_table.jpg", "dolly-in", num_frames=1)
+    assert clip.frames.shape == (1, 240, 416, 3)
+    assert model.generate(SEEDS / "wine_cellar.jpg", "dolly-in", num_frames=1).frames.shape == (1, 416, 240, 3)
+    with pytest.raises(FrameError, match="found no height; give both, or neither for 416x240"):
+        model.generate(SEEDS / "coffee_table.jpg", "dolly-in", num_frames=1, width=416)
+    with pytest.raises(FrameError, match="at least 16, found 8x240"):
+        model.generate(SEEDS / "coffee_table.jpg", "dolly-in", num_frames=1, width=8, height=240)
+
+
+def test_the_baseline_claims_no_metres():
+    assert load_model("parallax").provenance.metric_scale_source == "none"
 
 
 def test_the_baseline_keeps_the_protocol():

@@ -17,12 +17,16 @@ from pathlib import Path
 import torch
 
 from lyra_core.errors import ReconstructionError, StoreError
+from lyra_core.native import Native
+from lyra_core.provenance import Provenance
 from lyra_core.values import CameraPath, Gaussians, Seed, VideoClip
 
 
 class FaultModel:
     name = "fault"
     weights_digest = "1"
+    native = Native(size=(64, 48))
+    provenance = Provenance()
 
     def __init__(self, always: str = "") -> None:
         self.always = always

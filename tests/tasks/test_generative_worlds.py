@@ -22,10 +22,12 @@ from flows.recipes import find_recipe
 from lyra_core.errors import WeightsError
 from lyra_core.formats.store import open_store
 from lyra_core.identity import digest_file
+from lyra_core.weights.manifest import manifest_digest
+from lyra_core.weights.mini_manifest import mini_digest
 from tasks.manifest import ManifestRow
 from tasks.plan import WorldNamer
 from tasks.recipe import Recipe
-from tasks.weights import weights_digests
+from tasks.weights import video_digest, weights_digests
 from tasks.worker import Worker
 from tasks.worker_config import WorkerConfig
 
@@ -115,6 +117,9 @@ def test_killed_extended_and_recorded(recipe, photograph, tmp_path):
     assert row["cameras_source"] in ("requested", "recovered")
     assert row["num_keyframes"] >= 2
     assert row["is_refined"] is None
+    assert (row["precision"], row["inference_steps"], row["guidance"]) == ("float32", 1, 1.0)
+    assert (row["metric_scale_source"], row["meters_per_unit"]) == ("depth_model", 1.0)
+    assert row["checkpoint_sha256"] == row["weights_digests"][0]
     assert row["weights_licenses"] == ["nvidia-internal-research", "apache-2.0"]
     assert len(row["weights_digests"]) == 7
     assert json.loads(row["recipe_json"])["video"]["num_steps"] == 1
@@ -169,6 +174,12 @@ def test_digests_are_those_of_the_sets_a_recipe_loads(recipe):
     assert set(weights_digests(fast)) > set(plain)
     clean = find_recipe("parallax-da3", [f"weights={recipe.weights}"])
     assert len(weights_digests(clean)) == 2
+    dit = manifest_digest(Path(recipe.weights) / "lyra2-dit")
+    assert [video_digest(r, weights_digests(r)) for r in (recipe, fast)] == [dit, dit]
+    assert video_digest(clean, weights_digests(clean)) is None, "the baseline's video has no weights"
+    embedded = find_recipe("mini")
+    assert video_digest(embedded, weights_digests(embedded)) == mini_digest()
+    assert video_digest(find_recipe("parallax"), ()) is None
     with pytest.raises(WeightsError, match="lyra weights fetch lyra2-dit"):
         weights_digests(recipe.model_copy(update={"weights": "nowhere"}))
 

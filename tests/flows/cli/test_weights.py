@@ -88,6 +88,19 @@ def test_describe_lists_all_sets(run):
     assert content["licences"][content["sets"]["lyra2-dit"]["licence"]]["restricted"] is True
 
 
+def test_describe_a_model(run):
+    lines = run("describe", "lyra2").stdout.splitlines()
+    assert any(line.split()[:4] == ["dit", "lyra2-dit", "1,435", "17,029,871,424"] for line in lines)
+    content = json.loads(run("describe", "lyra2", "--json").stdout)
+    assert content["parameters"] == sum(part["parameters"] or 0 for part in content["parts"])
+    assert f"{content['parameters']:,} parameters" in lines[-1]
+    assert json.loads(run("describe", "mini", "--json").stdout)["parts"][0]["role"] == "dit"
+    assert "da3-base" in run("describe", "parallax-da3").stdout
+    refused = run("describe", "parallax")
+    assert refused.exit_code == 1
+    assert "those are lyra2, parallax-da3, mini" in refused.stderr
+
+
 def test_describe_one(run):
     done = run("describe", "da3-small")
     assert done.stdout.splitlines()[-1] == "443 tensors, 34,299,655 parameters"

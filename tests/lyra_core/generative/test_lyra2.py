@@ -175,7 +175,39 @@ class TestReconstruction:
             load(reconstruction={"is_refined": True})
 
 
+class TestWhatItSaysOfItself:
+    def test_native(self, model):
+        native = model.native
+        assert (native.size, native.chunk_frames, native.prompt) == ((832, 480), 8, None)
+        assert native.side_step == 8
+
+    @pytest.mark.parametrize(
+        ("video", "steps", "guidance"),
+        [({}, 1, 2.0), ({"guidance_scale": 1.0, "num_steps": 3}, 3, 1.0), ({"sampler": "distilled"}, 4, 1.0)],
+    )
+    def test_provenance(self, load, video, steps, guidance):
+        found = load(video).provenance
+        assert (found.num_steps, found.guidance, found.precision) == (steps, guidance, "float32")
+        assert found.metric_scale_source == "depth_model"
+        assert found.negative_prompt is None, "guidance leads away from an embedding, or is off"
+
+    def test_a_negative_prompt_in_words_is_told(self, load):
+        model = load({"negative_prompt": "blur"})
+        models = replace(model.parts.models, negative_text=None)
+        model.parts = replace(model.parts, models=models)
+        assert model.provenance.negative_prompt == "blur"
+
+
 class TestBadInput:
+    @pytest.mark.parametrize(("width", "height"), [(60, 48), (64, 24), (8, 8)])
+    def test_a_size_that_cannot_work_names_what_can(self, model, photo, width, height):
+        with pytest.raises(FrameError, match=rf"multiples of 8 .* at least 32, found {width}x{height}; .* 832x480"):
+            model.generate(photo.image, "dolly-in", num_frames=9, prompts=["x"], width=width, height=height)
+
+    def test_the_smallest_size_works(self, model, photo):
+        clip = model.generate(photo.image, "dolly-in", num_frames=9, prompts=["x"], width=32, height=32)
+        assert clip.frames.shape == (9, 32, 32, 3)
+
     @pytest.mark.parametrize("num_frames", [0, 1, 8, 16, 82])
     def test_frame_count(self, model, photo, num_frames):
         with pytest.raises(FrameError, match=r"1 \+ 8k frames.*the nearest"):

@@ -6,6 +6,7 @@ training saw tell that weights, code and choices still belong together.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,10 @@ def test_a_path_that_returns_shows_what_was_there(model, place):
 
 
 def test_a_photograph_becomes_a_world(model):
-    clip = model.generate(PHOTOGRAPH, "dolly-in", prompts=["a place"], width=WIDTH, height=HEIGHT)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clip = model.generate(PHOTOGRAPH, "dolly-in")
+    assert clip.frames.shape == (81, HEIGHT, WIDTH, 3)
     gaussians = model.reconstruct(clip)
     parts = (gaussians.means, gaussians.scales, gaussians.quats, gaussians.opacities)
     assert all(bool(torch.isfinite(part).all()) for part in parts)
