@@ -35,7 +35,7 @@ def run(
         str | None,
         typer.Option(help="A named parameter set; see: lyra recipes. (default: parallax)"),
     ] = None,
-    camera_path: Annotated[str | None, typer.Option(help="A preset's name, or a trajectory .npz or .json.")] = None,
+    camera_path: Annotated[str | None, typer.Option(help="A preset's name, or a camera file (.npz, .json, .parquet).")] = None,
     frames: Annotated[int | None, typer.Option(help="Frames per world: 1 + 80k.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Look at this many seeds at most.")] = None,
     dry_run: Annotated[
