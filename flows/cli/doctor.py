@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.output import AsJson, choose_json, console, human_bytes, print_json
+from flows.cli.output import AsJson, choose_json, console, human_bytes, print_json, styled
 
 PACKAGES = ("torch", "ray", "prefect", "numba", "av", "pyarrow", "duckdb", "s3fs")
 MIN_FREE_BYTES = 2 * 10**9
@@ -55,11 +55,11 @@ def doctor(
         print_json({"ready": not has_errors, "findings": [asdict(finding) for finding in findings]})
         return int(has_errors)
     screen = console()
-    marks = {"ok": "[green]ok     [/]", "warning": "[yellow]warning[/]", "error": "[red]error  [/]"}
+    styles = {"ok": "green", "warning": "yellow", "error": "red"}
     for finding in findings:
-        screen.print(f"{marks[finding.level]} {finding.name:<10} {finding.found}")
+        screen.print(styled((f"{finding.level:<7}", styles[finding.level]), f" {finding.name:<10} {finding.found}"))
         if finding.do:
-            screen.print(f"                   -> {finding.do}", markup=False)
+            screen.print(styled(f"                   -> {finding.do}"))
     return int(has_errors)
 
 
