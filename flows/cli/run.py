@@ -148,14 +148,14 @@ def _warn_of_missing_captions(plan: Plan, recipe: Recipe) -> None:
 
 def _generate(parameters: GenerateParameters, plan: Plan, store: Store, settings: Settings, as_json: bool) -> int:
     """Start what is needed, run the flow, and say where everything is."""
+    from flows.home import open_home, private_file
     from flows.server import Server, launch_server, wait_for_server
     from flows.settings import set_flow_environment
 
     server: Server | None = launch_server(settings.home_path) if settings.prefect_api_url is None else None
     set_flow_environment(settings, server.api_url if server else str(settings.prefect_api_url))
     ui_url = server.ui_url if server else str(settings.prefect_api_url).removesuffix("/api")
-    log = settings.home_path / "logs" / f"{parameters.run_id}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log = private_file(open_home(settings.home_path) / "logs" / f"{parameters.run_id}.log")
     # Ray prints news of its workers to standard output, which here holds one JSON document or the summary.
     with (
         log.open("w", encoding="utf-8", errors="backslashreplace") as sink,
