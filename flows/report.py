@@ -18,7 +18,7 @@ from prefect.artifacts import (
 )
 from pydantic import BaseModel
 
-from lyra_core.escape import code_for_markdown, for_markdown, for_terminal
+from lyra_core.escape import code_for_markdown, for_markdown
 from tasks.outcome import Outcome
 from tasks.plan import Plan
 from tasks.recipe import Recipe
@@ -128,9 +128,9 @@ class Reporter:
             seconds_per_stage={k: round(v, 2) for k, v in self.stage_s.items()},
             example_world_id=next((row["world_id"] for row in self.rows if row["thumbnail"]), None),
         )
-        if self.rows:
+        if self.rows:  # Prefect's page reads the cells as Markdown
             create_table_artifact(
-                [{k: for_terminal(v) for k, v in row.items() if k != "thumbnail"} for row in self.rows],
+                [{k: for_markdown(v) for k, v in row.items() if k != "thumbnail"} for row in self.rows],
                 key="batch-worlds",
                 description=for_markdown(f"the first {len(self.rows)} worlds of batch {self.run_id}"),
             )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -135,6 +136,8 @@ def require_preset(name: str) -> None:
 
     near = difflib.get_close_matches(name, PRESETS, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
+    if os.path.isdir(name):  # noqa: PTH112  False also for a name that no file can have
+        hint = "; a folder is none, name a file in it: transforms.json beside a world's colmap has the same cameras"
     raise CameraPathError(
         f"unknown camera path {name!r}: wanted one of {', '.join(PRESETS)}, "
         f"{REFERENCE_PREFIX}/<preset>/<direction>, or a camera file (.npz, .json, .parquet){hint}"
