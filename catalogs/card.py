@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from catalogs.croissant import croissant_json
 from lyra_core import snapshot
 from lyra_core.errors import CatalogError, LicenceError
+from lyra_core.escape import for_markdown
 from lyra_core.formats.store import Store
 from lyra_core.records import WorldRecord
 from lyra_core.snapshot import SnapshotRef
@@ -35,6 +37,8 @@ _COLUMNS = (
     "world_id", "accepted", "recipe", "model_name", "seed_license", "output_license", "weights_licenses",
     "weights_digests", "accepted_licences", "num_splats", "num_frames", "artifacts",
 )  # fmt: skip
+# A word that YAML reads as it stands; any other licence is quoted.
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9.+-]*")
 _SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
 
 
@@ -127,7 +131,7 @@ def _readme(name: str, ref: SnapshotRef, worlds: pa.Table, restricted: dict[str,
     front = [
         "---",
         f"pretty_name: {json.dumps(name)}",
-        f"license: {licence.lower()}",
+        f"license: {licence.lower() if _PLAIN.fullmatch(licence) else json.dumps(licence)}",
         "task_categories: [image-to-3d, image-to-video]",
         "tags: [3d, gaussian-splatting, world-generation, camera-control, synthetic]",
         f"size_categories: [{size}]",
@@ -139,7 +143,7 @@ def _readme(name: str, ref: SnapshotRef, worlds: pa.Table, restricted: dict[str,
         front += [f"  - {json.dumps(key)}" for key in keys]
     sections = [
         [*front, "---"],
-        [f"# {name}", _summary(ref, worlds)],
+        [f"# {for_markdown(name)}", _summary(ref, worlds)],
         [f"Catalog version {ref.version} of {ref.created_at}, schema version {ref.schema_version}."],
         _licences(worlds, restricted),
         _tally("Recipes", worlds["recipe"].to_pylist()),
@@ -159,7 +163,7 @@ def _licences(worlds: pa.Table, restricted: dict[str, str]) -> list[str]:
         lines += [
             "",
             f"**Not for publication: {len(restricted)} worlds were made with weights that do not allow it:**",
-            *[f"- {count:,} x {why}" for why, count in Counter(restricted.values()).most_common()],
+            *[f"- {count:,} x {for_markdown(why)}" for why, count in Counter(restricted.values()).most_common()],
         ]
     unknown = worlds["seed_license"].null_count
     if unknown:
@@ -169,7 +173,7 @@ def _licences(worlds: pa.Table, restricted: dict[str, str]) -> list[str]:
 
 def _tally(title: str, values: Sequence[str | None]) -> list[str]:
     counts = Counter("unknown" if value is None else value for value in values)
-    rows = [f"| {value} | {count:,} |" for value, count in counts.most_common()]
+    rows = [f"| {for_markdown(value)} | {count:,} |" for value, count in counts.most_common()]
     return [f"## {title}", "", "| | worlds |", "|---|---:|", *(rows or ["| none | |"])]
 
 

@@ -57,6 +57,7 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
 
     current = read_current(store)
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
+    connection.execute("SET python_enable_replacements = false")  # a table is a table, not a variable of this program
     for name, recent in (("worlds", current.recent_worlds), ("frames", current.recent_frames)):
         connection.register(f"{name}_compacted", snapshot.dataset(store, current.ref, name))
         connection.register(f"{name}_recent", recent)
@@ -68,7 +69,7 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
 
 
 def query(store: Store, sql: str) -> pa.Table:
-    """The result of a SELECT over `worlds`, `frames` and `rejects`.
+    """The result of a SELECT over `worlds`, `frames` and `rejects`; the statement can reach no file.
 
     Raises:
         CatalogError: bad SQL, with the tables and columns there are; or the catalog cannot be read.
@@ -78,8 +79,16 @@ def query(store: Store, sql: str) -> pa.Table:
 
     connection = connect(store)
     try:
+        # Whoever may ask the catalog may not therefore read or write the machine's files.
+        connection.execute("SET enable_external_access = false; SET lock_configuration = true")
         result = connection.sql(sql)
         table = None if result is None else result.to_arrow_table()
+    except duckdb.PermissionException as error:
+        raise CatalogError(
+            f"a query reads worlds, frames and rejects and nothing else: it writes no files, reads no others and loads "
+            f"no extensions ({error}); write the result elsewhere, for example with --json > FILE, or use "
+            f"catalogs.query.connect from Python"
+        ) from error
     except (duckdb.Error, pa.ArrowException) as error:
         raise CatalogError(f"the query failed: {error}\n{_tables_named_in(sql)}") from error
     finally:

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from flows.home import open_home, private_file
 from flows.parameters import GenerateParameters
 from flows.settings import Settings
 from lyra_core._launch import factory_root
@@ -32,22 +33,30 @@ def prepare_plan(
     """Check the output and name every world; writes nothing to the output.
 
     Raises:
-        ManifestError: no such seeds. StoreError: the output cannot be read.
+        ManifestError: no such seeds. StoreError: the output cannot be read. ConfigError: no home to plan in.
     """
+    home = open_home(settings.home_path)
     store = open_store(parameters.out)
-    plan = make_plan(
-        read_seeds(parameters.seeds),
-        store,
-        Request(
-            recipe=recipe,
-            run_id=run_id,
-            retry_rejects=parameters.retry_rejects,
-            limit=parameters.limit,
-        ),
-        SeedDigestCache(settings.home_path / "seed-digests.sqlite"),
-        settings.home_path / "plans" / f"{run_id}.jsonl",
-        on_seed,
-    )
+    plan_path = private_file(home / "plans" / f"{run_id}.jsonl")
+    counts = private_file(plan_path.with_suffix(".json"))
+    try:
+        plan = make_plan(
+            read_seeds(parameters.seeds),
+            store,
+            Request(
+                recipe=recipe,
+                run_id=run_id,
+                retry_rejects=parameters.retry_rejects,
+                limit=parameters.limit,
+            ),
+            SeedDigestCache(private_file(home / "seed-digests.sqlite")),
+            plan_path,
+            on_seed,
+        )
+    except BaseException:
+        plan_path.unlink(missing_ok=True)
+        counts.unlink(missing_ok=True)
+        raise
     return store, plan
 
 

@@ -7,6 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from catalogs.compaction import compact as compact_catalog
 from catalogs.query import status
+from lyra_core.escape import for_markdown
 from lyra_core.formats.store import open_store
 
 
@@ -27,10 +28,11 @@ def compact(out: str) -> int | None:
     snapshot = compact_catalog(store)
     found = status(store)
     create_markdown_artifact(
-        f"# Catalog of {out}\n\n| worlds | accepted | open rejects | splats | snapshot |\n|---|---|---|---|---|\n"
+        f"# Catalog of {for_markdown(out)}\n\n"
+        "| worlds | accepted | open rejects | splats | snapshot |\n|---|---|---|---|---|\n"
         f"| {found.worlds:,} | {found.accepted:,} | {found.rejects_open:,} | {found.splats:,} "
         f"| {found.snapshot_version} |",
         key="catalog-status",
-        description=f"catalog of {out}",
+        description=for_markdown(f"catalog of {out}"),
     )
     return snapshot.version if snapshot else None

@@ -18,6 +18,7 @@ from prefect.artifacts import (
 )
 from pydantic import BaseModel
 
+from lyra_core.escape import code_for_markdown, for_markdown
 from tasks.outcome import Outcome
 from tasks.plan import Plan
 from tasks.recipe import Recipe
@@ -103,7 +104,7 @@ class Reporter:
         percent = 100.0 * sum(self.counts.values()) / max(1, self.plan.num_remaining)
         if self._progress is None:
             self._progress = create_progress_artifact(  # type: ignore[assignment]
-                progress=percent, key="batch-progress", description=f"worlds of batch {self.run_id}"
+                progress=percent, key="batch-progress", description=for_markdown(f"worlds of batch {self.run_id}")
             )
         else:
             update_progress_artifact(self._progress, progress=percent)
@@ -127,26 +128,26 @@ class Reporter:
             seconds_per_stage={k: round(v, 2) for k, v in self.stage_s.items()},
             example_world_id=next((row["world_id"] for row in self.rows if row["thumbnail"]), None),
         )
-        if self.rows:
+        if self.rows:  # Prefect's page reads the cells as Markdown
             create_table_artifact(
-                [{k: v for k, v in row.items() if k != "thumbnail"} for row in self.rows],
+                [{k: for_markdown(v) for k, v in row.items() if k != "thumbnail"} for row in self.rows],
                 key="batch-worlds",
-                description=f"the first {len(self.rows)} worlds of batch {self.run_id}",
+                description=for_markdown(f"the first {len(self.rows)} worlds of batch {self.run_id}"),
             )
         create_markdown_artifact(
             self._markdown(summary),
             key="batch-summary",
-            description=f"summary of batch {self.run_id}",
+            description=for_markdown(f"summary of batch {self.run_id}"),
         )
         return summary
 
     def _markdown(self, summary: BatchSummary) -> str:
         made = max(1, summary.created)
         lines = [
-            f"# Batch {summary.run_id}",
+            f"# Batch {for_markdown(summary.run_id)}",
             "",
             (
-                f"Recipe `{summary.recipe}` into `{summary.out}`, catalog snapshot "
+                f"Recipe {code_for_markdown(summary.recipe)} into {code_for_markdown(summary.out)}, catalog snapshot "
                 f"{summary.snapshot_version if summary.snapshot_version is not None else 'unchanged'}."
             ),
             "",
@@ -161,7 +162,10 @@ class Reporter:
             "",
             "| stage | total | per world |",
             "|---|---|---|",
-            *(f"| {stage} | {total:.1f} | {total / made:.2f} |" for stage, total in summary.seconds_per_stage.items()),
+            *(
+                f"| {for_markdown(stage)} | {total:.1f} | {total / made:.2f} |"
+                for stage, total in summary.seconds_per_stage.items()
+            ),
         ]
         pictured = [row for row in self.rows if row["thumbnail"]]
         if pictured:
@@ -173,12 +177,14 @@ class Reporter:
                 "|---|---|---|---|",
             ]
             lines += [
-                f"| ![{row['world']}]({row['thumbnail']}) | `{row['world']}` | {row['splats']} | {row['psnr_db']} |"
+                f"| ![{for_markdown(row['world'])}]({row['thumbnail']}) | "
+                f"{code_for_markdown(row['world'], in_table=True)} | {row['splats']} | {row['psnr_db']} |"
                 for row in pictured
             ]
         rejects = [(r.seed_uri, r.reason) for r in self.plan.new_rejects[:TABLE_ROWS]] + self.reasons
         if rejects:
-            lines += ["", "## Rejects", "", *(f"* `{seed}`: {reason}" for seed, reason in rejects)]
+            lines += ["", "## Rejects", ""]
+            lines += [f"* {code_for_markdown(seed)}: {for_markdown(reason)}" for seed, reason in rejects]
         return "\n".join(lines)
 
 

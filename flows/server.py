@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from flows.home import open_home, private_file
 from lyra_core.errors import ConfigError
 
 START_TIMEOUT_S = 120
@@ -64,8 +66,8 @@ def launch_server(home: Path) -> Server:
     existing = _recorded(home)
     if existing is not None and _is_alive(existing.pid):
         return existing
+    open_home(home)
     folder = home / "prefect"
-    folder.mkdir(parents=True, exist_ok=True)
     port = _free_port()
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")},
@@ -83,7 +85,7 @@ def launch_server(home: Path) -> Server:
         "--port",
         str(port),
     ]
-    with (folder / "server.log").open("ab") as log:
+    with private_file(folder / "server.log").open("ab") as log:
         process = subprocess.Popen(
             command,
             stdout=log,
@@ -92,9 +94,10 @@ def launch_server(home: Path) -> Server:
             env=environment,
             cwd=folder,
             start_new_session=True,
+            umask=0o077,  # its database holds every run's parameters
         )
     server = Server(pid=process.pid, port=port)
-    _record_path(home).write_text(json.dumps(asdict(server)), encoding="utf-8")
+    private_file(_record_path(home)).write_text(json.dumps(asdict(server)), encoding="utf-8")
     return server
 
 
@@ -122,7 +125,8 @@ def wait_for_server(server: Server, home: Path) -> Server:
 def stop_server(home: Path) -> bool:
     """Stop the server of this home; False if none was running."""
     server = _recorded(home)
-    _record_path(home).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # a home that cannot be written never held a server
+        _record_path(home).unlink(missing_ok=True)
     if server is None or not _is_alive(server.pid):
         return False
     for sent, patience_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5)):
@@ -145,7 +149,7 @@ def _record_path(home: Path) -> Path:
 def _recorded(home: Path) -> Server | None:
     try:
         return Server(**json.loads(_record_path(home).read_text(encoding="utf-8")))
-    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+    except (OSError, ValueError, TypeError):
         return None
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from flows.recipes import DEFAULT_RECIPE
 from lyra_core.errors import ConfigError
 
 PREFIX = "LYRA_"
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Settings(BaseModel):
@@ -41,10 +43,31 @@ class Settings(BaseModel):
     scratch: str | None = Field(None, description="finished chunks of worlds in the making; default: home/scratch")
     prefect_api_url: str | None = Field(None, description="an existing Prefect server; default: a local one")
 
+    @field_validator("out")
+    @classmethod
+    def _without_tilde(cls, value: str) -> str:
+        """A path as lyra.toml may have it: no shell has expanded its ~."""
+        return os.path.expanduser(value)  # noqa: PTH111  pathlib would fold the slashes of a URL
+
+    @field_validator("model_path")
+    @classmethod
+    def _without_tildes(cls, value: str) -> str:
+        return os.pathsep.join(os.path.expanduser(part) for part in value.split(os.pathsep))  # noqa: PTH111
+
     @property
     def home_path(self) -> Path:
-        """The home folder with ~ expanded."""
-        return self.home.expanduser()
+        """The home folder with ~ expanded.
+
+        Raises:
+            ConfigError: it is below ~ and this user has no home directory.
+        """
+        try:
+            return self.home.expanduser()
+        except RuntimeError as error:
+            raise ConfigError(
+                f"home: wanted a folder, found {self.home} and no home directory of this user ({error}); "
+                f"set LYRA_HOME to a folder of yours"
+            ) from error
 
     @property
     def scratch_folder(self) -> str:
@@ -60,12 +83,13 @@ def load_settings(flags: Mapping[str, Any] | None = None, folder: Path | None = 
     Raises:
         ConfigError: unreadable lyra.toml, unknown key, or a value that does not fit.
     """
+    reach_loopback_directly(os.environ)
     values: dict[str, Any] = {}
     file = (folder or Path()) / "lyra.toml"
     if file.is_file():
         try:
-            values |= tomllib.loads(file.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            values |= tomllib.loads(file.read_text(encoding="utf-8-sig"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
             raise ConfigError(f"{file}: wanted TOML, found {error}; correct the line or remove the file") from error
     values |= from_env(os.environ)
     values |= {key: value for key, value in (flags or {}).items() if value is not None}
@@ -92,6 +116,31 @@ def from_env(environment: Mapping[str, str]) -> dict[str, str]:
     if environment.get("RAY_ADDRESS"):
         found.setdefault("ray_address", environment["RAY_ADDRESS"])
     return found
+
+
+def reach_loopback_directly(environment: MutableMapping[str, str]) -> None:
+    """Keep this process, and those it starts, from asking a proxy for the servers of this very machine."""
+    missing = loopback_sent_to_proxy(environment)
+    if missing:
+        listed = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+        # Programs read the one or the other.
+        environment["no_proxy"] = environment["NO_PROXY"] = ",".join(filter(None, (listed, *missing)))
+
+
+def loopback_sent_to_proxy(environment: Mapping[str, str]) -> list[str]:
+    """This machine's own names that no_proxy lacks while a proxy is set."""
+    if not any(environment.get(name) for name in (*PROXIES, *(name.upper() for name in PROXIES))):
+        return []
+    listed = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    names = {name.strip() for name in listed.split(",")}
+    return [] if "*" in names else [name for name in LOOPBACK if name not in names]
+
+
+def ray_address_source(settings: Settings) -> str:
+    """Where an address of a Ray cluster is from, for errors: '' unless the shell exported it."""
+    if os.environ.get("RAY_ADDRESS") != settings.ray_address or settings.ray_address == "local":
+        return ""
+    return ", from the environment variable RAY_ADDRESS: unset it, or use --ray local for a cluster of this machine"
 
 
 def set_flow_environment(settings: Settings, api_url: str) -> None:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 
 from catalogs.rejects import record_attempt
 from flows.batch import code_commit
+from flows.home import shorten_ray_folder
 from flows.parameters import GenerateParameters
-from flows.settings import Settings
+from flows.settings import Settings, ray_address_source
 from lyra_core._launch import factory_root
 from lyra_core.errors import ConfigError
 from lyra_core.formats.patience import Patience
@@ -59,13 +60,17 @@ def plan_workforce(settings: Settings, num_worlds: int) -> Workforce:
     On an existing Ray cluster the number must be given: this machine says nothing about that one.
 
     Raises:
-        ConfigError: cuda was asked for and this machine has none, or an existing cluster without --workers.
+        ConfigError: cuda was asked for and this machine has none, an existing cluster without --workers, or no folder
+            for Ray's sockets.
     """
     is_remote = settings.executor == "ray" and settings.ray_address != "local"
     if is_remote and settings.workers is None:
         raise ConfigError(
             f"workers: an existing Ray cluster ({settings.ray_address}) needs --workers N (one per GPU), found none"
+            f"{ray_address_source(settings)}"
         )
+    if settings.executor == "ray" and not is_remote:
+        shorten_ray_folder(os.environ)
     num_gpus = 0 if settings.device == "cpu" else count_gpus()
     if settings.device == "cuda" and not num_gpus and not is_remote:
         raise ConfigError(

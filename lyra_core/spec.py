@@ -21,6 +21,7 @@ class WorldSpec:
         num_frames: 1 + 80 per chunk.
         prompts: one caption for all chunks, or one a chunk.
         variant: which of several worlds of one seed.
+        cameras_sha256: digest of the requested cameras; the worker refuses a camera file that holds others by then.
         hfov_deg: horizontal field of view stated by the manifest, if any.
         seed_license, seed_source_url, seed_attribution: as the manifest states them.
     """
@@ -34,6 +35,7 @@ class WorldSpec:
     num_frames: int
     prompts: tuple[str, ...] = ()
     variant: int = 0
+    cameras_sha256: str = ""
     hfov_deg: float | None = None
     seed_license: str | None = None
     seed_source_url: str | None = None

@@ -12,7 +12,6 @@ import torch
 import lyra_core
 from catalogs.commit import CommitOutcome, commit
 from lyra_core.formats.store import Store
-from lyra_core.geometry.requests import request_digest
 from lyra_core.identity import ALGORITHM_VERSION, canonical_digest, canonical_json, rng_seed
 from lyra_core.layout import new_upload, upload_prefix
 from lyra_core.records import Artifact, WorldRecord, frame_table
@@ -139,7 +138,7 @@ def world_record(config: WorkerConfig, made: MadeWorld, clock: StageClock, dispa
         prompt="\n".join(spec.prompts) or None,
         negative_prompt=provenance.negative_prompt,
         trajectory_name=clip.cameras.name,
-        trajectory_sha256=request_digest(spec.camera_path, spec.num_frames),
+        trajectory_sha256=spec.cameras_sha256 or None,
         width=clip.cameras.image_width,
         height=clip.cameras.image_height,
         num_frames=len(clip),

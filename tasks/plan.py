@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -16,7 +17,8 @@ from catalogs.commit import committed_ids
 from catalogs.rejects import list_rejects, reject
 from lyra_core.errors import CameraPathError, LyraError, ManifestError, PromptError, SeedError, StoreError
 from lyra_core.formats.store import Store
-from lyra_core.geometry.requests import request_digest_parts
+from lyra_core.geometry.camera_files import is_camera_file
+from lyra_core.geometry.requests import cameras_digest, request_digest_parts
 from lyra_core.identity import ALGORITHM_VERSION, chain_start, chunk_ids
 from lyra_core.records import RejectRecord
 from lyra_core.seed_digests import SeedDigestCache
@@ -166,13 +168,14 @@ class WorldNamer:
         self.recipe = recipe
         self._fields = recipe.hashed_fields()
         self.weights_digests = weights_digests(recipe)
-        self._cameras: dict[tuple[str, int], Sequence[bytes | str]] = {}
+        self._cameras: dict[tuple[str, int], Sequence[bytes | str] | CameraPathError] = {}
 
     def name(self, row: ManifestRow, seed_sha256: str) -> list[WorldSpec]:
         """One spec a variant."""
         num_frames = row.frames or self.recipe.num_frames
         camera_path = absolute_file(row.camera_path or self.recipe.camera_path)
         cameras = self._requested(camera_path, num_frames)
+        cameras_sha256 = cameras_digest(cameras)
         caption = row.prompt if row.prompt is not None else self.recipe.prompt
         captions = captions_of_chunks(caption, len(cameras))
         distinct = captions if len(set(captions)) > 1 else captions[:1]
@@ -192,6 +195,7 @@ class WorldNamer:
                     num_frames=num_frames,
                     prompts=distinct if any(captions) else (),
                     variant=variant,
+                    cameras_sha256=cameras_sha256,
                     hfov_deg=row.hfov_deg,
                     seed_license=row.license,
                     seed_source_url=row.source_url,
@@ -203,14 +207,19 @@ class WorldNamer:
     def _requested(self, camera_path: str, num_frames: int) -> Sequence[bytes | str]:
         key = (camera_path, num_frames)
         if key not in self._cameras:
-            self._cameras[key] = request_digest_parts(camera_path, num_frames)
-        return self._cameras[key]
+            try:
+                self._cameras[key] = request_digest_parts(camera_path, num_frames)
+            except CameraPathError as error:  # one reading of a bad file, however many rows name it
+                self._cameras[key] = error
+        found = self._cameras[key]
+        if isinstance(found, CameraPathError):
+            raise found
+        return found
 
 
 def absolute_file(camera_path: str) -> str:
-    """A trajectory file by its absolute path, because workers run in other folders; a preset as it is."""
-    path = Path(camera_path)
-    return str(path.resolve()) if path.suffix.lower() in {".npz", ".json"} else camera_path
+    """A camera file by its absolute path, because workers run in other folders; a preset as it is."""
+    return os.path.abspath(os.path.expanduser(camera_path)) if is_camera_file(camera_path) else camera_path  # noqa: PTH100, PTH111  pathlib raises where there is no home
 
 
 def _digest_all(

@@ -447,8 +447,9 @@ def start_ray(settings: RaySettings) -> None:
             logging_level=logging.ERROR,
         )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        exported = " (from RAY_ADDRESS)" if os.environ.get("RAY_ADDRESS") == settings.address else ""
         raise ConfigError(
-            f"Ray: wanted to join the cluster at {settings.address!r}, found {type(error).__name__}: {error}; "
-            f"check that it is up (ray status), that Ray {ray.__version__} is the version it runs, "
+            f"Ray: wanted to join the cluster at {settings.address!r}{exported}, found {type(error).__name__}: "
+            f"{error}; check that it is up (ray status), that Ray {ray.__version__} is the version it runs, "
             f"and, where it requires a token, that RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or ~/.ray/auth_token are set"
         ) from error

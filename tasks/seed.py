@@ -7,6 +7,7 @@ import hashlib
 import fsspec
 
 from lyra_core.errors import SeedError
+from lyra_core.formats.blank import require_content
 from lyra_core.formats.image import load_seed
 from lyra_core.spec import WorldSpec
 from lyra_core.values import Seed
@@ -17,7 +18,7 @@ def read_seed(spec: WorldSpec, recipe: Recipe) -> Seed:
     """Read and decode the seed of a world at the recipe's size.
 
     Raises:
-        SeedError: missing, changed since planning, or not a usable photograph.
+        SeedError: missing, changed since planning, not a usable photograph, or one with nothing to see.
     """
     try:
         with fsspec.open(spec.seed_uri, "rb") as file:
@@ -32,4 +33,6 @@ def read_seed(spec: WorldSpec, recipe: Recipe) -> Seed:
             f"seed {spec.seed_uri}: its bytes changed after planning (wanted sha256 {spec.seed_sha256[:12]}, found "
             f"{digest[:12]}); run the same command again to plan the new photograph"
         )
-    return load_seed(data, uri=spec.seed_uri, width=recipe.width, height=recipe.height, hfov_deg=spec.hfov_deg)
+    seed = load_seed(data, uri=spec.seed_uri, width=recipe.width, height=recipe.height, hfov_deg=spec.hfov_deg)
+    require_content(seed.image, spec.seed_uri)
+    return seed

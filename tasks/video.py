@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from lyra_core.errors import CameraPathError
+from lyra_core.geometry.requests import cameras_digest, request_digest_parts
 from lyra_core.identity import rng_seed
 from lyra_core.model import WorldModel
 from lyra_core.spec import WorldSpec
@@ -25,6 +27,7 @@ def generate_video(model: WorldModel, seed: Seed, spec: WorldSpec, recipe: Recip
     Raises:
         CameraPathError, PromptError, OutOfMemoryError: from the model.
     """
+    _require_same_cameras(spec)
     clip = model.generate(
         seed,
         spec.camera_path,
@@ -37,3 +40,15 @@ def generate_video(model: WorldModel, seed: Seed, spec: WorldSpec, recipe: Recip
         chunk_dir=scratch,
     )
     return replace(clip, fps=recipe.fps)
+
+
+def _require_same_cameras(spec: WorldSpec) -> None:
+    """Refuse a camera file that was changed after its cameras went into the world's id."""
+    if not spec.cameras_sha256:
+        return
+    found = cameras_digest(request_digest_parts(spec.camera_path, spec.num_frames))
+    if found != spec.cameras_sha256:
+        raise CameraPathError(
+            f"camera file {spec.camera_path}: its cameras changed after planning (wanted sha256 "
+            f"{spec.cameras_sha256[:12]}, found {found[:12]}); run the same command again to plan the new ones"
+        )

@@ -1,11 +1,12 @@
 """The lyra command, one file per subcommand.
 
 Exit codes: 0 everything asked for exists; 1 an error, told in one sentence; 2 wrong usage; 3 finished with rejects;
-4 workers kept dying; 130 interrupted.
+4 workers kept dying; 130 interrupted; 141 the reader of a pipe left (as `lyra query ... | head` does).
 """
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Any
 
@@ -14,7 +15,7 @@ import typer
 from flows.cli.doctor import doctor
 from flows.cli.down import down
 from flows.cli.garbage import gc
-from flows.cli.output import print_error
+from flows.cli.output import leave_pipe, print_error, ready_streams
 from flows.cli.peek import peek
 from flows.cli.query import query
 from flows.cli.recipes import recipes
@@ -25,10 +26,11 @@ from flows.cli.up import up
 from flows.cli.verify import verify
 from flows.cli.weights import app as weights
 from lyra_core.errors import ConfigError, LyraError, ManifestError, RecipeError, WorkerError
+from lyra_core.escape import for_terminal
 
 # Some releases of typer bring a click of their own: this is the base class of whichever is in use.
 UsageProblem: Any = typer.BadParameter.__mro__[2]
-EXIT_ERROR, EXIT_USAGE, EXIT_WORKERS, EXIT_INTERRUPTED = 1, 2, 4, 130
+EXIT_ERROR, EXIT_USAGE, EXIT_WORKERS, EXIT_INTERRUPTED, EXIT_PIPE = 1, 2, 4, 130, 141
 
 commands = typer.Typer(
     name="lyra",
@@ -55,14 +57,23 @@ def _root() -> None:
 
 def app(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
-    sys.exit(_exit_code(arguments))
+    ready_streams()
+    try:
+        code = _exit_code(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        leave_pipe()
+        code = EXIT_PIPE
+    sys.exit(code)
 
 
 def _exit_code(arguments: list[str] | None) -> int:
     try:
         code = int(commands(arguments, standalone_mode=False) or 0)
     except UsageProblem as error:
-        error.show()
+        usage = io.StringIO()
+        error.show(file=usage)
+        sys.stderr.write(for_terminal(usage.getvalue(), keep_lines=True))
         return int(error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         code = EXIT_INTERRUPTED

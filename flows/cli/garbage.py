@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.output import AsJson, choose_json, console, human_bytes, print_json
+from flows.cli.output import AsJson, choose_json, console, human_bytes, print_json, styled, waiting
 
 SHOWN_KEYS = 10
 
@@ -30,11 +30,13 @@ def gc(
       lyra gc ./worlds --older-than 48
     """
     choose_json(as_json)
+    from catalogs.find import require_catalog
     from catalogs.garbage import find_garbage, remove_garbage
     from lyra_core.formats.store import open_store
 
     store = open_store(uri)
-    with console(stderr=True).status("listing files and commits"):
+    require_catalog(store)
+    with waiting("listing files and commits"):
         garbage = find_garbage(store, older_than_h * 3600)
     removed = 0 if dry_run else remove_garbage(store, garbage, older_than_h * 3600)
     if as_json:
@@ -44,5 +46,5 @@ def gc(
     verb = "would be removed" if dry_run else "removed"
     screen.print(f"{len(garbage.keys):,} files that nothing refers to ({human_bytes(garbage.bytes)}) {verb}")
     for key in garbage.keys[:SHOWN_KEYS] if dry_run else ():
-        screen.print(f"  {key}", markup=False)
+        screen.print(styled(f"  {key}"))
     return 0

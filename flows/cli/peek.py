@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.output import AsJson, choose_json, console, human_bytes, print_json
+from flows.cli.output import AsJson, can_draw, choose_json, console, human_bytes, print_json, styled
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -25,19 +25,21 @@ def peek(
     Example: lyra peek ./worlds 3f2a91c4
     """
     choose_json(as_json)
-    from catalogs.find import find_world
+    from catalogs.find import find_world, require_catalog
     from lyra_core.formats.store import open_store
 
     store = open_store(uri)
+    require_catalog(store)
     record = find_world(store, world_id)
     if as_json:
         print_json(record.to_row())
         return 0
     screen = console()
+    drawn = can_draw(screen)
     preview = next((a for a in record.artifacts if a.role == "preview"), None)
-    if preview is not None:
+    if preview is not None and drawn:
         screen.print(half_blocks(store.read_bytes(preview.key), min(PICTURE_COLUMNS, screen.width)))
-    screen.print(f"[bold]{record.name}[/]  {record.world_id}")
+    screen.print(styled((record.name or "", "bold"), f"  {record.world_id}"))
     for label, value in (
         ("seed", record.seed_uri),
         ("recipe", f"{record.recipe} ({record.model_name})"),
@@ -51,11 +53,10 @@ def peek(
         ("licence", record.output_license or "unknown"),
         ("made in", f"{record.wall_s or 0:.1f} s"),
     ):
-        screen.print(f"  {label:<10}{value}", markup=False)
+        screen.print(styled(f"  {label:<10}{value}"))
     for artifact in record.artifacts:
         screen.print(
-            f"  {artifact.role:<18}{human_bytes(artifact.bytes):>10}  {store.uri(artifact.key)}",
-            markup=False,
+            styled(f"  {artifact.role:<18}{human_bytes(artifact.bytes):>10}  {store.uri(artifact.key)}"),
         )
     return 0
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.output import AsJson, choose_json, console, print_json
+from flows.cli.output import AsJson, choose_json, console, print_json, styled
 
 
 def recipes(
@@ -29,7 +29,7 @@ def recipes(
             fields = field_names(recipe)
             wide = 2 + max(len(field) for field in fields)
             for field, value in fields.items():
-                console().print(f"{field:<{wide}}{_readable(value)}", markup=False, highlight=False, soft_wrap=True)
+                console().print(styled(f"{field:<{wide}}{_readable(value)}"))
         return 0
     made = [make() for make in RECIPES.values()]
     if as_json:

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.output import AsJson, choose_json, console, human_bytes, human_seconds, print_json
+from flows.cli.output import (
+    AsJson,
+    choose_json,
+    console,
+    human_bytes,
+    human_seconds,
+    print_json,
+    styled,
+    waiting,
+)
+from lyra_core.escape import for_shell, for_terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,7 +47,9 @@ def run(
         str | None,
         typer.Option(help="A named parameter set; see: lyra recipes. (default: mini)"),
     ] = None,
-    camera_path: Annotated[str | None, typer.Option(help="A preset's name, or a trajectory .npz or .json.")] = None,
+    camera_path: Annotated[
+        str | None, typer.Option(help="A preset's name, or a camera file (.npz, .json, .parquet).")
+    ] = None,
     frames: Annotated[int | None, typer.Option(help="Frames per world: 1 + 80k.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Look at this many seeds at most.")] = None,
     dry_run: Annotated[
@@ -69,6 +81,7 @@ def run(
     choose_json(as_json)
     from flows.batch import new_run_id, prepare_plan
     from flows.parameters import GenerateParameters
+    from flows.recipes import find_recipe
     from flows.settings import load_settings
     from flows.workforce import plan_workforce
 
@@ -91,17 +104,17 @@ def run(
     )
     chosen = parameters.resolved_recipe()
     _require_camera_path(chosen)
-    with console(stderr=True).status("planning: reading seeds") as spinner:
+    with waiting("planning: reading seeds") as spinner:
         store, plan = prepare_plan(
             parameters,
             chosen,
             settings,
             str(parameters.run_id),
-            lambda n: spinner.update(f"planning: {n:,} seeds"),
+            lambda n: spinner.update(styled(f"planning: {n:,} seeds")),
         )
     _warn_of_missing_captions(plan, chosen)
     if dry_run:
-        _print_dry_run(plan, chosen, settings, as_json)
+        _print_dry_run(plan, chosen, settings, as_json, find_recipe(parameters.recipe).num_frames)
         plan.discard()
         return 0
     if not plan.num_remaining and not plan.new_rejects:
@@ -127,13 +140,17 @@ def _warn_of_missing_captions(plan: Plan, recipe: Recipe) -> None:
     silent = sum(not spec.prompts for spec in plan.specs())
     if silent:
         console(stderr=True).print(
-            f"[yellow]{silent:,} of {plan.num_remaining:,} worlds have no caption[/]; {recipe.model} was trained with "
-            f"captions of 80 to 100 words: add a column 'prompt' to the manifest or --set prompt='...'"
+            styled(
+                (f"{silent:,} of {plan.num_remaining:,} worlds have no caption", "yellow"),
+                f"; {recipe.model} was trained with captions of 80 to 100 words: add a column 'prompt' to the manifest "
+                f"or --set prompt='...'",
+            )
         )
 
 
 def _generate(parameters: GenerateParameters, plan: Plan, store: Store, settings: Settings, as_json: bool) -> int:
     """Start what is needed, run the flow, and say where everything is."""
+    from flows.home import open_home, private_file
     from flows.server import Server, launch_server, wait_for_server
     from flows.settings import set_flow_environment
 
@@ -141,11 +158,14 @@ def _generate(parameters: GenerateParameters, plan: Plan, store: Store, settings
     server: Server | None = launch_server(settings.home_path) if settings.prefect_api_url is None else None
     set_flow_environment(settings, server.api_url if server else str(settings.prefect_api_url))
     ui_url = server.ui_url if server else str(settings.prefect_api_url).removesuffix("/api")
-    log = settings.home_path / "logs" / f"{parameters.run_id}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log = private_file(open_home(settings.home_path) / "logs" / f"{parameters.run_id}.log")
     # Ray prints news of its workers to standard output, which here holds one JSON document or the summary.
-    with log.open("w", encoding="utf-8") as sink, contextlib.redirect_stdout(sink), contextlib.ExitStack() as stack:
-        with screen.status(f"starting workers and what records them ({ui_url})"):
+    with (
+        log.open("w", encoding="utf-8", errors="backslashreplace") as sink,
+        contextlib.redirect_stdout(sink),
+        contextlib.ExitStack() as stack,
+    ):
+        with waiting(f"starting workers and what records them ({ui_url})"):
             if plan.num_remaining:
                 _open_workers(parameters, plan, store, settings, screen, stack)
             importlib.import_module("flows.generate")  # Prefect loads while the workers and the server do
@@ -180,7 +200,7 @@ def _open_workers(
     config = worker_config(parameters.resolved_recipe(), parameters, plan, workforce, store, settings)
 
     def on_wait(sentence: str) -> None:
-        screen.print(sentence, markup=False, style="yellow")
+        screen.print(styled((sentence, "yellow")))
 
     stack.enter_context(opened_before(stack.enter_context(open_pool(config, settings, workforce, store, on_wait))))
 
@@ -199,7 +219,7 @@ def _run_with_progress(parameters: GenerateParameters, plan: Plan, screen: Conso
     from flows.report import listening
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -209,9 +229,9 @@ def _run_with_progress(parameters: GenerateParameters, plan: Plan, screen: Conso
         bar = progress.add_task("starting workers", total=plan.num_remaining)
 
         def on_outcome(outcome: Outcome) -> None:
-            progress.update(bar, advance=1, description=f"{outcome.spec.name} {outcome.kind}")
+            progress.update(bar, advance=1, description=for_terminal(f"{outcome.spec.name} {outcome.kind}"))
             if outcome.failure is not None:
-                progress.console.print(f"rejected {outcome.spec.name}: {outcome.failure.message}", markup=False)
+                progress.console.print(styled(f"rejected {outcome.spec.name}: {outcome.failure.message}"))
 
         with listening(on_outcome):
             summary = generate(parameters)
@@ -219,12 +239,14 @@ def _run_with_progress(parameters: GenerateParameters, plan: Plan, screen: Conso
     return summary
 
 
-def _print_dry_run(plan: Plan, recipe: Recipe, settings: Settings, as_json: bool) -> None:
+def _print_dry_run(plan: Plan, recipe: Recipe, settings: Settings, as_json: bool, usual_frames: int) -> None:
+    """What would be made; the recipe's estimates are of a world of usual_frames, and grow with the frames asked for."""
     from flows.workforce import plan_workforce
 
     workers = plan_workforce(settings, max(1, plan.num_remaining)).num_workers
-    seconds = plan.num_remaining * recipe.seconds_per_world / workers
-    num_bytes = plan.num_remaining * recipe.bytes_per_world
+    usual_worlds = sum(spec.num_frames for spec in plan.specs()) / usual_frames
+    seconds = usual_worlds * recipe.seconds_per_world / workers
+    num_bytes = round(usual_worlds * recipe.bytes_per_world)
     if as_json:
         print_json(
             {
@@ -242,14 +264,14 @@ def _print_dry_run(plan: Plan, recipe: Recipe, settings: Settings, as_json: bool
         )
         return
     screen = console()
-    screen.print(f"{plan.num_seeds:,} seeds, recipe [bold]{recipe.name}[/], into [bold]{settings.out}[/]")
+    screen.print(styled(f"{plan.num_seeds:,} seeds, recipe ", (recipe.name, "bold"), ", into ", (settings.out, "bold")))
     screen.print(f"  exist already   {plan.num_existing:,}")
     screen.print(f"  would be made   {plan.num_remaining:,}")
     screen.print(f"  duplicates      {plan.num_duplicates:,}")
     screen.print(f"  rejected        {plan.num_rejected:,}")
     screen.print(f"about {human_seconds(seconds)} on {workers} workers, {human_bytes(num_bytes)}; nothing was started")
     for reject in plan.new_rejects[:10]:
-        screen.print(f"  would be rejected: {reject.reason}", markup=False)
+        screen.print(styled(f"  would be rejected: {reject.reason}"))
 
 
 def _print_nothing_to_do(plan: Plan, settings: Settings, as_json: bool) -> int:
@@ -268,8 +290,11 @@ def _print_nothing_to_do(plan: Plan, settings: Settings, as_json: bool) -> int:
         return code
     screen = console()
     screen.print(
-        f"nothing to do: all {plan.num_existing:,} worlds exist in [bold]{settings.out}[/]; "
-        f"neither Prefect nor Ray was started"
+        styled(
+            f"nothing to do: all {plan.num_existing:,} worlds exist in ",
+            (settings.out, "bold"),
+            "; neither Prefect nor Ray was started",
+        )
     )
     if plan.num_rejected:
         screen.print(f"{plan.num_rejected:,} seeds are rejected; try them again with --retry-rejects")
@@ -280,14 +305,16 @@ def _print_summary(summary: BatchSummary, ui_url: str) -> None:
     screen = console()
     screen.print()
     screen.print(
-        f"[bold green]{summary.created:,} worlds made[/], {summary.existing:,} existed, {summary.rejected:,} rejected, "
-        f"in {human_seconds(summary.seconds)}"
+        styled(
+            (f"{summary.created:,} worlds made", "bold green"),
+            f", {summary.existing:,} existed, {summary.rejected:,} rejected, in {human_seconds(summary.seconds)}",
+        )
     )
     where = str(Path(summary.out).resolve()) if "://" not in summary.out else summary.out
-    screen.print(f"worlds   {where}")
-    screen.print(f"watch    {ui_url}")
+    screen.print(styled(f"worlds   {where}"))
+    screen.print(styled(f"watch    {ui_url}"))
     screen.print("next")
-    lyra = "lyra" if shutil.which("lyra") else sys.argv[0]
-    screen.print(f"  {lyra} status {summary.out}")
-    screen.print(f'  {lyra} query {summary.out} "SELECT name, num_splats, psnr_db FROM worlds ORDER BY psnr_db DESC"')
-    screen.print(f"  {lyra} peek {summary.out} {summary.example_world_id or 'WORLD_ID'}")
+    lyra, out = "lyra" if shutil.which("lyra") else for_shell(sys.argv[0]), for_shell(summary.out)
+    screen.print(styled(f"  {lyra} status {out}"))
+    screen.print(styled(f'  {lyra} query {out} "SELECT name, num_splats, psnr_db FROM worlds ORDER BY psnr_db DESC"'))
+    screen.print(styled(f"  {lyra} peek {out} {summary.example_world_id or 'WORLD_ID'}"))

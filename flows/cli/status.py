@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.output import AsJson, choose_json, console, human_bytes, print_json
+from flows.cli.output import AsJson, choose_json, console, human_bytes, print_json, styled
 
 
 def status(
@@ -19,15 +19,18 @@ def status(
     Example: lyra status ./worlds
     """
     choose_json(as_json)
+    from catalogs.find import require_catalog
     from catalogs.query import status as read_status
     from lyra_core.formats.store import open_store
 
-    found = read_status(open_store(uri))
+    store = open_store(uri)
+    require_catalog(store)
+    found = read_status(store)
     if as_json:
         print_json(asdict(found))
         return 0
     screen = console()
-    screen.print(f"[bold]{uri}[/]")
+    screen.print(styled((uri, "bold")))
     for label, value in (
         ("worlds", f"{found.worlds:,}"),
         ("accepted", f"{found.accepted:,}"),

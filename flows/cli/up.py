@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flows.cli.output import AsJson, choose_json, console, print_json
+from flows.cli.output import AsJson, choose_json, console, print_json, styled, waiting
 
 
 def up(as_json: AsJson = False) -> int:
@@ -19,7 +19,7 @@ def up(as_json: AsJson = False) -> int:
         document = {"api_url": settings.prefect_api_url, "started": False}
         text = f"PREFECT_API_URL is set: using {settings.prefect_api_url}; nothing was started"
     else:
-        with console(stderr=True).status("starting the local Prefect server"):
+        with waiting("starting the local Prefect server"):
             server = wait_for_server(launch_server(settings.home_path), settings.home_path)
         document = {
             "api_url": server.api_url,
@@ -31,5 +31,6 @@ def up(as_json: AsJson = False) -> int:
     if as_json:
         print_json(document)
     else:
-        console().print(text)
+        for line in text.splitlines():
+            console().print(styled(line))
     return 0

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.output import AsJson, choose_json, console, print_json
+from flows.cli.output import AsJson, choose_json, console, print_json, styled, waiting
 
 SHOWN_MISMATCHES = 20
 EXIT_MISMATCH = 1
@@ -27,23 +27,25 @@ def verify(
       lyra verify s3://bucket/worlds --sizes-only
     """
     choose_json(as_json)
+    from catalogs.find import require_catalog
     from catalogs.verify import verify as verify_files
     from lyra_core.formats.store import open_store
 
-    num_files = 0
-    with console(stderr=True).status("verifying") as spinner:
+    store, num_files = open_store(uri), 0
+    require_catalog(store)
+    with waiting("verifying") as spinner:
 
         def on_file(count: int) -> None:
             nonlocal num_files
             num_files = count
             spinner.update(f"verifying: {count:,} files")
 
-        mismatches = verify_files(open_store(uri), sizes_only=sizes_only, on_file=on_file)
+        mismatches = verify_files(store, sizes_only=sizes_only, on_file=on_file)
     if as_json:
         print_json({"files": num_files, "mismatches": [asdict(mismatch) for mismatch in mismatches]})
     else:
         screen = console()
         screen.print(f"{num_files:,} files compared with their rows, {len(mismatches):,} differ")
         for mismatch in mismatches[:SHOWN_MISMATCHES]:
-            screen.print(f"  {mismatch.key} {mismatch.problem}", markup=False)
+            screen.print(styled(f"  {mismatch.key} {mismatch.problem}"))
     return EXIT_MISMATCH if mismatches else 0

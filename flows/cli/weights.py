@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.output import AsJson, choose_json, console, print_json
+from flows.cli.output import AsJson, choose_json, console, print_json, styled
+from lyra_core.escape import for_shell
 from lyra_core.weights.manifest import Manifest
 
 app = typer.Typer(name="weights", no_args_is_help=True, help="Fetch, convert, verify and describe model weights.")
@@ -33,9 +34,11 @@ def _print_manifest(manifest: Manifest, directory: Path, as_json: bool) -> None:
         summary = {**asdict(manifest), "tensors": len(manifest.tensors), "digest": manifest.digest}
         print_json({"directory": str(directory), **summary})
     else:
-        typer.echo(
-            f"{directory}: {len(manifest.tensors)} tensors, {manifest.parameters:,} parameters, "
-            f"{len(manifest.files)} files, digest {manifest.digest[:12]}"
+        console().print(
+            styled(
+                f"{directory}: {len(manifest.tensors)} tensors, {manifest.parameters:,} parameters, "
+                f"{len(manifest.files)} files, digest {manifest.digest[:12]}"
+            )
         )
 
 
@@ -54,8 +57,8 @@ def fetch(
     if as_json:
         print_json({key: str(value) for key, value in asdict(fetched).items()})
     else:
-        typer.echo(f"{name} at {fetched.revision[:12]} is in {fetched.directory}")
-        typer.echo(f"next: lyra weights convert {fetched.entry} DST --name {name}")
+        console().print(styled(f"{name} at {fetched.revision[:12]} is in {fetched.directory}"))
+        console().print(styled(f"next: lyra weights convert {for_shell(fetched.entry)} DST --name {for_shell(name)}"))
 
 
 @app.command()

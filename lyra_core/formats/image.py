@@ -23,6 +23,8 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
 
 from lyra_core.errors import FrameError, SeedError
+from lyra_core.formats.eight_bits import declared_top, to_eight_bits
+from lyra_core.formats.panorama import require_perspective
 from lyra_core.formats.replacing import replacing
 from lyra_core.values import Seed
 
@@ -97,7 +99,7 @@ def load_seed(
 
     Raises:
         SeedError: empty, truncated, not an image, smaller than 16 pixels, larger than max_pixels,
-            or an impossible focal length.
+            a panorama by its metadata, or an impossible focal length.
     """
     name = uri or "the seed image"
     if not data:
@@ -208,6 +210,7 @@ def _decode(data: bytes, name: str, max_pixels: int) -> _Decoded:
             f"{len(data)} bytes: "
             f"upload it again or save it anew"
         ) from error
+    require_perspective(picture, name)
     return _to_srgb(picture, [f"first of {num_frames} frames"] if num_frames > 1 else [])
 
 
@@ -254,11 +257,11 @@ def _to_srgb(picture: Image.Image, notes: list[str]) -> _Decoded:
     decoded = _Decoded(image=picture, notes=notes)
     orientation, tags = _read_exif(picture, notes)
     decoded.exif_focal_px = _exif_focal_px(tags, picture.size)
-    profile = picture.info.get("icc_profile")
+    profile, top = picture.info.get("icc_profile"), declared_top(picture)
     if orientation in _UPRIGHT:
         picture = picture.transpose(_UPRIGHT[orientation])
         notes.append(f"exif orientation {orientation}")
-    picture = _to_eight_bits(picture, notes)
+    picture = to_eight_bits(picture, top, notes)
     if picture.mode == "P" or picture.mode in ("LA", "PA", "La", "RGBa"):
         has_alpha = picture.mode != "P" or "transparency" in picture.info
         notes.append(f"{picture.mode.lower()} to {'rgba' if has_alpha else 'rgb'}")
@@ -287,22 +290,6 @@ def _read_exif(picture: Image.Image, notes: list[str]) -> tuple[int, dict[int, o
         notes.append("unreadable exif ignored")
         return 1, {}
     return (orientation if isinstance(orientation, int) else 1), tags
-
-
-def _to_eight_bits(picture: Image.Image, notes: list[str]) -> Image.Image:
-    """16-bit integers over their full range, floats from 0 to 1 (or 0 to 255 where they exceed
-    1)."""
-    if picture.mode.startswith("I"):
-        values = np.asarray(picture).astype(np.int64)
-        top = 65535 if values.size and values.max() > 255 else 255
-        notes.append(f"{'16' if top == 65535 else '32'}-bit grey to 8-bit")
-        return Image.fromarray((values.clip(0, top) * 255 / top).round().astype(np.uint8))
-    if picture.mode == "F":
-        floats = np.nan_to_num(np.asarray(picture), nan=0.0, posinf=0.0, neginf=0.0)
-        scale = 255.0 if floats.size == 0 or floats.max() <= 1 else 1.0
-        notes.append("float grey to 8-bit")
-        return Image.fromarray((floats * scale).clip(0, 255).round().astype(np.uint8))
-    return picture
 
 
 def _profile_to_srgb(picture: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:

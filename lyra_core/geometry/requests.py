@@ -10,23 +10,20 @@ depth later.
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import math
+import os
 import struct
-import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from lyra_core.errors import CameraPathError
+from lyra_core.geometry.camera_files import CameraList, is_camera_file, read_camera_bytes, read_cameras
+from lyra_core.geometry.camera_json import canonical_json
 
 CHUNK_FRAMES = 80
 # Raise when a preset's poses change: worlds made with the old poses keep their ids.
 PRESETS_VERSION = 1
-# A trajectory of 100,000 frames is 16 MB; more is not a camera path.
-MAX_TRAJECTORY_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +98,8 @@ class CameraPathRequest:
     """A camera path as a manifest asks for it.
 
     Attributes:
-        name: a preset (`PRESETS`), `lyra2/<preset>/<direction>`, or the path of a trajectory file
-            (.npz, .json).
+        name: a preset (`PRESETS`), `lyra2/<preset>/<direction>`, or the path of a camera file
+            (.npz, .json, .parquet).
         num_frames: 1 + 80 k.
         strength: 1 is the preset's own pace; ignored by files.
     """
@@ -113,8 +110,8 @@ class CameraPathRequest:
 
     @property
     def is_file(self) -> bool:
-        """Whether the name is a trajectory file's path."""
-        return Path(self.name).suffix.lower() in (".npz", ".json")
+        """Whether the name is a camera file's path."""
+        return self.name not in PRESETS and is_camera_file(self.name)
 
 
 def is_steady(name: str) -> bool:
@@ -139,9 +136,11 @@ def require_preset(name: str) -> None:
 
     near = difflib.get_close_matches(name, PRESETS, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
+    if os.path.isdir(name):  # noqa: PTH112  False also for a name that no file can have
+        hint = "; a folder is none, name a file in it: transforms.json beside a world's colmap has the same cameras"
     raise CameraPathError(
         f"unknown camera path {name!r}: wanted one of {', '.join(PRESETS)}, "
-        f"{REFERENCE_PREFIX}/<preset>/<direction>, or a trajectory file (.npz, .json){hint}"
+        f"{REFERENCE_PREFIX}/<preset>/<direction>, or a camera file (.npz, .json, .parquet){hint}"
     )
 
 
@@ -174,21 +173,22 @@ def request_digest_parts(name_or_file: str | Path, num_frames: int, *, strength:
     """For each chunk, the canonical bytes of the cameras requested for it (chunk 0 includes frame
     0).
 
-    Steady presets and .npz files share the parts of a common prefix; closed presets and .json key
-    poses (which are spread over all frames) do not.
+    Steady presets and files with a camera a frame share the parts of a common prefix; closed presets, key
+    poses and camera_path.json (which are spread over all frames) do not. A file is read whole and checked.
 
     Raises:
         CameraPathError: an unknown preset, a count that is not 1 + 80 k, a file that cannot be
-            read or is shorter.
+            read, holds no cameras or is shorter.
     """
     chunks = num_chunks(num_frames)
     request = CameraPathRequest(name=str(name_or_file), num_frames=num_frames, strength=strength)
     if request.is_file:
-        data = read_trajectory_bytes(name_or_file)
-        if is_npz(data):
-            return _file_parts(data, num_frames, chunks, str(name_or_file))
-        whole = hashlib.sha256(canonical_json(data, str(name_or_file))).digest()
-        return [_part(b"keyposes", whole, struct.pack("<qq", num_frames, k)) for k in range(chunks)]
+        data, origin = read_camera_bytes(name_or_file), str(name_or_file)
+        cameras = read_cameras(data, origin)
+        if isinstance(cameras, list):
+            whole = hashlib.sha256(canonical_json(data, origin)).digest()
+            return [_part(b"keyposes", whole, struct.pack("<qq", num_frames, k)) for k in range(chunks)]
+        return _file_parts(cameras, num_frames, chunks, origin)
     require_preset(request.name)
     if not math.isfinite(strength) or strength <= 0:
         raise CameraPathError(f"a camera path's strength is a positive number, found {strength}")
@@ -201,141 +201,43 @@ def request_digest_parts(name_or_file: str | Path, num_frames: int, *, strength:
     return [_part(*head, struct.pack("<q", k)) for k in range(chunks)]
 
 
-def request_digest(name_or_file: str | Path, num_frames: int) -> str:
-    """SHA-256 of all that `request_digest_parts` says, hex: equal for equal requests, whatever the seed.
-
-    Raises:
-        CameraPathError: as there.
-    """
-    whole = hashlib.sha256()
-    for part in request_digest_parts(name_or_file, num_frames):
-        whole.update(hashlib.sha256(part).digest())
-    return whole.hexdigest()
+def cameras_digest(parts: Sequence[bytes | str]) -> str:
+    """SHA-256 over the cameras requested for all chunks, hex."""
+    return hashlib.sha256(b"".join(part if isinstance(part, bytes) else part.encode() for part in parts)).hexdigest()
 
 
-def read_trajectory_bytes(path: str | Path) -> bytes:
-    """A trajectory file's bytes, refused above 64 MiB.
-
-    Raises:
-        CameraPathError: unreadable or too large.
-    """
-    path = Path(path)
-    try:
-        size = path.stat().st_size
-        if size > MAX_TRAJECTORY_BYTES:
-            raise CameraPathError(f"{path} is {size} bytes; a trajectory is at most {MAX_TRAJECTORY_BYTES}")
-        return path.read_bytes()
-    except OSError as error:
-        raise CameraPathError(f"trajectory {path} cannot be read: {error.strerror or error}") from error
-
-
-def is_npz(data: bytes) -> bool:
-    """Whether bytes are a zip archive, as .npz files are."""
-    return data[:4] == b"PK\x03\x04"
-
-
-def canonical_json(data: bytes, origin: str) -> bytes:
-    """JSON with sorted keys and no white space, so that reformatting a file does not change its
-    worlds.
-
-    Raises:
-        CameraPathError: not JSON, or it holds NaN or infinity.
-    """
-
-    def refuse(constant: str) -> float:
-        raise ValueError(f"it holds {constant}")
-
-    try:
-        value = json.loads(data.decode("utf-8"), parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise CameraPathError(f"{origin} is neither .npz nor valid JSON: {error}") from error
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrajectoryArrays:
-    """The arrays of a trajectory.npz, of checked shapes and finite; rigidity is checked by
-    CameraPath.
-
-    Attributes:
-        world_to_cam: [t 4 4] float64
-        intrinsics: [t 3 3] float64
-        image_height: rows of the image the intrinsics belong to.
-        image_width: columns of it.
-    """
-
-    world_to_cam: np.ndarray
-    intrinsics: np.ndarray
-    image_height: int
-    image_width: int
-
-
-def read_trajectory_npz(data: bytes, origin: str = "trajectory") -> TrajectoryArrays:
-    """Read `w2c` [t 4 4], `intrinsics` [t 3 3] (or one [3 3] for all), `image_height`,
-    `image_width`.
-
-    Raises:
-        CameraPathError: not an .npz, pickled objects, arrays missing, of wrong shapes or not
-            finite.
-    """
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > MAX_TRAJECTORY_BYTES:
-            raise CameraPathError(f"{origin} unpacks to {unpacked} bytes; at most {MAX_TRAJECTORY_BYTES} are read")
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
-    except (
-        zipfile.BadZipFile,
-        ValueError,
-        OSError,
-        EOFError,
-        KeyError,
-        NotImplementedError,
-    ) as error:
-        raise CameraPathError(
-            f"{origin} is not a plain .npz of arrays: {error}; pickled objects are refused, save with numpy.savez"
-        ) from error
-    wanted = ("w2c", "intrinsics", "image_height", "image_width")
-    missing = [name for name in wanted if name not in found]
-    if missing:
-        raise CameraPathError(f"{origin} lacks {', '.join(missing)}; it needs {', '.join(wanted)}, found {list(found)}")
-    try:
-        w2c = np.asarray(found["w2c"], np.float64)
-        intrinsics = np.asarray(found["intrinsics"], np.float64)
-        height, width = int(found["image_height"].item()), int(found["image_width"].item())
-    except (TypeError, ValueError, OverflowError) as error:
-        raise CameraPathError(
-            f"{origin} must hold numbers, with a scalar image_height and image_width: {error}"
-        ) from error
-    if w2c.ndim != 3 or w2c.shape[1:] != (4, 4) or len(w2c) == 0:
-        raise CameraPathError(f"{origin}: w2c must be [t 4 4], found {list(w2c.shape)}")
-    if intrinsics.shape == (3, 3):
-        intrinsics = np.broadcast_to(intrinsics, (len(w2c), 3, 3)).copy()
-    if intrinsics.shape != (len(w2c), 3, 3):
-        raise CameraPathError(f"{origin}: intrinsics must be [{len(w2c)} 3 3], found {list(intrinsics.shape)}")
-    for name, values in (("w2c", w2c), ("intrinsics", intrinsics)):
-        bad = ~np.isfinite(values).reshape(len(values), -1).all(1)
-        if bad.any():
-            raise CameraPathError(f"{origin}: {name} of frames {np.flatnonzero(bad)[:8].tolist()} is NaN or infinite")
-    if height < 1 or width < 1:
-        raise CameraPathError(f"{origin}: the image size must be positive, found {width}x{height}")
-    return TrajectoryArrays(world_to_cam=w2c, intrinsics=intrinsics, image_height=height, image_width=width)
-
-
-def _file_parts(data: bytes, num_frames: int, chunks: int, origin: str) -> list[bytes]:
-    arrays = read_trajectory_npz(data, origin)
-    if len(arrays.world_to_cam) < num_frames:
-        raise CameraPathError(f"{origin} has {len(arrays.world_to_cam)} frames, {num_frames} are asked for")
-    size = struct.pack("<qq", arrays.image_height, arrays.image_width)
+def _file_parts(cameras: CameraList, num_frames: int, chunks: int, origin: str) -> list[bytes]:
+    """One part a chunk that covers everything read from the file for it."""
+    # + 0.0 turns -0.0 into 0.0: the same cameras, the same bytes.
+    poses = (cameras.world_to_cam + 0.0).astype("<f8")
+    if cameras.intrinsics is not None:
+        kind, lenses = b"cameras", (cameras.intrinsics + 0.0).astype("<f8")
+        size = struct.pack("<qq", cameras.image_height, cameras.image_width)
+    else:
+        kind = b"cameras of fields of view"
+        lenses = (poses[:, 0, :0] if cameras.fov_deg is None else cameras.fov_deg[:, None] + 0.0).astype("<f8")
+        size = cameras.fov_axis.encode()
+    if cameras.is_spread:
+        whole = hashlib.sha256(_part(size, poses.tobytes(), lenses.tobytes())).digest()
+        return [_part(b"spread cameras", whole, struct.pack("<qq", num_frames, k)) for k in range(chunks)]
+    require_frames(len(poses), num_frames, origin)
     parts = []
     for k in range(chunks):
         frames = slice(0 if k == 0 else 1 + CHUNK_FRAMES * k, 1 + CHUNK_FRAMES * (k + 1))
-        # + 0.0 turns -0.0 into 0.0: the same cameras, the same bytes.
-        poses = (arrays.world_to_cam[frames] + 0.0).astype("<f8").tobytes()
-        lenses = (arrays.intrinsics[frames] + 0.0).astype("<f8").tobytes()
-        parts.append(_part(b"cameras", size, poses, lenses))
+        parts.append(_part(kind, size, poses[frames].tobytes(), lenses[frames].tobytes()))
     return parts
+
+
+def require_frames(held: int, num_frames: int, origin: str) -> None:
+    """Refuse a file with a camera a frame that is too short; a longer one is cut.
+
+    Raises:
+        CameraPathError: the message names a number of frames that the file has.
+    """
+    if held < num_frames:
+        most = 1 + CHUNK_FRAMES * ((held - 1) // CHUNK_FRAMES)
+        fits = f"ask for {most} at most" if most > 1 else f"a world has at least {1 + CHUNK_FRAMES}"
+        raise CameraPathError(f"{origin} has {held} frames, {num_frames} are asked for; {fits}, or extend the file")
 
 
 def _part(*fields: bytes) -> bytes:

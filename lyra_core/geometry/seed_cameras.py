@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lyra_core.errors import CameraPathError
+from lyra_core.geometry.camera_files import is_camera_file
 from lyra_core.geometry.camera_paths import build_camera_path, measure_scene_depth_m
 from lyra_core.geometry.collision import stop_before_geometry
 from lyra_core.geometry.requests import PRESETS
@@ -30,7 +31,7 @@ def cameras_for_seed(
     """The cameras of a seed's video, the first one being the seed's.
 
     Args:
-        camera_path: a preset's name, a trajectory file (.npz or .json key poses), or cameras.
+        camera_path: a preset's name, a camera file (.npz, .json or .parquet, see camera_files), or cameras.
         num_frames: 1 + 80 k; a longer file or path is cut.
         intrinsics: of the seed image, pixels. [3 3]
         depth_m: z-depth of the seed, metres; presets are scaled by it and every path stops before it. [h w]
@@ -49,7 +50,7 @@ def cameras_for_seed(
                 f"pass num_frames={len(camera_path)} or a longer path"
             )
         path = camera_path[:num_frames].resized(image_height, image_width)
-    elif str(camera_path) not in PRESETS and Path(camera_path).suffix.lower() in {".npz", ".json"}:
+    elif str(camera_path) not in PRESETS and is_camera_file(camera_path):
         path = load_trajectory(
             camera_path,
             num_frames=num_frames,

@@ -1,7 +1,7 @@
-"""Camera paths from files: a pose for every frame (.npz), or a few key poses (.json).
+"""Camera paths from files: a pose for every frame, a path to spread over all frames, or a few key poses.
 
 `trajectory.npz` holds `w2c` [t 4 4] (OpenCV, metres), `intrinsics` [t 3 3] in pixels of an image of
-`image_height` x `image_width`: the layout of the Lyra 2 reference implementation.
+`image_height` x `image_width`: the layout of the Lyra 2 reference implementation. `camera_files` lists the others.
 
 Key poses are JSON, a list or {"key_poses": [...]}; each is an object with
 
@@ -20,10 +20,7 @@ frame.
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
-from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -39,19 +36,12 @@ from lyra_core.geometry.camera import (
     look_at,
     quat_to_matrix,
     rigid,
+    slerp_rotations,
 )
+from lyra_core.geometry.camera_files import CameraList, KeyPose, read_camera_bytes, read_cameras
 from lyra_core.geometry.key_poses import KeyPoses, interpolate_key_poses
-from lyra_core.geometry.requests import (
-    canonical_json,
-    is_npz,
-    num_chunks,
-    read_trajectory_bytes,
-    read_trajectory_npz,
-)
+from lyra_core.geometry.requests import num_chunks, require_frames
 from lyra_core.values import CameraPath
-
-MAX_KEY_POSES = 1000
-_KEYS = {"position", "look_at", "quaternion", "hfov"}
 
 
 def load_trajectory(
@@ -67,9 +57,10 @@ def load_trajectory(
 
     Args:
         source: a file's path, or its bytes.
-        num_frames: 1 + 80 k. A .npz is cut to it; key poses are spread over it and need it.
-        intrinsics: the seed's; used by key poses without hfov. [3 3]
-        image_height: rows of the image those belong to; key poses need it. A .npz is resized to it.
+        num_frames: 1 + 80 k. A file with a camera a frame is cut to it; key poses and camera_path.json are spread
+            over it and need it.
+        intrinsics: the seed's; used by files without a field of view. [3 3]
+        image_height: rows of the image those belong to; files without intrinsics need it, others are resized to it.
         image_width: columns of it.
         any_count: allow any positive number of frames, for previews.
 
@@ -77,25 +68,30 @@ def load_trajectory(
         CameraPathError: unreadable, pickled, NaN, non-rigid, wrong shapes, a count that is not 1 +
             80 k, malformed key poses.
     """
-    data = source if isinstance(source, bytes) else read_trajectory_bytes(source)
+    data = source if isinstance(source, bytes) else read_camera_bytes(source)
     origin = "trajectory" if isinstance(source, bytes) else str(source)
     name = "custom" if isinstance(source, bytes) else Path(source).stem
-    if not data:
-        raise CameraPathError(f"{origin} is empty; it needs a .npz of poses or .json key poses")
+    cameras = read_cameras(data, origin)
     size = None if image_height is None or image_width is None else (image_height, image_width)
-    if not is_npz(data):
-        return _from_key_poses(data, origin, name, _count(num_frames, any_count, origin), intrinsics, size)
-    arrays = read_trajectory_npz(data, origin)
-    held = len(arrays.world_to_cam)
-    count = _count(held if num_frames is None else num_frames, any_count, origin)
-    if held < count:
-        raise CameraPathError(f"{origin} has {held} frames, {count} are asked for; ask for fewer or extend the file")
+    if isinstance(cameras, list):
+        count = _count(num_frames, any_count, origin)
+        world_to_cam, lenses, lens_size = _from_key_poses(cameras, origin, count, intrinsics, size)
+    else:
+        asked = num_frames if cameras.is_spread or num_frames is not None else len(cameras.world_to_cam)
+        count = _count(asked, any_count, origin)
+        poses = torch.from_numpy(cameras.world_to_cam)
+        lenses, lens_size = _lenses(cameras, origin, intrinsics, size)
+        if cameras.is_spread:
+            world_to_cam, lenses = _spread(poses, lenses, count)
+        else:
+            require_frames(len(poses), count, origin)
+            world_to_cam, lenses = poses[:count], lenses[:count]
     try:
         path = CameraPath(
-            world_to_cam=torch.from_numpy(arrays.world_to_cam[:count]),
-            intrinsics=torch.from_numpy(arrays.intrinsics[:count]),
-            image_height=arrays.image_height,
-            image_width=arrays.image_width,
+            world_to_cam=world_to_cam,
+            intrinsics=lenses,
+            image_height=lens_size[0],
+            image_width=lens_size[1],
             name=name,
         )
     except CameraPathError as error:
@@ -134,7 +130,7 @@ def relative_to_first(path: CameraPath) -> CameraPath:
 
 def _count(num_frames: int | None, any_count: bool, origin: str) -> int:
     if num_frames is None:
-        raise CameraPathError(f"{origin} holds key poses: say over how many frames to spread them (num_frames)")
+        raise CameraPathError(f"{origin} is spread over a video: say over how many frames (num_frames)")
     if not any_count:
         num_chunks(num_frames)
     elif num_frames < 1:
@@ -142,85 +138,68 @@ def _count(num_frames: int | None, any_count: bool, origin: str) -> int:
     return num_frames
 
 
-def _from_key_poses(
-    data: bytes,
-    origin: str,
-    name: str,
-    num_frames: int,
-    intrinsics: Tensor | None,
-    size: tuple[int, int] | None,
-) -> CameraPath:
+def _lenses(
+    cameras: CameraList, origin: str, intrinsics: Tensor | None, size: tuple[int, int] | None
+) -> tuple[Tensor, tuple[int, int]]:
+    """Intrinsics of a file's cameras, [n 3 3], and the image size (height, width) they belong to."""
+    if cameras.intrinsics is not None:
+        return torch.from_numpy(cameras.intrinsics), (cameras.image_height, cameras.image_width)
+    height, width = _seed_size(size, origin)
+    if cameras.fov_deg is None:
+        return _seed_intrinsics(intrinsics, origin).repeat(len(cameras.world_to_cam), 1, 1), (height, width)
+    side = width if cameras.fov_axis == "horizontal" else height
+    lenses = torch.zeros(len(cameras.fov_deg), 3, 3, dtype=torch.float64)
+    focal = side / 2 / torch.tan(torch.from_numpy(np.radians(cameras.fov_deg)) / 2)
+    lenses[:, 0, 0] = lenses[:, 1, 1] = focal
+    lenses[:, 0, 2], lenses[:, 1, 2], lenses[:, 2, 2] = width / 2, height / 2, 1.0
+    return lenses, (height, width)
+
+
+def _seed_size(size: tuple[int, int] | None, origin: str) -> tuple[int, int]:
     if size is None:
-        raise CameraPathError(f"{origin} holds key poses: they need image_height and image_width")
-    entries = json.loads(canonical_json(data, origin))
-    if isinstance(entries, dict):
-        entries = entries.get("key_poses")
-    if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_KEY_POSES:
-        raise CameraPathError(f'{origin} must be a list of 1 to {MAX_KEY_POSES} key poses, or {{"key_poses": [...]}}')
-    poses = torch.stack([_pose(entry, f"{origin}, key pose {i}") for i, entry in enumerate(entries)])
-    lenses = [_lens(entry, f"{origin}, key pose {i}", size) for i, entry in enumerate(entries)]
-    if any(lens is None for lens in lenses):
-        if any(lens is not None for lens in lenses):
-            raise CameraPathError(f"{origin}: give hfov in every key pose or in none")
-        if intrinsics is None:
-            raise CameraPathError(f"{origin}: without hfov, key poses need the seed's intrinsics")
-        lenses = [intrinsics.to(torch.float64)] * len(entries)
-    world_to_cam, focal = interpolate_key_poses(
-        KeyPoses(
-            cam_to_world=poses,
-            intrinsics=torch.stack([lens for lens in lenses if lens is not None]),
-        ),
-        num_frames,
-    )
-    path = CameraPath(
-        world_to_cam=world_to_cam,
-        intrinsics=focal,
-        image_height=size[0],
-        image_width=size[1],
-        name=name,
-    )
-    return relative_to_first(path)
+        raise CameraPathError(f"{origin} has no image size of its own: it needs image_height and image_width")
+    return size
 
 
-def _pose(entry: object, where: str) -> Tensor:
-    if not isinstance(entry, dict) or "position" not in entry or not set(entry) <= _KEYS:
-        found = sorted(entry) if isinstance(entry, dict) else type(entry).__name__
-        raise CameraPathError(
-            f"{where} must be an object with position and any of look_at, quaternion, hfov; found {found}"
-        )
-    if "look_at" in entry and "quaternion" in entry:
-        raise CameraPathError(f"{where} has both look_at and quaternion; keep one")
-    position = _vector(entry["position"], 3, f"{where}: position")
-    if "look_at" in entry:
-        try:
-            return invert_rigid(look_at(position, _vector(entry["look_at"], 3, f"{where}: look_at")))
-        except CameraPathError as error:
-            raise CameraPathError(f"{where}: {error}") from error
-    quaternion = torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=torch.float64)
-    if "quaternion" in entry:
-        quaternion = _vector(entry["quaternion"], 4, f"{where}: quaternion")
-        if not 0.5 < float(quaternion.norm()) < 2:
-            raise CameraPathError(f"{where}: a quaternion wxyz has norm 1, found {float(quaternion.norm()):.3g}")
-    return rigid(quat_to_matrix(quaternion), position)
+def _seed_intrinsics(intrinsics: Tensor | None, origin: str) -> Tensor:
+    if intrinsics is None:
+        raise CameraPathError(f"{origin} holds no field of view: it needs the seed's intrinsics")
+    return intrinsics.to(torch.float64)
 
 
-def _is_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _spread(world_to_cam: Tensor, lenses: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
+    """Cameras at even steps from the first to the last: between two, a straight line, the shorter turn and a geometric
+    mean of focal lengths.
+    """
+    at = torch.linspace(0, len(world_to_cam) - 1, num_frames, dtype=torch.float64)
+    before = at.floor().long().clamp(0, max(len(world_to_cam) - 2, 0))
+    after, share = (before + 1).clamp(max=len(world_to_cam) - 1), at - before
+    poses = invert_rigid(world_to_cam)
+    rotation = slerp_rotations(poses[before, :3, :3], poses[after, :3, :3], share)
+    center = torch.lerp(poses[before, :3, 3], poses[after, :3, 3], share[:, None])
+    between = torch.lerp(lenses[before], lenses[after], share[:, None, None])
+    for axis in (0, 1):
+        focal = lenses[:, axis, axis].log()
+        between[:, axis, axis] = torch.lerp(focal[before], focal[after], share).exp()
+    return invert_rigid(rigid(rotation, center)), between
 
 
-def _lens(entry: dict[str, object], where: str, size: tuple[int, int]) -> Tensor | None:
-    hfov = entry.get("hfov")
-    if hfov is None:
-        return None
-    if not _is_number(hfov):
-        raise CameraPathError(f"{where}: hfov must be a number of degrees, found {hfov!r}")
-    return intrinsics_from_hfov(float(hfov), *size)
+def _from_key_poses(
+    poses: list[KeyPose], origin: str, num_frames: int, intrinsics: Tensor | None, size: tuple[int, int] | None
+) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    height, width = _seed_size(size, origin)
+    if poses[0].hfov_deg is None:
+        lenses = [_seed_intrinsics(intrinsics, origin)] * len(poses)
+    else:
+        lenses = [intrinsics_from_hfov(pose.hfov_deg, height, width) for pose in poses if pose.hfov_deg is not None]
+    keys = KeyPoses(cam_to_world=torch.stack([_pose(pose) for pose in poses]), intrinsics=torch.stack(lenses))
+    return *interpolate_key_poses(keys, num_frames), (height, width)
 
 
-def _vector(value: object, length: int, where: str) -> Tensor:
-    numbers = [float(v) for v in value if _is_number(v)] if isinstance(value, list) else []
-    if not isinstance(value, list) or not len(numbers) == len(value) == length:
-        raise CameraPathError(f"{where} must be {length} numbers, found {value!r:.80}")
-    if not all(math.isfinite(v) and abs(v) < 1e6 for v in numbers):
-        raise CameraPathError(f"{where} must be finite and below 1e6, found {numbers}")
-    return torch.tensor(numbers, dtype=torch.float64)
+def _pose(key: KeyPose) -> Tensor:
+    """cam_to_world. [4 4]"""
+    position = torch.tensor(key.position_m, dtype=torch.float64)
+    if key.look_at_m is not None:
+        return invert_rigid(look_at(position, torch.tensor(key.look_at_m, dtype=torch.float64)))
+    quaternion = key.quaternion or (1.0, 0.0, 0.0, 0.0)
+    return rigid(quat_to_matrix(torch.tensor(quaternion, dtype=torch.float64)), position)

@@ -127,6 +127,25 @@ def test_dry_run_counts_and_writes_nothing(lyra, make_seeds, tmp_path):
     assert "would be made   2" in lyra("run", folder, "--out", out, "--dry-run").out
 
 
+def test_an_estimate_grows_with_the_frames_and_the_variants(lyra, make_seeds, tmp_path):
+    folder = make_seeds("a.png", "b.png")
+    rows = [{"seed": str(folder / "a.png"), "frames": 161}, {"seed": str(folder / "b.png"), "variants": 1000}]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def estimate(*arguments) -> tuple[float, float]:
+        start = time.perf_counter()
+        found = lyra("run", *arguments, "--workers", "1", "--dry-run", "--json").json
+        assert time.perf_counter() - start < 20, "1 s on an idle machine"
+        return found["estimated_seconds"], found["estimated_bytes"]
+
+    seconds, size = estimate(folder / "a.png")
+    longer = estimate(folder / "a.png", "--frames", "161")
+    assert longer == (pytest.approx(seconds * 161 / 81, abs=0.1), pytest.approx(size * 161 / 81, abs=1))
+    both = estimate(tmp_path / "m.jsonl")
+    assert both[0] == pytest.approx(seconds * (161 / 81 + 1000), rel=1e-3)
+    assert both[1] == pytest.approx(size * (161 / 81 + 1000), rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -81,3 +81,31 @@ def test_a_listener_hears_every_outcome():
         report.add(MADE)
     reporter(num_remaining=1).add(MADE)
     assert heard == [MADE]
+
+
+HOSTILE = "a|b `c` ``d``\n\n# <img src=x onerror=alert(1)> [link](http://x) ![p](http://x) \x1b[31m **no**"
+
+
+def test_what_people_named_is_no_markup(published):
+    """Names, stages and reasons through the renderer of the page: text, and one row each."""
+    from markdown_it import MarkdownIt
+
+    spec = replace(SPEC, seed_uri=f"photos/{HOSTILE}.jpg")
+    report = reporter(num_seeds=2, num_remaining=2)
+    report.out, report.run_id = HOSTILE, HOSTILE
+    report.plan.new_rejects.append(
+        RejectRecord(run_id="run-1", ordinal=3, stage="seed", reason=HOSTILE, seed_uri=HOSTILE)
+    )
+    report.add(replace(MADE, spec=spec, stage_s={HOSTILE: 1.0}))
+    report.add(Outcome(spec=spec, kind="rejected", failure=replace(FAILURE, message=HOSTILE)))
+    report.finish(snapshot_version=1)
+    render = MarkdownIt("commonmark", {"html": True}).enable("table").render
+    page = render(published["batch-summary"])
+    assert page.count("<img") == 1, "the preview"
+    assert page.count("<tr>") == 6, "three tables of a head and a row"
+    assert page.count("<li>") == 2, "two rejects"
+    assert page.count("<h1>") + page.count("<h2>") == 4
+    for row in published["batch-worlds"]:
+        page += "".join(render(cell) for cell in row.values())
+    for element in ('<img src="x', "<img src=x", "<a ", "<strong>", "\x1b"):
+        assert element not in page

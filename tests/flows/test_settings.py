@@ -59,3 +59,60 @@ def test_a_flow_reads_back_what_the_command_line_chose(tmp_path, monkeypatch):
     set_flow_environment(chosen, "http://a/api")
     assert load_settings(folder=tmp_path) == chosen
     assert os.environ["PREFECT_API_URL"] == "http://a/api"
+
+
+def test_a_file_with_a_byte_order_mark_and_tildes(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    text = "out = '~/worlds'\nmodel_path = '~/a:/b:~/c'\n"
+    (tmp_path / "lyra.toml").write_text(text, encoding="utf-8-sig")
+    settings = load_settings(folder=tmp_path)
+    assert settings.out == str(tmp_path / "worlds")
+    assert settings.model_path == f"{tmp_path}/a:/b:{tmp_path}/c"
+    assert load_settings({"out": "s3://bucket/~x"}, tmp_path).out == "s3://bucket/~x"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, None),
+        ({"no_proxy": "example.org"}, "example.org"),
+        ({"https_proxy": "http://p:3128"}, "127.0.0.1,localhost,::1"),
+        ({"HTTP_PROXY": "http://p:3128", "NO_PROXY": "example.org,localhost"}, "example.org,localhost,127.0.0.1,::1"),
+        ({"all_proxy": "http://p:3128", "no_proxy": "*"}, "*"),
+    ],
+)
+def test_this_machine_is_reached_without_a_proxy(before, after, tmp_path):
+    from flows.settings import reach_loopback_directly
+
+    environment = dict(before)
+    reach_loopback_directly(environment)
+    assert environment.get("no_proxy", environment.get("NO_PROXY")) == after
+
+
+def test_a_server_answers_although_a_proxy_is_set(tmp_path, monkeypatch):
+    """A real server of this machine behind a proxy that nobody listens on."""
+    import http.server
+    import threading
+
+    from flows.server import answers
+
+    class Healthy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Healthy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "")
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    assert not answers(url)
+    load_settings(folder=tmp_path)
+    assert answers(url)
+    server.shutdown()
+    server.server_close()

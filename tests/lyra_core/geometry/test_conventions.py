@@ -1,5 +1,7 @@
 """One test for each sentence of docs/conventions.md, by number."""
 
+import json
+import math
 import re
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import torch
 from plyfile import PlyData
 
 from lyra_core.errors import CameraPathError, FrameError
+from lyra_core.formats.cameras import write_cameras_parquet, write_transforms_json
 from lyra_core.formats.image import open_image
 from lyra_core.geometry.camera import (
     intrinsics_from_hfov,
@@ -21,7 +24,7 @@ from lyra_core.geometry.camera import (
 )
 from lyra_core.geometry.camera_paths import build_camera_path, measure_scene_depth_m
 from lyra_core.geometry.requests import PRESETS, num_chunks
-from lyra_core.geometry.trajectory_files import load_trajectory
+from lyra_core.geometry.trajectory_files import load_trajectory, save_trajectory
 from lyra_core.values import CameraPath, Gaussians, VideoClip
 
 K = intrinsics_from_hfov(60.0, 480, 832)
@@ -159,8 +162,60 @@ def test_12_whole_chunks():
         num_chunks(80)
 
 
+def test_13_camera_files_are_metres_in_the_first_cameras_frame(tmp_path):
+    path = build("orbit-left")
+    turned = torch.eye(4, dtype=torch.float64)
+    turned[:3, :3] = rotation_about_axis((0.6, 0.0, 0.8), torch.tensor(2.0))
+    turned[:3, 3] = torch.tensor([50.0, -7.0, 3.0])
+    elsewhere = CameraPath(
+        world_to_cam=path.world_to_cam @ turned, intrinsics=path.intrinsics, image_height=480, image_width=832
+    )
+    write_transforms_json(elsewhere, tmp_path / "transforms.json")
+    found = load_trajectory(tmp_path / "transforms.json")
+    torch.testing.assert_close(found.world_to_cam, path.world_to_cam, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["trajectory.npz", "cameras.parquet", "transforms.json"])
+def test_14_our_own_files_come_back_camera_for_frame(name, tmp_path):
+    path = build("walk-forward-and-look-back", 161)
+    write = {".npz": save_trajectory, ".parquet": write_cameras_parquet, ".json": write_transforms_json}
+    write[Path(name).suffix](path, tmp_path / name)
+    found = load_trajectory(tmp_path / name)
+    torch.testing.assert_close(found.world_to_cam, path.world_to_cam, rtol=0, atol=1e-12)
+    torch.testing.assert_close(found.intrinsics, path.intrinsics, rtol=0, atol=1e-9)
+    assert (found.image_height, found.image_width) == (480, 832)
+    assert torch.equal(load_trajectory(tmp_path / name, num_frames=81).world_to_cam, found.world_to_cam[:81])
+    with pytest.raises(CameraPathError, match="has 161 frames, 241 are asked for; ask for 161 at most"):
+        load_trajectory(tmp_path / name, num_frames=241)
+
+
+def test_15_nerfstudio_is_opengl_in_the_order_of_names(tmp_path):
+    frames = []
+    for i in range(81):
+        pose = torch.eye(4, dtype=torch.float64)
+        pose[:3, 3] = torch.tensor([0.0, 0.01 * i, -0.02 * i])  # up and forward of an OpenGL camera
+        frames.append({"file_path": f"images/frame_{i}.png", "transform_matrix": pose.tolist()})
+    document = {"camera_angle_x": math.radians(60), "frames": frames[::-1]}
+    (tmp_path / "transforms.json").write_text(json.dumps(document))
+    found = load_trajectory(tmp_path / "transforms.json", image_height=480, image_width=832)
+    assert found.centers_m[-1].tolist() == pytest.approx([0.0, -0.8, 1.6])
+    torch.testing.assert_close(found.intrinsics[0], K)
+
+
+def test_16_a_camera_path_is_spread_over_the_video(tmp_path):
+    poses = [torch.eye(4, dtype=torch.float64) for _ in range(3)]
+    poses[1][2, 3], poses[2][2, 3] = -1.0, -3.0
+    cameras = [{"camera_to_world": pose.flatten().tolist(), "fov": 50.0, "aspect": 1.0} for pose in poses]
+    document = {"camera_path": cameras, "fps": 24, "seconds": 4, "render_height": 1080, "render_width": 1920}
+    (tmp_path / "camera_path.json").write_text(json.dumps(document))
+    found = load_trajectory(tmp_path / "camera_path.json", num_frames=161, image_height=480, image_width=832)
+    assert found.centers_m[[0, 40, 80, 120, 160], 2].tolist() == pytest.approx([0.0, 0.5, 1.0, 2.0, 3.0])
+    focal = 240 / math.tan(math.radians(25))
+    assert found.intrinsics[7, [0, 1], [0, 1]].tolist() == pytest.approx([focal, focal])
+
+
 def test_every_sentence_has_its_test():
     text = (Path(__file__).resolve().parents[3] / "docs" / "conventions.md").read_text()
     sentences = {int(n) for n in re.findall(r"^(\d+)\. ", text, re.MULTILINE)}
     tests = {int(name.split("_")[1]) for name in globals() if re.match(r"test_\d+_", name)}
-    assert sentences == tests == set(range(1, 13))
+    assert sentences == tests == set(range(1, 17))

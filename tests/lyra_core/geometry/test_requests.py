@@ -69,6 +69,11 @@ def test_unknown_names_list_the_presets(name):
         request_digest_parts(name, 81)
 
 
+def test_a_folder_is_told_apart(tmp_path):
+    with pytest.raises(CameraPathError, match=r"a folder is none.*transforms\.json"):
+        request_digest_parts(tmp_path, 81)
+
+
 def test_a_near_miss_is_named():
     with pytest.raises(CameraPathError, match="did you mean 'dolly-in'"):
         is_steady("dolly_in")
