@@ -28,15 +28,18 @@ def prepare_plan(
     settings: Settings,
     run_id: str,
     on_seed: Callable[[int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> tuple[Store, Plan]:
     """Check the output and name every world; writes nothing to the output.
 
+    `tell` takes one-line notices: files a folder holds besides photographs, seeds whose storage did not answer.
+
     Raises:
-        ManifestError: no such seeds. StoreError: the output cannot be read.
+        ManifestError: no such seeds. StoreError: the output or the storage of a source cannot be read.
     """
     store = open_store(parameters.out)
     plan = make_plan(
-        read_seeds(parameters.seeds),
+        read_seeds(parameters.seeds, tell),
         store,
         Request(
             recipe=recipe,
@@ -48,6 +51,8 @@ def prepare_plan(
         settings.home_path / "plans" / f"{run_id}.jsonl",
         on_seed,
     )
+    if plan.unreached and tell is not None:
+        tell(f"seeds whose storage is at fault: {len(plan.unreached):,}, the first: {plan.unreached[0]}")
     return store, plan
 
 

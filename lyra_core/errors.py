@@ -16,7 +16,8 @@ LyraError
 ├── RecipeError          unknown recipe or field, or a value out of range
 ├── PromptError          captions missing or of a wrong count
 ├── StoreError           storage: unwritable, full, unreachable, a torn object
-│   └── CatalogError     a commit, reject or snapshot that cannot be written or read
+│   ├── CatalogError     a commit, reject or snapshot that cannot be written or read
+│   └── SourceError      the storage a seed lies on: no answer, no access (the seed is tried again by the next run)
 ├── WorkerError          a worker process died, hung or could not load its models
 │   ├── WorkerLoadError  the models could not be loaded (never blamed on a seed)
 │   └── PoolBrokenError  workers keep dying: the circuit breaker stopped the batch
@@ -96,6 +97,10 @@ class StoreError(LyraError):
 
 class CatalogError(StoreError):
     """A commit, reject or snapshot cannot be written or read."""
+
+
+class SourceError(StoreError):
+    """The storage of a seed does not answer, refuses or breaks off; no seed is to blame, the next run asks again."""
 
 
 class WorkerError(LyraError):

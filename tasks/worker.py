@@ -20,13 +20,14 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from lyra_core.errors import LyraError, OutOfMemoryError, StoreError, WorkerError
+from lyra_core.errors import LyraError, OutOfMemoryError, SourceError, StoreError, WorkerError
 from lyra_core.formats.store import open_store
 from lyra_core.model import load_model
+from lyra_core.public_uri import without_secrets
 from lyra_core.spec import WorldSpec
 from tasks.artifacts import encode
 from tasks.commit import store_world
-from tasks.outcome import Failure, Outcome
+from tasks.outcome import SOURCE_STAGE, Failure, Outcome
 from tasks.scratch import ScratchFolders, kept_chunks
 from tasks.worker_config import WorkerConfig
 from tasks.world import MadeWorld, StageClock, make_world
@@ -116,17 +117,17 @@ def guarded(work: Callable[[], T], clock: StageClock) -> T | Failure:
     except LyraError as error:
         return Failure(
             permanent=not isinstance(error, TRANSIENT),
-            stage=clock.stage,
+            stage=SOURCE_STAGE if isinstance(error, SourceError) else clock.stage,
             error_type=type(error).__name__,
-            message=str(error),
+            message=without_secrets(str(error)),
         )
     except Exception as error:  # noqa: BLE001  a bug in a model must cost one world, not the worker; the trace is kept
         return Failure(
             permanent=False,
             stage=clock.stage,
             error_type=type(error).__name__,
-            message=f"{clock.stage} failed with {type(error).__name__}: {error}",
-            traceback=traceback.format_exc(limit=20),
+            message=without_secrets(f"{clock.stage} failed with {type(error).__name__}: {error}"),
+            traceback=without_secrets(traceback.format_exc(limit=20)),
         )
 
 
