@@ -26,6 +26,7 @@ _DOUBTFUL = re.compile(r"key|hash|md5|session|verify", re.IGNORECASE)
 _RANDOM = re.compile(r"[A-Za-z0-9+/=_~%.-]{32,}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>()\[\]{},]+")
+_CHAIN = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 _QUERIED = frozenset({"http", "https", "ftp", "ftps", "webdav", "webdavs", "abfs", "abfss", "az", "sftp"})
 
 
@@ -39,7 +40,7 @@ def public_uri(uri: str) -> str:
     text = uri if uri.isascii() else printable(uri)
     if "://" not in text:
         return text
-    return "::".join(_public_part(part) if "://" in part else part for part in text.split("::"))
+    return "::".join(_public_part(part) if "://" in part else part for part in _CHAIN.split(text))
 
 
 def without_secrets(text: str) -> str:

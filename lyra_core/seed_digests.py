@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from lyra_core.errors import LyraWarning, SeedError, SourceError
 from lyra_core.public_uri import public_uri
-from lyra_core.seed_source import digest_seed, local_path, seed_info
+from lyra_core.seed_source import digest_seed, is_chain, local_path, seed_info
 
 # A file changed within the clock's granularity keeps its stamp, so a digest taken right after a change proves little.
 _SETTLED_NS = 2_000_000_000
@@ -156,7 +156,7 @@ def _stat(uri: str) -> tuple[int, str] | None:
         if time.time_ns() - found.st_mtime_ns < _SETTLED_NS:
             return None
         return found.st_size, str(found.st_mtime_ns)
-    if "::" in uri:
+    if is_chain(uri):
         return None
     try:
         info = seed_info(uri)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import random
+import re
 import stat
 import threading
 import time
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from lyra_core.errors import SeedError, SourceError
@@ -30,6 +31,7 @@ CONNECT_S, SILENCE_S, WHOLE_S = 15.0, 60.0, 600.0
 READ_BLOCK = 4 << 20
 AGAIN = "; the same command asks for it again when it is next run"
 _DETAIL = 160
+_CHAIN = re.compile(r"://.*::([A-Za-z][A-Za-z0-9+.-]*://|[^:]*\.(zip|tar|tgz|gz|7z)\b|/)")
 _JITTER = random.SystemRandom()
 _BUSY = frozenset({408, 425, 429})
 _LOST_ERRNO = frozenset(
@@ -110,7 +112,7 @@ def seed_info(uri: str) -> Mapping[str, Any]:
 
 
 @contextmanager
-def open_seed(uri: str) -> Iterator[IO[bytes]]:
+def open_seed(uri: str) -> Iterator[Any]:
     """The seed as a stream of bytes; what is no file (a pipe, a device, a folder) is refused before it is opened."""
     path = local_path(uri)
     if path is not None:
@@ -118,7 +120,7 @@ def open_seed(uri: str) -> Iterator[IO[bytes]]:
         with Path(path).open("rb") as local:
             yield local
         return
-    if "::" in uri:
+    if is_chain(uri):
         import fsspec
 
         for part in uri.split("::"):
@@ -147,13 +149,23 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
         options = {"client_kwargs": {"timeout": timeout}}
     elif uri.startswith(("s3://", "s3a://")):
         options = {"use_listings_cache": False}  # other processes write too
-    found: tuple[Any, str] = fsspec.core.url_to_fs(uri, **options)
-    return found
+    if is_chain(uri):
+        found: tuple[Any, str] = fsspec.core.url_to_fs(uri, **options)
+        return found
+    # Not url_to_fs, which takes every "::" for a chain, also that of [::1] and of an object's name.
+    kind = fsspec.get_filesystem_class(uri.partition("://")[0])
+    filesystem = kind(**{**kind._get_kwargs_from_urls(uri), **options})
+    return filesystem, filesystem._strip_protocol(uri)
 
 
 def is_web(uri: str) -> bool:
     """Whether an address is http:// or https://."""
-    return uri[:8].lower().startswith(("http://", "https://")) and "::" not in uri
+    return uri[:8].lower().startswith(("http://", "https://"))
+
+
+def is_chain(uri: str) -> bool:
+    """Whether a URL is fsspec's chain of file systems, such as zip://a.jpg::https://host/photos.zip."""
+    return not is_web(uri) and _CHAIN.search(uri) is not None
 
 
 def require_file(path: str) -> None:
@@ -235,7 +247,7 @@ def _judge(error: Exception, uri: str) -> _Fault:
         return _judge_status(status)
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
         what = "a folder" if isinstance(error, IsADirectoryError) else "nothing there"
-        return _Fault(what, "restore it or drop it", is_seeds=True)
+        return _Fault(f"{what} (HTTP 404)" if is_web(uri) else what, "restore it or drop it", is_seeds=True)
     if isinstance(error, PermissionError) and is_local:
         return _Fault("a file this user may not read", "give read access or drop it", is_seeds=True)
     classes = {kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__}
@@ -246,9 +258,7 @@ def _judge(error: Exception, uri: str) -> _Fault:
     if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL):
         return _Fault(f"a name that cannot be opened ({error.strerror})", "correct it", is_seeds=True)
     if classes & _BROKEN_CLASSES:
-        return _Fault(
-            "a connection that broke off within the file", "check the network and the server", is_passing=True
-        )
+        return _Fault("a connection that broke off", "check the network and the server", is_passing=True)
     if classes & _LOST_CLASSES or any(getattr(cause, "errno", None) in _LOST_ERRNO for cause in _causes(error)):
         return _Fault(f"no answer ({_detail(error)})", "check the network and the server", is_passing=True)
     if isinstance(error, ValueError):
@@ -304,7 +314,7 @@ def _wait_s(attempt: int, error: Exception) -> float:
     return min(LONGEST_WAIT_S, max(wait, float(asked))) if str(asked).isdigit() else wait
 
 
-def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
+def _blocks(stream: Any) -> Iterator[bytes]:
     size = 0
     while block := stream.read(READ_BLOCK):
         size += len(block)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from lyra_core.errors import LyraError, ManifestError, SeedError
+from lyra_core.errors import LyraError, ManifestError, SeedError, SourceError
 from lyra_core.public_uri import printable, public_uri
 from lyra_core.seed_source import ask, explained, is_web, local_path, open_filesystem, require_file
 from tasks.manifest_formats import Record, read_manifest
@@ -32,14 +32,25 @@ def read_seeds(sources: Iterable[str], tell: Tell | None = None) -> Iterator[Man
         tell: takes one-line notices, such as what a folder holds besides photographs.
 
     Raises:
-        ManifestError: a source that matches nothing, or a manifest that cannot be read at all.
-        SourceError: the storage of a source does not answer.
+        ManifestError: the only source matches nothing, or is a manifest that cannot be read at all. One of several
+            such sources is a BadRow.
+        SourceError: the storage of the only source does not answer.
     """
+    named = list(sources)
     ordinal = 0
-    for source in sources:
-        for item in _read_source(source, tell or _keep_quiet):
+    for source in named:
+        rows = _read_source(source, tell or _keep_quiet)
+        for item in rows if len(named) == 1 else _or_reject(rows, source):
             yield replace(item, ordinal=ordinal)
             ordinal += 1
+
+
+def _or_reject(rows: Iterator[ManifestRow | BadRow], source: str) -> Iterator[ManifestRow | BadRow]:
+    """The rows of one source among several: what ends it costs the others nothing."""
+    try:
+        yield from rows
+    except (ManifestError, SourceError) as error:
+        yield BadRow(seed_uri=public_uri(source), ordinal=-1, reason=str(error))
 
 
 def _keep_quiet(notice: str) -> None:
@@ -53,10 +64,15 @@ def _read_source(source: str, tell: Tell) -> Iterator[ManifestRow | BadRow]:
     if found.manifest is None:
         return
     folder = ManifestFolder(found.manifest)
+    is_empty = True
     for part in found.parts:
         # A manifest of one file goes by the name its user gave it.
         shown = public_uri(source if len(found.parts) == 1 and found.manifest == part else part)
-        yield from _read_part(part, shown, folder, tell)
+        for row in _read_part(part, shown, folder, tell):
+            is_empty = False
+            yield row
+    if is_empty:
+        tell(f"manifest {public_uri(source)}: it holds no row")
 
 
 def _read_part(part: str, shown: str, folder: ManifestFolder, tell: Tell) -> Iterator[ManifestRow | BadRow]:

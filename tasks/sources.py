@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from lyra_core.errors import ManifestError, SeedError, SourceError
 from lyra_core.public_uri import printable, public_uri
-from lyra_core.seed_source import AGAIN, ask, is_web, local_path, open_filesystem, what_it_is
+from lyra_core.seed_source import AGAIN, ask, is_chain, is_web, local_path, open_filesystem, what_it_is
 from tasks.image_names import is_image_name, sort_files
 from tasks.manifest_formats import MANIFEST_SUFFIXES, format_of, part_names, require_readable
 from tasks.manifest_lines import Tell
@@ -46,7 +46,7 @@ def find(source: str, tell: Tell) -> Found:
     path = local_path(source)
     if path is not None:
         return _find_local(os.path.expanduser(path), source, tell)  # noqa: PTH111  Path would drop a trailing slash
-    if "::" in source:
+    if is_chain(source):
         return Found(seeds=(source,))
     if is_web(source):
         return _find_web(source)
@@ -94,23 +94,30 @@ def _matches(pattern: str) -> list[str]:
 
 
 def _folder(path: str, source: str, tell: Tell) -> Found:
-    files, folders = [], []
-    with os.scandir(path) as entries:
-        for entry in entries:
-            # A link to nothing is kept: it becomes a reject, which says so.
-            is_there = entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))  # noqa: PTH110
-            if is_there:
-                files.append(entry.path)
-            elif entry.is_dir() and not entry.name.startswith("."):
-                folders.append(entry.name)
+    files: list[str] = []
+    folders: list[str] = []
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                # Links to nothing and pipes stay among the files: they become rejects, which say so.
+                (folders if _is_folder(entry) else files).append(entry.path)
+    except OSError as error:
+        raise ManifestError(f"seeds: the folder {_shown(source)} cannot be read ({error.strerror})") from error
     return _photographs(files, source, tell, folders)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _photographs(paths: list[str], source: str, tell: Tell, folders: Iterable[str] = ()) -> Found:
     found = sort_files(paths)
     notice = printable(found.notice)
     if not found.images:
-        inside = sorted(folders)
+        inside = sorted(name for name in map(posixpath.basename, folders) if not name.startswith("."))
         hint = f"; it holds folders ({', '.join(map(printable, inside[:3]))}): name one of these" if inside else ""
         skipped = f"; {notice}" if notice else ""
         raise ManifestError(
@@ -137,7 +144,10 @@ def _parts(folder: str, files: list[str], source: str) -> Found:
 
 
 def _find_web(source: str) -> Found:
-    path = urlsplit(source).path
+    try:
+        path = urlsplit(source).path
+    except ValueError as error:
+        raise ManifestError(f"seeds: {_shown(source)} is no URL ({error}); correct it") from error
     if format_of(path):
         return Found(manifest=source, parts=(source,))
     if not path.endswith("/") or urlsplit(source).query:
@@ -157,7 +167,7 @@ def _find_remote(source: str, tell: Tell) -> Found:
         try:
             return filesystem, path, filesystem.info(path)
         except FileNotFoundError:
-            if filesystem.exists(path.partition("/")[0]) or any(c in path for c in _MAGIC) or is_image_name(path):
+            if is_image_name(path) or any(c in path for c in _MAGIC) or filesystem.exists(path.partition("/")[0]):
                 return filesystem, path, None
             raise
 
@@ -175,7 +185,7 @@ def _find_remote(source: str, tell: Tell) -> Found:
             return _parts(whole(path), files, source)
         entries = _asked(source, lambda: filesystem.ls(path, detail=True))
         files = [e["name"] for e in entries if e["type"] == "file" and e["name"].strip("/") != path.strip("/")]
-        folders = [posixpath.basename(e["name"].rstrip("/")) for e in entries if e["type"] == "directory"]
+        folders = [e["name"].rstrip("/") for e in entries if e["type"] == "directory"]
         found = _photographs([name for name in files if not name.endswith("/")], source, tell, folders)
         return Found(seeds=tuple(whole(name) for name in found.seeds))
     if any(character in path for character in _MAGIC):
