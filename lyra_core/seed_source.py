@@ -65,7 +65,7 @@ def local_path(uri: str) -> str | None:
 
 
 def read_seed_bytes(uri: str) -> bytes:
-    """The bytes of a seed, asked for once: workers have their own way to try again.
+    """The bytes of a seed.
 
     Raises:
         SeedError: nothing there, no file, or larger than 1 GiB. SourceError: its storage is at fault.
@@ -75,11 +75,13 @@ def read_seed_bytes(uri: str) -> bytes:
         with open_seed(uri) as stream:
             return b"".join(_blocks(stream))
 
-    return ask(uri, read, tries=1)
+    return ask(uri, read)
 
 
 def digest_seed(uri: str) -> str:
-    """SHA-256 of a seed's bytes, hex, read in blocks; storage that falters is asked again within a bound.
+    """SHA-256 of a seed's bytes, hex, read in blocks.
+
+    A server that keeps failing is left alone for a while, so that a long manifest does not wait for it row by row.
 
     Raises:
         SeedError, SourceError: as read_seed_bytes.
@@ -92,7 +94,7 @@ def digest_seed(uri: str) -> str:
                 found.update(block)
         return found.hexdigest()
 
-    return ask(uri, digest)
+    return ask(uri, digest, outages=_outages)
 
 
 def seed_info(uri: str) -> Mapping[str, Any]:
@@ -107,8 +109,7 @@ def seed_info(uri: str) -> Mapping[str, Any]:
         found: Mapping[str, Any] = filesystem.info(path)
         return found
 
-    _outages.require_hope(uri)
-    return ask(uri, info, tries=1)
+    return ask(uri, info, tries=1, outages=_silences)
 
 
 @contextmanager
@@ -148,13 +149,16 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
         timeout = ClientTimeout(total=WHOLE_S, sock_connect=CONNECT_S, sock_read=SILENCE_S)
         options = {"client_kwargs": {"timeout": timeout}}
     elif uri.startswith(("s3://", "s3a://")):
-        options = {"use_listings_cache": False}  # other processes write too
+        # Other processes write too; and tries are counted here, not multiplied by those of two clients.
+        options = {"use_listings_cache": False, "config_kwargs": {"retries": {"total_max_attempts": 1}}}
     if is_chain(uri):
         found: tuple[Any, str] = fsspec.core.url_to_fs(uri, **options)
         return found
     # Not url_to_fs, which takes every "::" for a chain, also that of [::1] and of an object's name.
     kind = fsspec.get_filesystem_class(uri.partition("://")[0])
     filesystem = kind(**{**kind._get_kwargs_from_urls(uri), **options})
+    if "config_kwargs" in options:
+        filesystem.retries = 1
     return filesystem, filesystem._strip_protocol(uri)
 
 
@@ -185,15 +189,19 @@ def what_it_is(mode: int) -> str:
     return next((name for is_kind, name in kinds if is_kind(mode)), "a device")
 
 
-def ask(uri: str, work: Callable[[], T], *, tries: int = TRIES) -> T:
+def ask(uri: str, work: Callable[[], T], *, tries: int = TRIES, outages: Outages | None = None) -> T:
     """Do something with the storage of a seed; what it raises becomes a SeedError or a SourceError about this seed.
 
-    Refused connections, timeouts, broken bodies, 429 and 5xx are tried again with growing waits. A server that keeps
-    failing is left alone for a while, so that a long manifest does not wait for it row by row.
+    Refused connections, timeouts, broken bodies, 429 and 5xx are tried again with growing waits.
+
+    Args:
+        uri: the seed.
+        work: what to do.
+        tries: at most.
+        outages: remembers servers that fail, and refuses to ask them for a while.
     """
-    is_patient = tries > 1
-    if is_patient:
-        _outages.require_hope(uri)
+    if outages is not None:
+        outages.require_hope(uri)
     for attempt in range(1, tries + 1):
         try:
             found = work()
@@ -202,13 +210,13 @@ def ask(uri: str, work: Callable[[], T], *, tries: int = TRIES) -> T:
         except Exception as error:  # whatever a client raises is told about this seed and ends nothing else
             fault = _judge(error, uri)
             if not fault.is_passing or attempt == tries:
-                if is_patient and fault.is_passing:
-                    _outages.count(uri)
+                if outages is not None and fault.is_passing:
+                    outages.count(uri)
                 raise fault.error(uri, attempt) from error
             time.sleep(_wait_s(attempt, error))
         else:
-            if is_patient:
-                _outages.forget(uri)
+            if outages is not None:
+                outages.forget(uri)
             return found
     raise AssertionError("unreachable")
 
@@ -324,7 +332,7 @@ def _blocks(stream: Any) -> Iterator[bytes]:
 
 
 @dataclass(slots=True)
-class _Outages:
+class Outages:
     """Which servers kept failing, so that the rows behind the first few do not wait for them."""
 
     patience: int = 3
@@ -333,8 +341,12 @@ class _Outages:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def require_hope(self, uri: str) -> None:
-        """Refuse to ask a server that has just failed several seeds in a row."""
-        if local_path(uri) is not None or not self.failures:
+        """Refuse to ask a server that has just failed several seeds in a row.
+
+        Raises:
+            SourceError: it is left alone for now.
+        """
+        if not self.failures or local_path(uri) is not None:
             return
         count, last_s = self.failures.get(_server(uri), (0, 0.0))
         if count >= self.patience and time.monotonic() - last_s < self.pause_s:
@@ -344,10 +356,12 @@ class _Outages:
             )
 
     def count(self, uri: str) -> None:
+        """One more seed failed."""
         with self.lock:
             self.failures[_server(uri)] = (self.failures.get(_server(uri), (0, 0.0))[0] + 1, time.monotonic())
 
     def forget(self, uri: str) -> None:
+        """The server works."""
         if self.failures:
             with self.lock:
                 self.failures.pop(_server(uri), None)
@@ -359,4 +373,5 @@ def _server(uri: str) -> str:
     return f"{protocol}://{rest.partition('/')[0]}"
 
 
-_outages = _Outages()
+# Servers that do not tell about a seed may still hand it out: signed URLs are often for GET only.
+_outages, _silences = Outages(), Outages()

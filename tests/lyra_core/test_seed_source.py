@@ -8,11 +8,13 @@ import os
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from lyra_core import seed_source
 from lyra_core.errors import SeedError, SourceError
+from lyra_core.seed_digests import SeedDigestCache
 from lyra_core.seed_source import digest_seed, local_path, read_seed_bytes
 
 BODY = b"photograph" * 1000
@@ -51,7 +53,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch):
     """A web server on the loopback interface; waits between tries are short."""
     monkeypatch.setattr(seed_source, "FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(seed_source, "_outages", seed_source._Outages())
+    monkeypatch.setattr(seed_source, "_outages", seed_source.Outages())
     found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     found.asked = []
     threading.Thread(target=found.serve_forever, args=(0.01,), daemon=True).start()
@@ -93,11 +95,9 @@ def test_a_server_that_recovers_is_no_fault(server):
     assert len(server.asked) == 3
 
 
-def test_a_worker_asks_once_because_its_pool_asks_again(server):
+def test_a_worker_reads_in_one_plain_request(server):
     assert read_seed_bytes(f"{server.url}/fine/a%20b.jpg?sig=x") == BODY
-    with pytest.raises(SourceError, match="HTTP 503"):
-        read_seed_bytes(f"{server.url}/503/a.jpg")
-    assert len(server.asked) == 2
+    assert server.asked == ["/fine/a%20b.jpg?sig=x"]
 
 
 def test_a_server_that_is_down_is_not_asked_for_every_row(nobody, server):
@@ -111,6 +111,24 @@ def test_a_server_that_is_down_is_not_asked_for_every_row(nobody, server):
     assert "not asked for, because http://127.0.0.1" in said[-1]
     assert time.monotonic() - start < 10
     assert digest_seed(f"{server.url}/fine/a.jpg")  # another server is another matter
+
+
+def test_a_bucket_that_is_down_is_not_asked_for_every_row(nobody, monkeypatch, tmp_path):
+    import s3fs
+
+    for name, value in {"ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s", "ENDPOINT_URL": nobody}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setattr(seed_source, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(seed_source, "_outages", seed_source.Outages())
+    monkeypatch.setattr(seed_source, "_silences", seed_source.Outages())
+    s3fs.S3FileSystem.clear_instance_cache()
+    start = time.monotonic()
+    with ThreadPoolExecutor(8) as threads:
+        found = SeedDigestCache(tmp_path / "cache.db").digest_files([f"s3://b/{i}.jpg" for i in range(1000)], threads)
+    assert all(isinstance(error, SourceError) for error in found)
+    assert sum("not asked for" in str(error) for error in found) > 900
+    assert time.monotonic() - start < 30
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.mark.parametrize(

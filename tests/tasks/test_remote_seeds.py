@@ -61,7 +61,7 @@ def plan(tmp_path, fault_recipe, monkeypatch):
     """Plan a manifest of addresses into tmp_path / "out", as a process of its own would."""
 
     def make(*seeds: str):
-        monkeypatch.setattr(seed_source, "_outages", seed_source._Outages())
+        monkeypatch.setattr(seed_source, "_outages", seed_source.Outages())
         (tmp_path / "m.csv").write_text("\n".join(["seed,source_url", *(f"{seed},{seed}" for seed in seeds)]))
         return make_plan(
             read_seeds([str(tmp_path / "m.csv")]),
