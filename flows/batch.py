@@ -29,19 +29,23 @@ def prepare_plan(
     settings: Settings,
     run_id: str,
     on_seed: Callable[[int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> tuple[Store, Plan]:
     """Check the output and name every world; writes nothing to the output.
 
+    `tell` takes one-line notices: files a folder holds besides photographs, seeds whose storage did not answer.
+
     Raises:
-        ManifestError: no such seeds. StoreError: the output cannot be read. ConfigError: no home to plan in.
+        ManifestError: no such seeds. StoreError: the output or the storage of a source cannot be read. ConfigError: no
+            home to plan in.
     """
     home = open_home(settings.home_path)
     store = open_store(parameters.out)
-    plan_path = private_file(home / "plans" / f"{run_id}.jsonl")
-    counts = private_file(plan_path.with_suffix(".json"))
+    plan_path = home / "plans" / f"{run_id}.jsonl"
+    counts = plan_path.with_suffix(".json")
     try:
         plan = make_plan(
-            read_seeds(parameters.seeds),
+            read_seeds(parameters.seeds, tell),
             store,
             Request(
                 recipe=recipe,
@@ -57,6 +61,8 @@ def prepare_plan(
         plan_path.unlink(missing_ok=True)
         counts.unlink(missing_ok=True)
         raise
+    if plan.unreached and tell is not None:
+        tell(f"seeds whose storage is at fault: {len(plan.unreached):,}, the first: {plan.unreached[0]}")
     return store, plan
 
 

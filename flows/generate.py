@@ -83,7 +83,7 @@ def generate(parameters: GenerateParameters) -> BatchSummary:
 def _planned(parameters: GenerateParameters, recipe: Recipe, settings: Settings, run_id: str) -> tuple[Store, Plan]:
     if parameters.plan_path is not None:
         return open_store(parameters.out), Plan.load(parameters.plan_path)
-    return prepare_plan(parameters, recipe, settings, run_id)
+    return prepare_plan(parameters, recipe, settings, run_id, tell=get_run_logger().warning)
 
 
 def _run_shards(plan: Plan, batch: Batch, workforce: Workforce, reporter: Reporter) -> None:

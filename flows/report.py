@@ -19,6 +19,7 @@ from prefect.artifacts import (
 from pydantic import BaseModel
 
 from lyra_core.escape import code_for_markdown, for_markdown
+from lyra_core.public_uri import public_uri
 from tasks.outcome import Outcome
 from tasks.plan import Plan
 from tasks.recipe import Recipe
@@ -89,7 +90,7 @@ class Reporter:
             for stage, seconds in outcome.stage_s.items():
                 self.stage_s[stage] = self.stage_s.get(stage, 0.0) + seconds
             if outcome.failure is not None and len(self.reasons) < TABLE_ROWS:
-                self.reasons.append((outcome.spec.seed_uri, outcome.failure.message))
+                self.reasons.append((public_uri(outcome.spec.seed_uri), outcome.failure.message))
             if len(self.rows) < TABLE_ROWS:
                 self.rows.append(_row(outcome))
         if self._listener is not None:
@@ -147,8 +148,8 @@ class Reporter:
             f"# Batch {for_markdown(summary.run_id)}",
             "",
             (
-                f"Recipe {code_for_markdown(summary.recipe)} into {code_for_markdown(summary.out)}, catalog snapshot "
-                f"{summary.snapshot_version if summary.snapshot_version is not None else 'unchanged'}."
+                f"Recipe {code_for_markdown(summary.recipe)} into {code_for_markdown(public_uri(summary.out))}, "
+                f"catalog snapshot {summary.snapshot_version if summary.snapshot_version is not None else 'unchanged'}."
             ),
             "",
             "| seeds | created | existed | duplicates | rejected | below a quality gate | seconds |",

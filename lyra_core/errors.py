@@ -18,7 +18,8 @@ LyraError
 ├── StoreError           storage: unwritable, full, unreachable, a torn object
 │   ├── StoreRefusedError  storage answered, and waiting does not change the answer (permission, no bucket)
 │   ├── TornObjectError  stored bytes are not those that were written
-│   └── CatalogError     a commit, reject or snapshot that cannot be written or read
+│   ├── CatalogError     a commit, reject or snapshot that cannot be written or read
+│   └── SourceError      the storage a seed lies on: no answer, no access (the seed is tried again by the next run)
 ├── WorkerError          a worker process died, hung or could not load its models
 │   ├── WorkerLoadError  the models could not be loaded (never blamed on a seed)
 │   └── PoolBrokenError  workers keep dying: the circuit breaker stopped the batch
@@ -106,6 +107,10 @@ class TornObjectError(StoreError):
 
 class CatalogError(StoreError):
     """A commit, reject or snapshot cannot be written or read."""
+
+
+class SourceError(StoreError):
+    """The storage of a seed does not answer, refuses or breaks off; no seed is to blame, the next run asks again."""
 
 
 class WorkerError(LyraError):

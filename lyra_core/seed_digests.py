@@ -8,11 +8,13 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from lyra_core.errors import LyraWarning, StoreError
-from lyra_core.identity import digest_file
+from lyra_core.errors import LyraWarning, SeedError, SourceError
+from lyra_core.public_uri import public_uri
+from lyra_core.seed_source import digest_seed, is_chain, local_path, seed_info
 
 # A file changed within the clock's granularity keeps its stamp, so a digest taken right after a change proves little.
 _SETTLED_NS = 2_000_000_000
@@ -26,7 +28,8 @@ class SeedDigestCache:
     """SHA-256 by (URI, size, stamp), where the stamp is an etag or a modification time.
 
     Any number of processes may share one cache file. A damaged or unusable file costs time, not correctness: the
-    cache warns once and then remembers nothing.
+    cache warns once and then remembers nothing. Files are known by their public URI: a signature is never stored, and
+    a seed signed again is the same seed.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -57,37 +60,38 @@ class SeedDigestCache:
         """The digest of a local file or an object at any fsspec URL, read only if it changed.
 
         Raises:
-            StoreError: it cannot be read.
+            SeedError: it is missing or cannot be a seed. SourceError: its storage is at fault.
         """
         found = _stat(uri)
         if found is None:
-            return digest_file(uri)
+            return digest_seed(uri)
         size, stamp = found
-        return self.digest(uri, size, stamp, lambda: digest_file(uri))
+        return self.digest(public_uri(uri), size, stamp, lambda: digest_seed(uri))
 
-    def digest_files(self, uris: Sequence[str], executor: Executor) -> list[str | StoreError]:
+    def digest_files(self, uris: Sequence[str], executor: Executor) -> list[str | SeedError | SourceError]:
         """digest_file of many at once, in order: one look-up and one transaction, files read side by side.
 
-        A file that cannot be read gives its StoreError instead of a digest.
+        A file that cannot be read gives its SeedError or SourceError instead of a digest.
         """
         stats = _in_blocks(executor, _stat, uris)
-        known = self._known(uris)
+        names = [public_uri(uri) for uri in uris]
+        known = self._known(names)
 
-        def find(index: int) -> str | StoreError:
+        def find(index: int) -> str | SeedError | SourceError:
             stat = stats[index]
-            if stat is not None and known.get(uris[index], ())[:2] == stat:
-                return str(known[uris[index]][2])
+            if stat is not None and known.get(names[index], ())[:2] == stat:
+                return str(known[names[index]][2])
             try:
-                return digest_file(uris[index])
-            except StoreError as error:
+                return digest_seed(uris[index])
+            except (SeedError, SourceError) as error:
                 return error
 
         found = _in_blocks(executor, find, range(len(uris)))
         self._remember(
             [
-                (uri, *stat, sha256)
-                for uri, stat, sha256 in zip(uris, stats, found, strict=True)
-                if stat is not None and isinstance(sha256, str) and known.get(uri, ())[:2] != stat
+                (name, *stat, sha256)
+                for name, stat, sha256 in zip(names, stats, found, strict=True)
+                if stat is not None and isinstance(sha256, str) and known.get(name, ())[:2] != stat
             ]
         )
         return found
@@ -143,21 +147,22 @@ def _in_blocks(executor: Executor, function: Callable[[S], T], items: Sequence[S
 
 def _stat(uri: str) -> tuple[int, str] | None:
     """Size and stamp, or None where they cannot be trusted to tell a change."""
-    if "://" not in uri or uri.startswith(("file://", "local://")):
+    path = local_path(uri)
+    if path is not None:
         try:
-            found = Path(uri.partition("://")[2] or uri).stat()
-        except OSError:
+            found = Path(path).stat()
+        except (OSError, ValueError):  # a name with NUL is a ValueError; reading it says so
             return None
         if time.time_ns() - found.st_mtime_ns < _SETTLED_NS:
             return None
         return found.st_size, str(found.st_mtime_ns)
-    from lyra_core.formats.store import open_store
-
-    folder, _, name = uri.rpartition("/")
+    if is_chain(uri):
+        return None
     try:
-        info = open_store(folder).info(name)
-    except StoreError:
-        return None
-    if info is None or not (info.etag or info.mtime_ns):
-        return None
-    return info.bytes, info.stamp
+        info = seed_info(uri)
+    except (SeedError, SourceError):
+        return None  # reading it says why
+    etag = str(info.get("ETag") or info.get("etag") or "").strip('"')
+    changed = info.get("LastModified") or info.get("mtime") or info.get("created")
+    stamp = etag or (str(int(changed.timestamp() * 1e9)) if isinstance(changed, datetime) else "")
+    return (int(info.get("size") or 0), stamp) if stamp else None

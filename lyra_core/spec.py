@@ -6,6 +6,8 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
+from lyra_core.public_uri import public_uri
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorldSpec:
@@ -14,7 +16,7 @@ class WorldSpec:
     Attributes:
         world_id: the last chunk id.
         chunk_ids: c_0 .. c_k, each chained to the one before.
-        seed_uri: where the photograph is read from.
+        seed_uri: where the photograph is read from, signature and all; public_uri() gives what may be shown.
         seed_sha256: digest of its bytes; the worker refuses other bytes under the same URI.
         ordinal: position of the seed in its manifest, counted from 0.
         camera_path: preset name, or the URI of a trajectory file.
@@ -57,7 +59,10 @@ class WorldSpec:
     @property
     def name(self) -> str:
         """Seed stem and the first eight characters of the id, as shown in the Prefect UI."""
-        stem = self.seed_uri.rstrip("/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
+        address = public_uri(self.seed_uri)
+        if "://" in address:
+            address = address.partition("?")[0]
+        stem = address.rstrip("/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
         return f"{stem}-{self.world_id[:8]}"
 
 

@@ -14,6 +14,7 @@ from catalogs.commit import CommitOutcome, commit
 from lyra_core.formats.store import Store
 from lyra_core.identity import ALGORITHM_VERSION, canonical_digest, canonical_json, rng_seed
 from lyra_core.layout import new_upload, upload_prefix
+from lyra_core.public_uri import public_uri
 from lyra_core.records import Artifact, WorldRecord, frame_table
 from lyra_core.values import CameraPath, Gaussians
 from tasks.artifacts import LocalArtifact
@@ -116,16 +117,16 @@ def world_record(config: WorkerConfig, made: MadeWorld, clock: StageClock, dispa
         recipe_json=canonical_json(hashed),
         config_sha256=canonical_digest(hashed),
         algorithm_version=ALGORITHM_VERSION,
-        seed_uri=spec.seed_uri,
+        seed_uri=public_uri(spec.seed_uri),
         seed_sha256=spec.seed_sha256,
         seed_width=seed.original_size[0],
         seed_height=seed.original_size[1],
         seed_license=spec.seed_license,
-        seed_source_url=spec.seed_source_url,
+        seed_source_url=public_uri(spec.seed_source_url) if spec.seed_source_url else None,
         seed_attribution=spec.seed_attribution,
         rng_seed=rng_seed(spec.chunk_ids[0], "video"),
         model_name=recipe.model,
-        checkpoint_uri=recipe.weights,
+        checkpoint_uri=public_uri(recipe.weights) if recipe.weights else None,
         checkpoint_sha256=video_digest(recipe, digests),
         weights_digests=digests,
         weights_licenses=recipe.weights_licenses,

@@ -7,6 +7,8 @@ from typing import Literal
 
 from lyra_core.spec import WorldSpec
 
+# The stage of rejects whose storage was at fault: planning does not skip them.
+SOURCE_STAGE = "source"
 OutcomeKind = Literal["created", "exists", "rejected"]
 
 

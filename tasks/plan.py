@@ -12,19 +12,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import IO
 
 from catalogs.commit import committed_ids
 from catalogs.rejects import list_rejects, reject
-from lyra_core.errors import CameraPathError, LyraError, ManifestError, PromptError, SeedError, StoreError
+from lyra_core.errors import CameraPathError, LyraError, ManifestError, PromptError, SourceError
 from lyra_core.formats.store import Store
 from lyra_core.geometry.camera_files import is_camera_file
 from lyra_core.geometry.requests import cameras_digest, request_digest_parts
 from lyra_core.identity import ALGORITHM_VERSION, chain_start, chunk_ids
+from lyra_core.public_uri import public_uri, without_secrets
 from lyra_core.records import RejectRecord
 from lyra_core.seed_digests import SeedDigestCache
 from lyra_core.spec import WorldSpec
 from lyra_core.video.caption_list import captions_of_chunks
 from tasks.manifest import BadRow, ManifestRow
+from tasks.outcome import SOURCE_STAGE
 from tasks.recipe import Recipe
 from tasks.weights import weights_digests
 
@@ -38,9 +41,10 @@ class Plan:
     """The outcome of planning; the worlds that remain are lines of `path`.
 
     Attributes:
-        path: JSON lines.
+        path: JSON lines; they hold addresses with their signatures, so its owner alone may read the file.
         run_id: of the batch.
         weights_digests: of the weights that the ids were made with.
+        unreached: reasons of seeds whose storage was at fault; the next planning asks for them again.
     """
 
     path: Path
@@ -52,6 +56,7 @@ class Plan:
     num_duplicates: int = 0
     num_rejected_before: int = 0
     new_rejects: list[RejectRecord] = field(default_factory=list)
+    unreached: list[str] = field(default_factory=list)
 
     def specs(self) -> Iterator[WorldSpec]:
         """The worlds that remain, in manifest order, streamed."""
@@ -63,7 +68,8 @@ class Plan:
         """Write the counts beside the plan, so that another process can load() it."""
         counts = {name: getattr(self, name) for name in ("run_id", "weights_digests", *COUNTS)}
         rejects = [{k: v for k, v in asdict(r).items() if v is not None} for r in self.new_rejects]
-        self.path.with_suffix(".json").write_text(json.dumps({**counts, "new_rejects": rejects}), encoding="utf-8")
+        with _private(self.path.with_suffix(".json")) as file:
+            json.dump({**counts, "new_rejects": rejects}, file)
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
@@ -123,13 +129,13 @@ def make_plan(
     plan_path.parent.mkdir(parents=True, exist_ok=True)
     limited = itertools.islice(rows, request.limit) if request.limit is not None else iter(rows)
     with (
-        plan_path.open("w", encoding="utf-8") as out,
+        _private(plan_path) as out,
         ThreadPoolExecutor(DIGEST_THREADS) as threads,
     ):
         while batch := list(itertools.islice(limited, DIGEST_BATCH)):
             for row, digest in zip(batch, _digest_all(batch, digests, threads), strict=True):
                 plan.num_seeds += 1
-                if isinstance(digest, SeedError):
+                if isinstance(digest, LyraError):
                     _count_reject(plan, _reject(row, request, digest), rejected_uris)
                     continue
                 assert isinstance(row, ManifestRow)  # noqa: S101  a bad row has no digest
@@ -153,6 +159,12 @@ def make_plan(
                 on_seed(plan.num_seeds)
     plan.save_counts()
     return plan
+
+
+def _private(path: Path) -> IO[str]:
+    """A new text file that nobody but its owner may read."""
+    path.unlink(missing_ok=True)
+    return open(path, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600))
 
 
 def write_plan_rejects(plan: Plan, store: Store) -> None:
@@ -224,40 +236,42 @@ def absolute_file(camera_path: str) -> str:
 
 def _digest_all(
     rows: Sequence[ManifestRow | BadRow], digests: SeedDigestCache, threads: ThreadPoolExecutor
-) -> Iterator[str | SeedError]:
+) -> Iterator[str | LyraError]:
     """A digest or the reason there is none, one for each row."""
     found = iter(digests.digest_files([row.seed_uri for row in rows if isinstance(row, ManifestRow)], threads))
     for row in rows:
-        digest = ManifestError(row.reason) if isinstance(row, BadRow) else next(found)
-        if isinstance(digest, StoreError):
-            yield SeedError(
-                f"seed {row.seed_uri}: wanted a readable image file, but it cannot be read ({digest}); "
-                f"restore it or drop it"
-            )
-        else:
-            yield digest
+        yield ManifestError(row.reason) if isinstance(row, BadRow) else next(found)
 
 
 def _reject(row: ManifestRow | BadRow, request: Request, error: LyraError, digest: str | None = None) -> RejectRecord:
+    place = row.place if isinstance(row, ManifestRow) else ""
     return RejectRecord(
         run_id=request.run_id,
         recipe=request.recipe.name,
-        seed_uri=row.seed_uri,
+        seed_uri=public_uri(row.seed_uri),
         seed_sha256=digest,
         ordinal=row.ordinal,
-        stage="manifest" if isinstance(error, ManifestError) else "seed" if digest is None else "plan",
+        stage=_stage(error, digest),
         error_type=type(error).__name__,
-        reason=str(error),
+        reason=without_secrets(f"{place}: {error}" if place else str(error)),
     )
+
+
+def _stage(error: LyraError, digest: str | None) -> str:
+    if isinstance(error, SourceError):
+        return SOURCE_STAGE
+    return "manifest" if isinstance(error, ManifestError) else "seed" if digest is None else "plan"
 
 
 def _open_rejects(store: Store) -> tuple[set[str], set[str]]:
     rejects = list_rejects(store, open_only=True)
-    ids = {r.world_id for r in rejects if r.world_id}
+    ids = {r.world_id for r in rejects if r.world_id and r.stage != SOURCE_STAGE}
     return ids, {r.seed_uri for r in rejects if r.seed_uri and not r.world_id}
 
 
 def _count_reject(plan: Plan, record: RejectRecord, known_uris: set[str]) -> None:
+    if record.stage == SOURCE_STAGE:
+        plan.unreached.append(record.reason)
     if record.seed_uri in known_uris:
         plan.num_rejected_before += 1
     else:

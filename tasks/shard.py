@@ -14,6 +14,7 @@ from prefect.logging import get_run_logger
 from catalogs.rejects import Attempt, reject
 from lyra_core.formats.patience import Patience
 from lyra_core.formats.store import Store
+from lyra_core.public_uri import public_uri
 from lyra_core.records import RejectRecord
 from lyra_core.spec import WorldSpec
 from tasks.outcome import Outcome
@@ -108,7 +109,7 @@ def record_reject(batch: Batch, outcome: Outcome) -> None:
             error_type=failure.error_type if failure else None,
             traceback=(failure.traceback or None) if failure else None,
             world_id=spec.world_id,
-            seed_uri=spec.seed_uri,
+            seed_uri=public_uri(spec.seed_uri),
             seed_sha256=spec.seed_sha256,
             recipe=batch.recipe,
             variant=spec.variant,

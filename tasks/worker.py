@@ -26,14 +26,15 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from catalogs.commit import is_committed
-from lyra_core.errors import LyraError, OutOfMemoryError, StoreError, TornObjectError, WorkerError
+from lyra_core.errors import LyraError, OutOfMemoryError, SourceError, StoreError, TornObjectError, WorkerError
 from lyra_core.formats.patience import Patience, is_worth_waiting
 from lyra_core.formats.store import open_store
 from lyra_core.model import load_model
+from lyra_core.public_uri import without_secrets
 from lyra_core.spec import WorldSpec
 from tasks.artifacts import LocalArtifact, encode
 from tasks.commit import Dispatch, store_world
-from tasks.outcome import FIRST_START, Failure, Outcome, Start, Waiting
+from tasks.outcome import FIRST_START, SOURCE_STAGE, Failure, Outcome, Start, Waiting
 from tasks.scratch import ScratchFolders, kept_chunks
 from tasks.weights import require_planned
 from tasks.worker_config import WorkerConfig
@@ -162,23 +163,22 @@ def guarded(work: Callable[[], T], clock: StageClock) -> T | Failure:
     try:
         return work()
     except LyraError as error:
-        # Reading the photograph is the one stage whose storage is the photograph's own.
-        store_error = error if isinstance(error, StoreError) and clock.stage != "seed" else None
+        store_error = error if isinstance(error, StoreError) and not isinstance(error, SourceError) else None
         is_final = store_error is not None and (clock.stage in STORING or not is_worth_waiting(store_error))
         return Failure(
             permanent=is_final or not isinstance(error, TRANSIENT),
             blames_store=store_error is not None,
-            stage=clock.stage,
+            stage=SOURCE_STAGE if isinstance(error, SourceError) else clock.stage,
             error_type=type(error).__name__,
-            message=str(error),
+            message=without_secrets(str(error)),
         )
     except Exception as error:  # noqa: BLE001  a bug in a model must cost one world, not the worker; the trace is kept
         return Failure(
             permanent=False,
             stage=clock.stage,
             error_type=type(error).__name__,
-            message=f"{clock.stage} failed with {type(error).__name__}: {error}",
-            traceback=traceback.format_exc(limit=20),
+            message=without_secrets(f"{clock.stage} failed with {type(error).__name__}: {error}"),
+            traceback=without_secrets(traceback.format_exc(limit=20)),
         )
 
 

@@ -84,6 +84,7 @@ def run(
     from flows.recipes import find_recipe
     from flows.settings import load_settings
     from flows.workforce import plan_workforce
+    from lyra_core.public_uri import public_uri
 
     flags = {"out": out, "recipe": recipe, "workers": workers}
     if ray is not None:
@@ -111,6 +112,7 @@ def run(
             settings,
             str(parameters.run_id),
             lambda n: spinner.update(styled(f"planning: {n:,} seeds")),
+            lambda notice: console(stderr=True).print(styled(notice)),
         )
     _warn_of_missing_captions(plan, chosen)
     if dry_run:
@@ -123,7 +125,9 @@ def run(
     plan_workforce(settings, max(1, plan.num_remaining))  # a setting that cannot work is told before anything starts
     store.check_writable()
     store.require_conditional_create()
-    return _generate(parameters.model_copy(update={"plan_path": str(plan.path)}), plan, store, settings, as_json)
+    # Prefect keeps the parameters of a run; the plan holds what is needed to read seeds behind signed URLs.
+    shown = {"plan_path": str(plan.path), "seeds": [public_uri(seed) for seed in seeds]}
+    return _generate(parameters.model_copy(update=shown), plan, store, settings, as_json)
 
 
 def _require_camera_path(recipe: Recipe) -> None:

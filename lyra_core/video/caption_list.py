@@ -29,7 +29,7 @@ def captions_of_chunks(prompt: str, num_chunks: int, chunk_frames: int = CHUNK_F
         return (prompt,) * num_chunks
     try:
         found = json.loads(prompt)
-    except ValueError:
+    except (ValueError, RecursionError):
         return (prompt,) * num_chunks  # a caption that begins with a bracket
     texts = list(found.values()) if isinstance(found, dict) else found
     if not all(isinstance(text, str) for text in texts):

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from lyra_core.errors import LyraWarning, StoreError
+from lyra_core.errors import LyraWarning, SeedError
 from lyra_core.formats.store import open_store
 from lyra_core.seed_digests import SeedDigestCache
 
@@ -67,7 +67,7 @@ def test_objects_are_known_by_their_etag(tmp_path, s3_server, monkeypatch):
 
 
 def test_a_missing_seed_is_an_error(tmp_path):
-    with pytest.raises(StoreError, match="nowhere"):
+    with pytest.raises(SeedError, match="nowhere: wanted an image file, found nothing there"):
         SeedDigestCache(tmp_path / "cache.db").digest_file(str(tmp_path / "nowhere"))
 
 

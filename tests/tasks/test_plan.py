@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -99,6 +100,56 @@ def test_an_unreadable_seed_is_a_reject_and_the_rest_is_planned(plan, make_seeds
     assert "gone.png" in made.new_rejects[0].reason
     write_plan_rejects(made, store(tmp_path))
     assert plan(manifest).num_rejected_before == 1
+
+
+def test_a_second_run_writes_no_reject_again(plan, make_seeds, tmp_path):
+    make_seeds("a.png", "b.png")
+    manifest = tmp_path / "m.jsonl"
+    rows = [
+        {"seed": "seeds/a.png"},
+        {"seed": "seeds/gone.png"},
+        {"seed": "../out.png"},
+        {"prompt": "no seed"},
+        {"prompt": "no seed either"},
+        {"seed": "seeds/b.png", "camera_path": "nonsense"},
+        {"seed": "seeds/b.png", "frames": 82},
+    ]
+    manifest.write_text("\n".join([*(json.dumps(row) for row in rows), "{oops", "{}", '["x"]']))
+    first = plan(manifest)
+    assert (first.num_seeds, first.num_remaining, len(first.new_rejects)) == (9, 1, 8)
+    lines = [r.reason.partition(": ")[0].rpartition(" ")[2] for r in first.new_rejects]
+    assert lines == ["2", "3", "4", "5", "6", "7", "8", "10"]
+    write_plan_rejects(first, store(tmp_path))
+    second = plan(manifest)
+    assert (second.new_rejects, second.num_rejected_before, second.num_remaining) == ([], 8, 1)
+
+
+def test_names_that_are_not_utf8_are_planned(plan, make_seeds, tmp_path):
+    folder = make_seeds("a.png", "b.png")
+    (folder / "b.png").rename(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png"))
+    specs = list(plan(folder).specs())
+    assert [spec.seed_uri.rsplit("/", 1)[1] for spec in specs] == ["a.png", "caf\udce9.png"]
+    assert specs[1].name.startswith("caf\\xe9-")
+
+
+def test_an_angle_prompts_and_paths_that_only_planning_can_judge(plan, make_seeds, tmp_path):
+    make_seeds("a.png")
+    manifest = tmp_path / "m.jsonl"
+    rows = [{"seed": "seeds/a.png", "prompt": "[" * 90_000}, {"seed": "seeds/a.png", "prompt": '["one", "two"]'}]
+    manifest.write_text("\n".join(json.dumps(row) for row in rows))
+    made = plan(manifest)
+    assert (made.num_remaining, len(made.new_rejects)) == (1, 1)
+    assert "m.jsonl, line 2: wanted one caption for each of 1 chunks" in made.new_rejects[0].reason
+
+
+def test_camera_files_beside_the_manifest(plan, make_seeds, tmp_path, monkeypatch):
+    make_seeds("a.png")
+    poses = [{"position": [x, 0, x], "look_at": [0, 0, 4]} for x in (0, 1)]
+    (tmp_path / "path.json").write_text(json.dumps(poses))
+    (tmp_path / "m.csv").write_text("seed,camera_path\nseeds/a.png,path.json\n")
+    monkeypatch.chdir("/")
+    (spec,) = plan(tmp_path / "m.csv").specs()
+    assert spec.camera_path == str(tmp_path / "path.json")
 
 
 def test_what_changes_the_output_changes_the_id_and_nothing_else_does(plan, make_seeds):
