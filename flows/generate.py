@@ -1,10 +1,11 @@
-"""The flow that turns seeds into worlds. Read this file first.
+"""The flow that turns photographs into worlds. Read this file first.
 
-plan      ids of all requested worlds; what is committed or rejected is skipped
-shards    Prefect task runs, each a slice of the plan; one world each while the batch is small
-pool      workers on Ray actors (or in this process) make, store and commit the worlds
-compact   commits become a new immutable snapshot of the catalog
-report    artifacts: progress, a table of worlds, a summary
+plan      ids of all requested worlds; what is committed or rejected is skipped       flows/session.py, tasks/plan.py
+pool      workers on Ray actors (or in this process), each with its models loaded     tasks/pool.py, tasks/worker.py
+shards    Prefect task runs, each a slice of the plan; one world each while the batch is small         tasks/shard.py
+world     photograph, video, Gaussians, quality, files, commit                          tasks/world.py, tasks/commit.py
+compact   commits become a new immutable snapshot of the catalog                               catalogs/compaction.py
+report    artifacts in the Prefect UI: progress, a table of worlds, a summary                         flows/report.py
 """
 
 from __future__ import annotations
@@ -13,29 +14,27 @@ import threading
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from prefect import flow
+from prefect import Flow, flow
 from prefect.futures import PrefectFuture, wait
 from prefect.logging import get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from catalogs.compaction import compact
 from catalogs.rejects import all_attempts
-from flows.batch import new_run_id, prepare_plan
 from flows.parameters import GenerateParameters
 from flows.report import BatchSummary, Reporter
-from flows.settings import Settings, load_settings
-from flows.workforce import Workforce, plan_workforce, worker_config, workers
-from lyra_core.formats.patience import Patience
-from lyra_core.formats.store import Store, open_store
+from flows.session import Session
+from flows.settings import load_settings
 from lyra_core.spec import WorldSpec
+from tasks.outcome import Outcome
 from tasks.plan import Plan, write_plan_rejects
-from tasks.recipe import Recipe
-from tasks.shard import Batch, ShardReport, make_shard, past_deaths, shard_size
+from tasks.shard import Batch, make_shard, past_deaths, shard_size
 
+NAME, RUN_NAME = "generate-worlds", "{parameters.recipe}-batch"
 REPORT_EVERY_S = 2.0
 
 
-@flow(name="generate-worlds", flow_run_name="{parameters.recipe}-batch", persist_result=False)
+@flow(name=NAME, flow_run_name=RUN_NAME, persist_result=False)
 def generate(parameters: GenerateParameters) -> BatchSummary:
     """Generate every requested world that does not exist yet.
 
@@ -46,51 +45,60 @@ def generate(parameters: GenerateParameters) -> BatchSummary:
         PoolBrokenError, WorkerLoadError: workers kept dying; what was committed stays, nothing is rejected for it.
         StoreError: also storage that failed for longer than settings.store_deadline_s; idem.
     """
-    settings = load_settings()
-    recipe = parameters.resolved_recipe()
-    run_id = parameters.run_id or new_run_id()
-    store, plan = _planned(parameters, recipe, settings, run_id)
-    store.check_writable()
-    store.require_conditional_create()
-    write_plan_rejects(plan, store)
-    patience = Patience(settings.store_deadline_s, get_run_logger().warning)
-    reporter = Reporter(plan=plan, recipe=recipe, run_id=run_id, out=parameters.out)
+    with Session.planned(parameters, load_settings(), tell=get_run_logger().warning) as session:
+        session.check_output()
+        return generate_batch(session)
+
+
+def flow_of(session: Session) -> Flow[[GenerateParameters], BatchSummary]:
+    """The same flow for a batch that this process has planned already, and whose workers may be loading.
+
+    Call it with session.public_parameters, which is what Prefect records.
+    """
+
+    @flow(name=NAME, flow_run_name=RUN_NAME, persist_result=False)
+    def generate_planned(parameters: GenerateParameters) -> BatchSummary:  # noqa: ARG001  recorded by Prefect
+        return generate_batch(session)
+
+    return generate_planned
+
+
+def generate_batch(session: Session) -> BatchSummary:
+    """Make the worlds of a planned batch, inside a flow run.
+
+    Raises:
+        PoolBrokenError, WorkerLoadError, StoreError: as generate.
+    """
+    plan, store, patience = session.plan, session.store, session.patience
+    reporter = Reporter(plan=plan, recipe=session.recipe, run_id=session.run_id, out=session.parameters.out)
+
+    def on_outcome(outcome: Outcome) -> None:
+        reporter.add(outcome)
+        session.on_outcome(outcome)
+
+    patience.run(lambda: write_plan_rejects(plan, store))
     if plan.num_remaining:
-        workforce = plan_workforce(settings, plan.num_remaining)
-        get_run_logger().info(
-            "%d worlds on %d %s workers",
-            plan.num_remaining,
-            workforce.num_workers,
-            workforce.device,
+        workers = session.workers
+        get_run_logger().info("%d worlds on %d %s workers", plan.num_remaining, workers.num_workers, workers.device)
+        batch = Batch(
+            pool=session.open_pool(),
+            store=store,
+            run_id=session.run_id,
+            recipe=session.recipe.name,
+            deaths=past_deaths(patience.run(lambda: all_attempts(store))),
+            patience=patience,
+            on_outcome=on_outcome,
         )
-        config = worker_config(recipe, parameters, plan, workforce, store, settings)
-        with workers(config, settings, workforce, store, get_run_logger().warning) as pool:
-            batch = Batch(
-                pool=pool,
-                store=store,
-                run_id=run_id,
-                recipe=recipe.name,
-                deaths=past_deaths(all_attempts(store)),
-                patience=patience,
-                on_outcome=reporter.add,
-            )
-            _run_shards(plan, batch, workforce, reporter)
+        _run_shards(plan, batch, workers.num_workers + 2, reporter)
     snapshot = patience.run(lambda: compact(store))
-    plan.discard()
     return reporter.finish(snapshot_version=snapshot.version if snapshot else None)
 
 
-def _planned(parameters: GenerateParameters, recipe: Recipe, settings: Settings, run_id: str) -> tuple[Store, Plan]:
-    if parameters.plan_path is not None:
-        return open_store(parameters.out), Plan.load(parameters.plan_path)
-    return prepare_plan(parameters, recipe, settings, run_id, tell=get_run_logger().warning)
-
-
-def _run_shards(plan: Plan, batch: Batch, workforce: Workforce, reporter: Reporter) -> None:
-    """Run the plan as task runs, at most workers + 2 at a time, streaming it from its file."""
-    slots = threading.Semaphore(workforce.num_workers + 2)
-    running: list[PrefectFuture[ShardReport]] = []
-    runner: ThreadPoolTaskRunner[ShardReport] = ThreadPoolTaskRunner(max_workers=workforce.num_workers + 2)
+def _run_shards(plan: Plan, batch: Batch, at_once: int, reporter: Reporter) -> None:
+    """Run the plan as task runs, so many at a time, streaming it from its file."""
+    slots = threading.Semaphore(at_once)
+    running: list[PrefectFuture[None]] = []
+    runner: ThreadPoolTaskRunner[None] = ThreadPoolTaskRunner(max_workers=at_once)
     with runner:
         try:
             for specs in batched(plan.specs(), shard_size(plan.num_remaining)):
@@ -112,7 +120,7 @@ def _run_shards(plan: Plan, batch: Batch, workforce: Workforce, reporter: Report
             raise
 
 
-def _still_running(futures: list[PrefectFuture[ShardReport]]) -> list[PrefectFuture[ShardReport]]:
+def _still_running(futures: list[PrefectFuture[None]]) -> list[PrefectFuture[None]]:
     """Drop finished shards; one that failed raises, because then the workers are at fault."""
     running = []
     for future in futures:

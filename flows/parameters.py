@@ -26,7 +26,6 @@ class GenerateParameters(BaseModel):
     retry_rejects: bool = False
     accepted_licenses: list[str] = []
     run_id: str | None = Field(None, description="default: the time and four random characters")
-    plan_path: str | None = Field(None, description="a plan already made on this machine for exactly these parameters")
 
     def resolved_recipe(self) -> Recipe:
         """The recipe with its assignments, its licences accepted.

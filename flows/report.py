@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -26,18 +23,6 @@ from tasks.recipe import Recipe
 
 PROGRESS_EVERY_S = 5.0
 TABLE_ROWS = 200
-
-_listener: ContextVar[Callable[[Outcome], None] | None] = ContextVar("listener", default=None)
-
-
-@contextmanager
-def listening(listener: Callable[[Outcome], None]) -> Iterator[None]:
-    """Call a function with every outcome of a flow run in this context, as the CLI's progress bar does."""
-    token = _listener.set(listener)
-    try:
-        yield
-    finally:
-        _listener.reset(token)
 
 
 class BatchSummary(BaseModel):
@@ -80,7 +65,6 @@ class Reporter:
     _published_s: float = 0.0
     _progress: UUID | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _listener: Callable[[Outcome], None] | None = field(default_factory=_listener.get)
 
     def add(self, outcome: Outcome) -> None:
         """Count one outcome; called by the shards' threads."""
@@ -93,8 +77,6 @@ class Reporter:
                 self.reasons.append((public_uri(outcome.spec.seed_uri), outcome.failure.message))
             if len(self.rows) < TABLE_ROWS:
                 self.rows.append(_row(outcome))
-        if self._listener is not None:
-            self._listener(outcome)
 
     def tick(self) -> None:
         """Publish the progress, every few seconds at most."""

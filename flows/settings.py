@@ -36,7 +36,7 @@ class Settings(BaseModel):
     world_deadline_s: float = Field(3600, gt=0, description="a world that takes longer is a hang")
     load_deadline_s: float = Field(1800, gt=0)
     store_deadline_s: float = Field(
-        600, gt=0, description="storage that fails is waited for this long; then the batch ends without rejects"
+        600.0, gt=0, description="storage that fails is waited for this long; then the batch ends without rejects"
     )
     model_path: str = Field("", description="folders of your own models (package.module:factory), joined by ':'")
     home: Path = Field(Path("~/.lyra"), description="caches, the local Prefect server's database and logs")
@@ -143,15 +143,8 @@ def ray_address_source(settings: Settings) -> str:
     return ", from the environment variable RAY_ADDRESS: unset it, or use --ray local for a cluster of this machine"
 
 
-def set_flow_environment(settings: Settings, api_url: str) -> None:
-    """Give a flow in this process the settings of the command line; must run before prefect is imported.
-
-    The flow reads its settings as a scheduled one does, from lyra.toml and the environment, so the flags go there.
-    """
-    for field in Settings.model_fields:
-        value = getattr(settings, field)
-        if value is not None:
-            os.environ[PREFIX + field.upper()] = str(value)
+def set_prefect_environment(settings: Settings, api_url: str) -> None:
+    """Point Prefect in this process at a server; must run before prefect is imported, which reads these once."""
     os.environ["PREFECT_API_URL"] = api_url
     os.environ.setdefault("PREFECT_HOME", str(settings.home_path / "prefect"))
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")

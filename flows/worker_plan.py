@@ -1,7 +1,4 @@
-"""Who makes the worlds of a batch: how many workers of which kind, and the pool that holds them.
-
-The command line opens the pool before it enters the flow, so that workers load while the local Prefect server starts.
-"""
+"""Who makes the worlds of a batch: how many workers of which kind, what each is told, and the pool that holds them."""
 
 from __future__ import annotations
 
@@ -9,15 +6,12 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from catalogs.rejects import record_attempt
-from flows.batch import code_commit
 from flows.home import shorten_ray_folder
 from flows.parameters import GenerateParameters
 from flows.settings import Settings, ray_address_source
@@ -40,11 +34,9 @@ log = logging.getLogger(__name__)
 BYTES_PER_CPU_WORKER = 2 * 2**30
 MAX_DEFAULT_CPU_WORKERS = 8
 
-_opened: ContextVar[Pool | None] = ContextVar("opened", default=None)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Workforce:
+class WorkerPlan:
     """How many workers of which kind."""
 
     num_workers: int
@@ -54,7 +46,7 @@ class Workforce:
     num_threads: int
 
 
-def plan_workforce(settings: Settings, num_worlds: int) -> Workforce:
+def plan_workers(settings: Settings, num_worlds: int) -> WorkerPlan:
     """One worker per GPU; without GPUs as many as cores and memory allow, never more than worlds.
 
     On an existing Ray cluster the number must be given: this machine says nothing about that one.
@@ -85,7 +77,7 @@ def plan_workforce(settings: Settings, num_worlds: int) -> Workforce:
     else:
         num_workers = max(1, min(cores, MAX_DEFAULT_CPU_WORKERS, _memory_bytes() // BYTES_PER_CPU_WORKER))
     num_workers = 1 if settings.executor == "inline" else max(1, min(num_workers, num_worlds))
-    return Workforce(
+    return WorkerPlan(
         num_workers=num_workers,
         device="cuda" if use_gpu else "cpu",
         cpus_per_worker=settings.cpus_per_worker,
@@ -112,11 +104,11 @@ def _memory_bytes() -> int:
 
 def worker_config(
     recipe: Recipe,
-    parameters: GenerateParameters,
     plan: Plan,
-    workforce: Workforce,
-    store: Store,
+    workers: WorkerPlan,
     settings: Settings,
+    parameters: GenerateParameters,
+    store: Store,
 ) -> WorkerConfig:
     """What every worker of the batch is told."""
     return WorkerConfig(
@@ -125,8 +117,8 @@ def worker_config(
         run_id=plan.run_id,
         weights_digests=plan.weights_digests,
         store_deadline_s=settings.store_deadline_s,
-        device=workforce.device,
-        num_threads=workforce.num_threads,
+        device=workers.device,
+        num_threads=workers.num_threads,
         accepted_licenses=tuple(parameters.accepted_licenses),
         code_commit=code_commit(),
         scratch=settings.scratch_folder,
@@ -136,7 +128,7 @@ def worker_config(
 def open_pool(
     config: WorkerConfig,
     settings: Settings,
-    workforce: Workforce,
+    workers: WorkerPlan,
     store: Store,
     on_wait: Callable[[str], None] = log.warning,
 ) -> Pool:
@@ -163,9 +155,9 @@ def open_pool(
         config,
         RaySettings(
             address=settings.ray_address,
-            num_workers=workforce.num_workers,
-            cpus_per_worker=workforce.cpus_per_worker,
-            gpus_per_worker=workforce.gpus_per_worker,
+            num_workers=workers.num_workers,
+            cpus_per_worker=workers.cpus_per_worker,
+            gpus_per_worker=workers.gpus_per_worker,
             world_deadline_s=settings.world_deadline_s,
             load_deadline_s=settings.load_deadline_s,
             factory_root=str(factory_root()),
@@ -175,24 +167,12 @@ def open_pool(
     )
 
 
-@contextmanager
-def opened_before(pool: Pool) -> Iterator[None]:
-    """Let flow runs in this context use a pool that is open already, and leave it open."""
-    token = _opened.set(pool)
-    try:
-        yield
-    finally:
-        _opened.reset(token)
-
-
-@contextmanager
-def workers(
-    config: WorkerConfig, settings: Settings, workforce: Workforce, store: Store, on_wait: Callable[[str], None]
-) -> Iterator[Pool]:
-    """The pool that is open already, or one for the time of the block."""
-    before = _opened.get()
-    if before is not None:
-        yield before
-        return
-    with open_pool(config, settings, workforce, store, on_wait) as pool:
-        yield pool
+def code_commit() -> str:
+    """The checkout's git commit, or '' outside one. Recorded, never hashed."""
+    root = factory_root()
+    if not (root / ".git").exists():
+        return ""
+    asked = subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
+    )
+    return asked.stdout.strip()

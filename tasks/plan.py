@@ -6,11 +6,10 @@ Planning starts nothing. It streams: a plan of 100,000 rows is a file of JSON li
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -33,7 +32,6 @@ from tasks.weights import weights_digests
 
 DIGEST_THREADS = 8
 DIGEST_BATCH = 512
-COUNTS = ("num_seeds", "num_remaining", "num_existing", "num_duplicates", "num_rejected_before")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,25 +62,9 @@ class Plan:
             for line in lines:
                 yield WorldSpec.from_json(line)
 
-    def save_counts(self) -> None:
-        """Write the counts beside the plan, so that another process can load() it."""
-        counts = {name: getattr(self, name) for name in ("run_id", "weights_digests", *COUNTS)}
-        rejects = [{k: v for k, v in asdict(r).items() if v is not None} for r in self.new_rejects]
-        with _private(self.path.with_suffix(".json")) as file:
-            json.dump({**counts, "new_rejects": rejects}, file)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Plan:
-        """A plan saved on this machine."""
-        found = json.loads(Path(path).with_suffix(".json").read_text(encoding="utf-8"))
-        rejects = [RejectRecord(**fields) for fields in found.pop("new_rejects")]
-        digests = tuple(found.pop("weights_digests"))
-        return cls(path=Path(path), new_rejects=rejects, weights_digests=digests, **found)
-
     def discard(self) -> None:
         """Remove the plan's files once the batch is over."""
         self.path.unlink(missing_ok=True)
-        self.path.with_suffix(".json").unlink(missing_ok=True)
 
     @property
     def num_rejected(self) -> int:
@@ -157,7 +139,6 @@ def make_plan(
                     seen.add(spec.world_id)
             if on_seed:
                 on_seed(plan.num_seeds)
-    plan.save_counts()
     return plan
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from prefect import task
@@ -45,18 +45,8 @@ class Batch:
     on_outcome: Callable[[Outcome], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardReport:
-    """Counts of one shard."""
-
-    created: int = 0
-    exists: int = 0
-    rejected: int = 0
-    reasons: tuple[str, ...] = field(default=())
-
-
 @task(name="make-worlds", task_run_name="{name}", persist_result=False, cache_policy=NO_CACHE)
-def make_shard(name: str, specs: list[WorldSpec], batch: Batch) -> ShardReport:  # noqa: ARG001 (name is for the UI)
+def make_shard(name: str, specs: list[WorldSpec], batch: Batch) -> None:  # noqa: ARG001 (name is for the UI)
     """Make every world of a shard and record the rejects.
 
     Raises:
@@ -64,20 +54,15 @@ def make_shard(name: str, specs: list[WorldSpec], batch: Batch) -> ShardReport: 
         StoreError: storage failed for longer than its deadline; idem.
     """
     log = get_run_logger()
-    counts = {"created": 0, "exists": 0, "rejected": 0}
-    reasons = []
     for outcome in _outcomes(specs, batch):
-        counts[outcome.kind] += 1
         batch.on_outcome(outcome)
         if outcome.failure is not None:
-            reasons.append(outcome.failure.message)
             log.warning(
                 "%s rejected at %s: %s",
                 outcome.spec.name,
                 outcome.failure.stage,
                 outcome.failure.message,
             )
-    return ShardReport(**counts, reasons=tuple(reasons))
 
 
 def _outcomes(specs: Iterable[WorldSpec], batch: Batch) -> Iterable[Outcome]:

@@ -6,10 +6,9 @@ import stat
 
 import pytest
 
-from flows.batch import prepare_plan
 from flows.home import MAX_RAY_FOLDER_BYTES, open_home, private_file, ray_folder, shorten_ray_folder
 from flows.parameters import GenerateParameters
-from flows.recipes import find_recipe
+from flows.session import Session
 from flows.settings import Settings
 from lyra_core.errors import ConfigError, ManifestError
 
@@ -24,10 +23,10 @@ def test_what_is_made_is_private(tmp_path, make_seeds):
     (tmp_path / "home" / "plans").chmod(0o755)
     (tmp_path / "home" / "seed-digests.sqlite").touch(mode=0o644)
     settings = Settings(home=tmp_path / "home")
-    parameters = GenerateParameters(seeds=[str(make_seeds("a.png"))], out=str(tmp_path / "out"))
-    prepare_plan(parameters, find_recipe("parallax"), settings, "run")
+    parameters = GenerateParameters(seeds=[str(make_seeds("a.png"))], out=str(tmp_path / "out"), run_id="run")
+    Session.planned(parameters, settings)
     made = sorted((tmp_path / "home").rglob("*"))
-    assert {path.name for path in made} >= {"plans", "logs", "prefect", "scratch", "run.jsonl", "run.json"}
+    assert {path.name for path in made} >= {"plans", "logs", "prefect", "scratch", "run.jsonl"}
     for path in made:
         assert mode(path) & 0o077 == 0, path
     assert mode(tmp_path / "home") == 0o755, "an existing home may hold other things"
@@ -37,7 +36,7 @@ def test_what_is_made_is_private(tmp_path, make_seeds):
 def test_a_plan_that_fails_leaves_nothing(tmp_path):
     parameters = GenerateParameters(seeds=[str(tmp_path / "nowhere")], out=str(tmp_path / "out"))
     with pytest.raises(ManifestError):
-        prepare_plan(parameters, find_recipe("parallax"), Settings(home=tmp_path / "home"), "run")
+        Session.planned(parameters, Settings(home=tmp_path / "home"))
     assert not list((tmp_path / "home" / "plans").iterdir())
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.recipes import find_recipe
-from flows.report import TABLE_ROWS, Reporter, listening
+from flows.report import TABLE_ROWS, Reporter
 from lyra_core.records import RejectRecord
 from lyra_core.spec import WorldSpec
 from tasks.outcome import Failure, Outcome
@@ -72,15 +72,6 @@ def test_a_large_batch_keeps_a_bounded_table(published):
         report.add(MADE)
     assert report.finish(snapshot_version=None).created == 3 * TABLE_ROWS
     assert len(published["batch-worlds"]) == TABLE_ROWS
-
-
-def test_a_listener_hears_every_outcome():
-    heard = []
-    with listening(heard.append):
-        report = reporter(num_remaining=1)
-        report.add(MADE)
-    reporter(num_remaining=1).add(MADE)
-    assert heard == [MADE]
 
 
 HOSTILE = "a|b `c` ``d``\n\n# <img src=x onerror=alert(1)> [link](http://x) ![p](http://x) \x1b[31m **no**"

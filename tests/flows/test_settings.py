@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.settings import PREFIX, Settings, from_env, load_settings, set_flow_environment
+from flows.settings import PREFIX, Settings, from_env, load_settings, set_prefect_environment
 from lyra_core.errors import ConfigError
 
 
@@ -53,12 +53,12 @@ def test_what_does_not_fit_is_named(tmp_path, text, message):
         load_settings(folder=tmp_path)
 
 
-def test_a_flow_reads_back_what_the_command_line_chose(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "environ", dict(os.environ))
-    chosen = Settings(out="s3://b/w", workers=3, home=Path("/h"), prefect_api_url="http://a/api", device="cpu")
-    set_flow_environment(chosen, "http://a/api")
-    assert load_settings(folder=tmp_path) == chosen
+def test_prefect_is_pointed_at_a_server_and_nothing_else_enters_the_environment(monkeypatch):
+    monkeypatch.setattr(os, "environ", {})
+    set_prefect_environment(Settings(out="s3://b/w", workers=3, home=Path("/h")), "http://a/api")
     assert os.environ["PREFECT_API_URL"] == "http://a/api"
+    assert os.environ["PREFECT_HOME"] == "/h/prefect"
+    assert not any(name.startswith(PREFIX) for name in os.environ)
 
 
 def test_a_file_with_a_byte_order_mark_and_tildes(tmp_path, monkeypatch):

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from flows import workforce
-from flows.parameters import GenerateParameters
+from flows import worker_plan
 from flows.settings import Settings
-from flows.workforce import open_pool, opened_before, plan_workforce, worker_config, workers
+from flows.worker_plan import plan_workers
 from lyra_core.errors import ConfigError
-from lyra_core.formats.store import open_store
 
 
 @pytest.fixture
 def machine(monkeypatch):
     def describe(*, cores: int, gpus: int = 0, gigabytes: int = 64) -> None:
-        monkeypatch.setattr(workforce.os, "sched_getaffinity", lambda _: set(range(cores)))
-        monkeypatch.setattr(workforce, "count_gpus", lambda: gpus)
-        monkeypatch.setattr(workforce, "_memory_bytes", lambda: gigabytes * 2**30)
+        monkeypatch.setattr(worker_plan.os, "sched_getaffinity", lambda _: set(range(cores)))
+        monkeypatch.setattr(worker_plan, "count_gpus", lambda: gpus)
+        monkeypatch.setattr(worker_plan, "_memory_bytes", lambda: gigabytes * 2**30)
 
     return describe
 
@@ -34,41 +32,26 @@ def machine(monkeypatch):
 )
 def test_workers_follow_the_machine(machine, cores, gpus, gigabytes, worlds, wanted):
     machine(cores=cores, gpus=gpus, gigabytes=gigabytes)
-    found = plan_workforce(Settings(), worlds)
+    found = plan_workers(Settings(), worlds)
     assert (found.num_workers, found.device, found.num_threads) == wanted
     assert found.gpus_per_worker == (1.0 if wanted[1] == "cuda" else 0.0)
 
 
 def test_inline_is_one_worker_with_all_threads(machine):
     machine(cores=8)
-    found = plan_workforce(Settings(executor="inline", workers=4), 100)
+    found = plan_workers(Settings(executor="inline", workers=4), 100)
     assert (found.num_workers, found.num_threads) == (1, 8)
 
 
 def test_cuda_without_a_gpu_is_told_before_anything_starts(machine):
     machine(cores=2)
     with pytest.raises(ConfigError, match="wanted cuda, found no NVIDIA GPU"):
-        plan_workforce(Settings(device="cuda"), 1)
+        plan_workers(Settings(device="cuda"), 1)
 
 
 def test_an_existing_cluster_needs_a_number_of_workers(machine):
     machine(cores=2)
     with pytest.raises(ConfigError, match="needs --workers N"):
-        plan_workforce(Settings(ray_address="10.0.0.1:6379"), 1)
-    found = plan_workforce(Settings(ray_address="10.0.0.1:6379", workers=40, device="cuda", cpus_per_worker=4), 1000)
+        plan_workers(Settings(ray_address="10.0.0.1:6379"), 1)
+    found = plan_workers(Settings(ray_address="10.0.0.1:6379", workers=40, device="cuda", cpus_per_worker=4), 1000)
     assert (found.num_workers, found.num_threads, found.gpus_per_worker) == (40, 4, 1.0)
-
-
-def test_a_pool_that_is_open_is_used_and_left_open(tmp_path):
-    settings = Settings(executor="inline", out=str(tmp_path))
-    parameters = GenerateParameters(seeds=["x.jpg"], out=str(tmp_path))
-    store = open_store(str(tmp_path))
-    force = plan_workforce(settings, 1)
-    config = worker_config(parameters.resolved_recipe(), parameters, "run", force, store, settings)
-    with open_pool(config, settings, force, store) as mine, opened_before(mine):
-        with workers(config, settings, force, store) as found:
-            assert found is mine
-        assert not mine._closing.is_set()
-    with workers(config, settings, force, store) as own:
-        assert own is not mine
-    assert own._closing.is_set()

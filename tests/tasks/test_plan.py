@@ -181,14 +181,14 @@ def test_limit_looks_at_so_many_seeds(plan, make_seeds):
 PLANNING = """
 import json, sys, time
 from pathlib import Path
-from flows.batch import prepare_plan
 from flows.parameters import GenerateParameters
+from flows.session import Session
 from flows.settings import load_settings
 folder = Path(sys.argv[1])
 settings = load_settings({"home": str(folder / "home")}, folder)
-parameters = GenerateParameters(seeds=[sys.argv[2]], out=str(folder / "out"))
+parameters = GenerateParameters(seeds=[sys.argv[2]], out=str(folder / "out"), run_id=sys.argv[3])
 start = time.perf_counter()
-_, plan = prepare_plan(parameters, parameters.resolved_recipe(), settings, sys.argv[3])
+plan = Session.planned(parameters, settings).plan
 seconds = time.perf_counter() - start
 # Not getrusage: a child starts with its parent's peak.
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
