@@ -7,6 +7,7 @@ on CUDA then fits to the frames.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,11 @@ from lyra_core.generative.networks import load_apache_depth
 from lyra_core.generative.presets import build_reconstructor, joined_digest
 from lyra_core.generative.reconstructor import OnReport, Reconstructor
 from lyra_core.model import WorldModel, load_model
-from lyra_core.native import Native
 from lyra_core.provenance import Provenance
 from lyra_core.values import CameraPath, Gaussians, Seed, VideoClip
 from lyra_core.weights.bundle import APACHE_DEPTH_PARTS, find_sets, set_digests
+
+NATIVE_SIZE = (832, 480)
 
 
 class LiftedModel:
@@ -33,11 +35,8 @@ class LiftedModel:
         self.weights_digest = weights_digest
         self.video = video
         self.reconstructor = reconstructor
-
-    @property
-    def native(self) -> Native:
-        """The video model's."""
-        return self.video.native
+        # The baseline's video has any size; the depth networks see more in a large one.
+        self.native = replace(video.native, size=NATIVE_SIZE)
 
     @property
     def provenance(self) -> Provenance:
@@ -58,7 +57,8 @@ class LiftedModel:
         chunk_ids: Sequence[str] | None = None,
         chunk_dir: str | Path | None = None,
     ) -> VideoClip:
-        """The video model's clip; arguments and errors are its own."""
+        """The video model's clip; arguments and errors are its own, except that the native size is this model's."""
+        width, height = self.native.chosen_size(width, height)
         return self.video.generate(
             image,
             camera_path,

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import lyra_core
+from flows.recipes import find_recipe
 from lyra_core.depth import DepthEstimator
 from lyra_core.errors import FrameError, RecipeError, SeedError, WeightsError
 from lyra_core.model import MODELS, WorldModel, load_model
@@ -35,7 +36,8 @@ def test_from_photograph_to_rendered_world(tmp_path):
 
 def test_without_a_size_frames_are_native_and_turn_with_the_photograph():
     model = load_model("parallax")
-    assert model.native.size == (416, 240)
+    recipe = find_recipe("parallax")
+    assert model.native.size == (416, 240) == (recipe.width, recipe.height)
     clip = model.generate(SEEDS / "coffee_table.jpg", "dolly-in", num_frames=1)
     assert clip.frames.shape == (1, 240, 416, 3)
     assert model.generate(SEEDS / "wine_cellar.jpg", "dolly-in", num_frames=1).frames.shape == (1, 416, 240, 3)

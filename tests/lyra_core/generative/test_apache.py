@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from flows.recipes import find_recipe
 from lyra_core.errors import RecipeError
 from lyra_core.gaussians.prune import is_finite
 from lyra_core.generative.apache import load_parallax_da3
@@ -12,6 +13,9 @@ from lyra_core.model import WorldModel, load_model
 def test_the_baselines_video_is_lifted_by_two_networks(weights, photo, tmp_path):
     model = load_parallax_da3(weights=weights, reconstruction={"tier": 1500, "color_passes": 1})
     assert isinstance(model, WorldModel)
+    recipe = find_recipe("parallax-da3")
+    assert model.native.size == (recipe.width, recipe.height)
+    assert model.provenance.metric_scale_source == "none", "its cameras stand in the baseline's scale"
     clip = model.generate(photo, "truck-right", num_frames=5)
     assert torch.equal(clip.frames, load_model("parallax").generate(photo, "truck-right", num_frames=5).frames)
     reports = []

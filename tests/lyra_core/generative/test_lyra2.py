@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from flows.recipes import find_recipe
 from lyra_core.errors import (
     FrameError,
     LyraWarning,
@@ -178,7 +179,8 @@ class TestReconstruction:
 class TestWhatItSaysOfItself:
     def test_native(self, model):
         native = model.native
-        assert (native.size, native.chunk_frames, native.prompt) == ((832, 480), 8, None)
+        recipe = find_recipe("lyra2")
+        assert (native.size, native.chunk_frames, native.prompt) == ((recipe.width, recipe.height), 8, None)
         assert native.side_step == 8
 
     @pytest.mark.parametrize(
