@@ -123,7 +123,7 @@ class Session:
     @property
     def patience(self) -> Patience:
         """How long this process waits for storage that fails."""
-        return Patience(self.settings.store_deadline_s, self.tell)
+        return Patience(self.settings.store_deadline_s, self._say)
 
     @property
     def public_parameters(self) -> GenerateParameters:
@@ -147,9 +147,13 @@ class Session:
         if self._pool is None:
             workers = self.workers
             config = worker_config(self.recipe, self.plan, workers, self.settings, self.parameters, self.store)
-            self._pool = open_pool(config, self.settings, workers, self.store, self.tell)
+            self._pool = open_pool(config, self.settings, workers, self.store, self._say)
             self._pool.__enter__()
         return self._pool
+
+    def _say(self, sentence: str) -> None:
+        """Tell whoever listens at this moment: a progress display may have come after the pool."""
+        self.tell(sentence)
 
     def close(self) -> None:
         """Free the workers and forget the plan."""
