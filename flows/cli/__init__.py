@@ -6,6 +6,7 @@ Exit codes: 0 everything asked for exists; 1 an error, told in one sentence; 2 w
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 from typing import Any
@@ -62,6 +63,13 @@ def app(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         leave_pipe()
         code = EXIT_PIPE
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = error.filename or "where standard output goes, LYRA_HOME or TMPDIR"
+        print_error(f"a disk is full: {(error.strerror or str(error)).lower()} at {place}; free some space there")
+        leave_pipe()
+        code = EXIT_ERROR
     sys.exit(code)
 
 

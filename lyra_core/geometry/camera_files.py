@@ -75,7 +75,7 @@ class KeyPose:
 
 def is_camera_file(name: str | Path) -> bool:
     """Whether a camera path's name is that of a file rather than a preset."""
-    return Path(name).suffix.lower() in SUFFIXES
+    return str(name).lower().endswith(SUFFIXES)  # no Path: planning asks for every row of a manifest
 
 
 def read_camera_bytes(path: str | Path) -> bytes:
