@@ -6,6 +6,7 @@ Exit codes: 0 everything asked for exists; 1 an error, told in one sentence; 2 w
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 from typing import Any
@@ -15,7 +16,7 @@ import typer
 from flows.cli.doctor import doctor
 from flows.cli.down import down
 from flows.cli.garbage import gc
-from flows.cli.output import leave_pipe, print_error, ready_streams
+from flows.cli.output import choose_json, leave_pipe, print_error, ready_streams
 from flows.cli.peek import peek
 from flows.cli.query import query
 from flows.cli.recipes import recipes
@@ -64,6 +65,14 @@ def app(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         leave_pipe()
         code = EXIT_PIPE
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        choose_json(False)  # nothing more for standard output
+        place = error.filename or "where standard output goes, LYRA_HOME or TMPDIR"
+        print_error(f"a disk is full: {(error.strerror or str(error)).lower()} at {place}; free some space there")
+        leave_pipe()
+        code = EXIT_ERROR
     sys.exit(code)
 
 

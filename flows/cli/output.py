@@ -102,16 +102,19 @@ def print_error(sentence: str, kind: str = "Interrupted") -> None:
 
 def ready_streams() -> None:
     """Let every character be printed on any terminal: what its encoding lacks is spelt out instead of an error."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the shell (>&-)
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123  open to the end
+        elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def leave_pipe() -> None:
     """Forget what could not be written because the reader left (`lyra query ... | head`)."""
     nothing = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(nothing, stream.fileno())
+    for number in (1, 2):
+        os.dup2(nothing, number)
 
 
 def human_bytes(count: float) -> str:

@@ -1,6 +1,6 @@
 """Camera files, read whole and checked when they are first named: what is wrong is told before anything starts.
 
-Four layouts are read (docs/conventions.md says how each is understood):
+Five layouts are read (docs/conventions.md says how each is understood):
 
 trajectory.npz     `w2c` [t 4 4] and `intrinsics` [t 3 3] (or [3 3]), `image_height`, `image_width`: OpenCV, metres
 cameras.parquet    as this project writes beside each world
@@ -75,7 +75,7 @@ class KeyPose:
 
 def is_camera_file(name: str | Path) -> bool:
     """Whether a camera path's name is that of a file rather than a preset."""
-    return Path(name).suffix.lower() in SUFFIXES
+    return str(name).lower().endswith(SUFFIXES)  # no Path: planning asks for every row of a manifest
 
 
 def read_camera_bytes(path: str | Path) -> bytes:

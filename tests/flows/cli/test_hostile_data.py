@@ -159,6 +159,16 @@ def test_a_reader_that_leaves_is_no_error(lyra, catalog):
         assert process.wait(timeout=60) in (0, 141)
 
 
+@pytest.mark.parametrize(("redirection", "code", "words"), [(">&-", 0, ""), (">/dev/full", 1, "a disk is full")])
+def test_an_output_that_cannot_be_written(lyra, catalog, redirection, code, words):
+    command = f'"$0" -c "from lyra_core._launch import main; main()" status "$1" --json {redirection}'
+    finished = subprocess.run(
+        ["bash", "-c", command, sys.executable, catalog.root], env=lyra.environment, capture_output=True, text=True
+    )
+    assert (finished.returncode, "Traceback" in finished.stderr) == (code, False), finished.stderr
+    assert words in finished.stderr
+
+
 def test_json_is_json(lyra, catalog):
     sql = (
         "SELECT sum(num_splats) AS s, count(*) AS n, 1.5::DECIMAL(9,2) AS d, 'nan'::DOUBLE AS x, '-inf'::FLOAT AS y, "

@@ -117,13 +117,15 @@ def test_cameras_alone_find_the_similarity(kind: str, count: int) -> None:
 
 def test_straight_path_with_noise_keeps_its_roll() -> None:
     wanted, cameras = known_similarity(), path("collinear", 40)
-    target = wanted.apply_to_cameras(cameras)
-    target[:, :3, 3] += 0.01 * torch.randn(40, 3, generator=generator(4), dtype=torch.float64)
-    found = alignment.align_cameras(cameras, target).similarity
-    assert_same(found, wanted, degrees=0.5, relative=0.02)
-    centers = [alignment.camera_centers(x) for x in (cameras, target)]
-    by_centers_alone = alignment.fit_similarity(*centers)
-    assert float(rotation_angle_deg(by_centers_alone.rotation @ wanted.rotation.mT)) > 5.0
+    rolls = []
+    for seed in range(8):  # how far one draw of noise rolls the naive fit depends on the machine's linear algebra
+        target = wanted.apply_to_cameras(cameras)
+        target[:, :3, 3] += 0.01 * torch.randn(40, 3, generator=generator(seed), dtype=torch.float64)
+        assert_same(alignment.align_cameras(cameras, target).similarity, wanted, degrees=0.5, relative=0.02)
+        centers = [alignment.camera_centers(x) for x in (cameras, target)]
+        by_centers_alone = alignment.fit_similarity(*centers)
+        rolls.append(float(rotation_angle_deg(by_centers_alone.rotation @ wanted.rotation.mT)))
+    assert max(rolls) > 5.0
 
 
 def test_static_cameras_give_rotation_and_say_that_scale_is_unknown() -> None:
