@@ -211,13 +211,28 @@ def _read_parquet(binary: IO[bytes], shown: str) -> Iterator[Record]:
         names = {name: column for name, column in zip(schema.names, columns, strict=True) if column is not None}
         number = 0
         for batch in table.iter_batches(batch_size=1024, columns=list(names)):
-            for row in batch.to_pylist():
+            for row in _rows(batch):
                 number += 1
                 yield Record(f"row {number}", {names[name]: value for name, value in row.items() if name in names})
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise ManifestError(
             f"manifest {shown}: it is no Parquet file or damaged ({_short(error)}); write it again"
         ) from error
+
+
+def _rows(batch: pa.RecordBatch) -> list[dict[str, object]]:
+    """The rows of a batch; text as bytes where some of it is no UTF-8, so that only its own row is lost."""
+    import pyarrow as pa
+
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError:
+        types = pa.types
+        texts = (types.is_string, types.is_large_string, types.is_string_view, types.is_dictionary)
+        raw = [
+            column.cast(pa.large_binary()) if any(test(column.type) for test in texts) else column for column in batch
+        ]
+        return pa.RecordBatch.from_arrays(raw, names=batch.schema.names).to_pylist()
 
 
 def _require_addresses(kind: pa.DataType, shown: str) -> None:

@@ -95,7 +95,7 @@ def _package(name: str) -> Finding:
 
 
 def _gpu() -> Finding:
-    from flows.workforce import count_gpus
+    from flows.worker_plan import count_gpus
 
     count = count_gpus()
     if not count:

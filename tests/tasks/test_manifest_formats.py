@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import bz2
 import decimal
 import gzip
@@ -198,6 +199,18 @@ def test_values_of_other_types_in_a_parquet_cost_their_row(tmp_path):
     table = pa.table({"seed": SEEDS, "prompt": pa.array([["x"], None]), "variants": [float("nan"), 2.0]})
     pq.write_table(table, tmp_path / "m.parquet")
     assert said(read_seeds([str(tmp_path / "m.parquet")])) == [("bad", "row 1"), ("b.png", None)]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_text_that_is_no_utf8_in_a_parquet_costs_its_row(tmp_path, kind):
+    good, bad = pa.py_buffer(b"a.pngb.png"), pa.py_buffer(b"a.png\xff.png")
+    width = "i" if kind == pa.string() else "q"
+    offsets = pa.py_buffer(array.array(width, [0, 5, 10]).tobytes())
+    columns = [pa.Array.from_buffers(kind, 2, [None, offsets, data]) for data in (good, bad)]
+    pq.write_table(pa.table(columns, names=["seed", "license"]), tmp_path / "m.parquet")
+    rows = list(read_seeds([str(tmp_path / "m.parquet")]))
+    assert said(rows) == [("a.png", None), ("bad", "row 2")]
+    assert "'license' wants text, found 5 bytes that are not UTF-8" in rows[1].reason
 
 
 def test_a_folder_of_parts(tmp_path):

@@ -15,7 +15,7 @@ from catalogs.commit import commit
 from catalogs.rejects import reject
 from flows.cli import _exit_code
 from flows.cli.output import plain
-from flows.cli.run import _print_summary
+from flows.cli.batch_output import print_summary
 from flows.report import BatchSummary
 from lyra_core.formats.store import open_store
 from lyra_core.identity import chunk_ids
@@ -127,7 +127,7 @@ def test_the_suggested_commands_run(catalog, capsys, folder, tmp_path, monkeypat
         not_accepted=0, snapshot_version=1, seconds=1, seconds_per_stage={},
         example_world_id=next(catalog.list("worlds/")).key.split("/")[2],
     )  # fmt: skip
-    _print_summary(summary, "http://127.0.0.1:1")
+    print_summary(summary, "http://127.0.0.1:1")
     out = capsys.readouterr().out
     assert not ACTS.search(out)
     (tmp_path / "lyra of [mine]").write_text('#!/bin/bash\nprintf "%s\\0" "$@"\n')
