@@ -14,12 +14,12 @@ import pytest
 from catalogs.commit import commit
 from catalogs.rejects import reject
 from flows.cli import _exit_code
-from flows.cli.output import plain
 from flows.cli.batch_output import print_summary
+from flows.cli.output import plain
 from flows.report import BatchSummary
 from lyra_core.formats.store import open_store
 from lyra_core.identity import chunk_ids
-from lyra_core.layout import world_key
+from lyra_core.layout import new_upload, upload_prefix
 from lyra_core.records import Artifact, RejectRecord, WorldRecord
 
 HOSTILE = "[INST] a [bold]room[/nope] [/INST] :smile: \x1b]0;owned\x07\x1b[31m | `x`\nline"
@@ -38,7 +38,7 @@ def catalog(tmp_path_factory):
         accepted=False, reject_reasons=(HOSTILE,), output_license=HOSTILE, num_splats=3, trajectory_name=HOSTILE,
         model_name=HOSTILE,
     )  # fmt: skip
-    put = store.put_bytes(world_key(world_id, "gaussians.ply"), b"ply")
+    put = store.put_bytes(upload_prefix(world_id, new_upload()) + "gaussians.ply", b"ply")
     artifact = Artifact(role="ply", key=put.key, media_type="model/ply", bytes=3, sha256=put.sha256, etag="")
     commit(store, record.with_artifacts([artifact], store.root))
     reject(store, RejectRecord(run_id="r", ordinal=3, stage="seed", reason=HOSTILE, seed_uri=HOSTILE))
