@@ -57,13 +57,17 @@ class WorldSpec:
         return cls(**fields)
 
     @property
-    def name(self) -> str:
-        """Seed stem and the first eight characters of the id, as shown in the Prefect UI."""
+    def stem(self) -> str:
+        """The seed image's file name without its ending."""
         address = public_uri(self.seed_uri)
         if "://" in address:
             address = address.partition("?")[0]
-        stem = address.rstrip("/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
-        return f"{stem}-{self.world_id[:8]}"
+        return address.rstrip("/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
+
+    @property
+    def name(self) -> str:
+        """The stem and the first eight characters of the id, as shown in the Prefect UI."""
+        return f"{self.stem}-{self.world_id[:8]}"
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(WorldSpec))

@@ -33,8 +33,9 @@ from lyra_core.model import load_model
 from lyra_core.public_uri import without_secrets
 from lyra_core.spec import WorldSpec
 from tasks.artifacts import LocalArtifact, encode
-from tasks.commit import Dispatch, store_world
+from tasks.commit import store_world
 from tasks.outcome import FIRST_START, SOURCE_STAGE, Failure, Outcome, Start, Waiting
+from tasks.record import Dispatch
 from tasks.scratch import ScratchFolders, kept_chunks
 from tasks.weights import require_planned
 from tasks.worker_config import WorkerConfig

@@ -13,9 +13,11 @@ from typing import Any
 
 import typer
 
+from flows.cli.card import card
 from flows.cli.doctor import doctor
 from flows.cli.down import down
 from flows.cli.garbage import gc
+from flows.cli.lineage import lineage
 from flows.cli.output import choose_json, leave_pipe, print_error, ready_streams
 from flows.cli.peek import peek
 from flows.cli.query import query
@@ -41,7 +43,7 @@ commands = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, status, query, peek, verify, gc, recipes, doctor, up, down):
+for command in (run, status, query, peek, lineage, verify, gc, card, recipes, doctor, up, down):
     commands.command()(command)
 commands.command(
     # everything after the name belongs to the training commands, --help too

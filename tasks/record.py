@@ -1,0 +1,200 @@
+"""The catalog's row of a world: what it was made from, how, at what cost and how good it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import lyra_core
+from lyra_core.gaussians.extent import extent
+from lyra_core.geometry.path_measures import path_length_m, total_rotation_deg
+from lyra_core.identity import ALGORITHM_VERSION, canonical_digest, canonical_json, rng_seed
+from lyra_core.layout import new_upload, upload_prefix
+from lyra_core.public_uri import public_uri
+from lyra_core.records import WorldRecord, frame_table
+from tasks.outcome import FIRST_START, Start
+from tasks.quality import reject_reasons
+from tasks.weights import video_digest
+from tasks.worker_config import WorkerConfig
+from tasks.world import MadeWorld, StageClock
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+QUALITY_VERSION = "1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dispatch:
+    """One attempt at a world, as its row tells of it.
+
+    Attributes:
+        start: what the pool knew of it.
+        worker_id: host and process of the worker.
+        upload: name of the folder for the files, which no other attempt has.
+    """
+
+    start: Start = FIRST_START
+    worker_id: str | None = None
+    upload: str = field(default_factory=new_upload)
+
+
+def world_record(config: WorkerConfig, made: MadeWorld, clock: StageClock, dispatch: Dispatch) -> WorldRecord:
+    """Everything the catalog keeps of a world, except its files."""
+    reasons = reject_reasons(made.quality, config.recipe, made.report)
+    return WorldRecord(
+        run_id=config.run_id,
+        attempt=dispatch.start.attempt,
+        retries=dispatch.start.attempt - 1,
+        worker_id=dispatch.worker_id,
+        queue_s=dispatch.start.queue_s,
+        folder=upload_prefix(made.spec.world_id, dispatch.upload),
+        accepted=not reasons,
+        reject_reasons=tuple(reasons),
+        **_request(made, config),
+        **_model(made, config),
+        **_video(made),
+        **_gaussians(made),
+        **_quality(made),
+        **_cost(config, clock),
+    )
+
+
+def world_frames(made: MadeWorld) -> pa.Table:
+    """The cameras of a world, as the `frames` table has them."""
+    cameras = made.clip.cameras
+    return frame_table(
+        made.spec.world_id,
+        cameras.world_to_cam.numpy(),
+        cameras.intrinsics.numpy(),
+        fps=made.clip.fps,
+        image_size=(cameras.image_width, cameras.image_height),
+    )
+
+
+def _request(made: MadeWorld, config: WorkerConfig) -> dict[str, Any]:
+    """Ids, the seed image, the recipe and what was asked of them."""
+    spec, hashed = made.spec, config.recipe.hashed_fields()
+    width, height = made.seed.original_size
+    return {
+        "world_id": spec.world_id,
+        "name": spec.stem,
+        "chunk_ids": spec.chunk_ids,
+        "variant": spec.variant,
+        "recipe": config.recipe.name,
+        "recipe_json": canonical_json(hashed),
+        "config_sha256": canonical_digest(hashed),
+        "algorithm_version": ALGORITHM_VERSION,
+        "seed_uri": public_uri(spec.seed_uri),
+        "seed_sha256": spec.seed_sha256,
+        "seed_width": width,
+        "seed_height": height,
+        "seed_license": spec.seed_license,
+        "seed_source_url": public_uri(spec.seed_source_url) if spec.seed_source_url else None,
+        "seed_attribution": spec.seed_attribution,
+        "rng_seed": rng_seed(spec.chunk_ids[0], "video"),
+        "prompt": "\n".join(spec.prompts) or None,
+        "trajectory_sha256": spec.cameras_sha256 or None,
+        "output_license": config.recipe.output_license or spec.seed_license,
+    }
+
+
+def _model(made: MadeWorld, config: WorkerConfig) -> dict[str, Any]:
+    """Weights, code and arithmetic."""
+    recipe, digests, provenance = config.recipe, config.weights_digests or (), made.provenance
+    return {
+        "model_name": recipe.model,
+        "checkpoint_uri": public_uri(recipe.weights) if recipe.weights else None,
+        "checkpoint_sha256": video_digest(recipe, digests),
+        "weights_digests": digests,
+        "weights_licenses": recipe.weights_licenses,
+        "accepted_licences": config.accepted_licenses,
+        "code_git_commit": config.code_commit or None,
+        "package_version": lyra_core.__version__,
+        "precision": provenance.precision,
+        "inference_steps": provenance.num_steps,
+        "guidance": provenance.guidance,
+        "negative_prompt": provenance.negative_prompt,
+        "meters_per_unit": 1.0 if provenance.metric_scale_source != "none" else None,
+        "metric_scale_source": provenance.metric_scale_source,
+    }
+
+
+def _video(made: MadeWorld) -> dict[str, Any]:
+    """The clip and its cameras."""
+    clip, cameras = made.clip, made.clip.cameras
+    intrinsics = cameras.intrinsics[0].tolist()
+    return {
+        "trajectory_name": cameras.name,
+        "width": cameras.image_width,
+        "height": cameras.image_height,
+        "num_frames": len(clip),
+        "fps": clip.fps,
+        "camera_model": "pinhole",
+        "fx": intrinsics[0][0],
+        "fy": intrinsics[1][1],
+        "cx": intrinsics[0][2],
+        "cy": intrinsics[1][2],
+        "camera_convention": "opencv_w2c",
+        "path_length_m": path_length_m(cameras),
+        "total_rotation_deg": total_rotation_deg(cameras),
+    }
+
+
+def _gaussians(made: MadeWorld) -> dict[str, Any]:
+    """The Gaussians, and how their reconstruction went where the model tells."""
+    box, report = extent(made.gaussians), made.report
+    found = {
+        "num_splats": len(made.gaussians),
+        "sh_degree": made.gaussians.sh_degree,
+        "bounds_min": box.least,
+        "bounds_max": box.greatest,
+        "bounds_p01": box.p01,
+        "bounds_p99": box.p99,
+        "opacity_mean": float(made.gaussians.opacities.mean()),
+    }
+    if report is None:
+        return found
+    return found | {
+        "num_keyframes": report.num_keyframes,
+        "camera_residual_deg": report.residual_deg,
+        "camera_residual_percent": report.residual_percent,
+        "cameras_source": report.cameras,
+        "is_refined": report.is_refined,
+        "refine_gain_db": report.refine_gain_db,
+    }
+
+
+def _quality(made: MadeWorld) -> dict[str, Any]:
+    quality = made.quality
+    if quality is None:
+        return {}
+    return {
+        "psnr_db": quality.psnr_db,
+        "ssim": quality.ssim,
+        "floater_frac": quality.floater_frac,
+        "coverage_frac": quality.coverage_frac,
+        "quality_version": QUALITY_VERSION,
+    }
+
+
+def _cost(config: WorkerConfig, clock: StageClock) -> dict[str, Any]:
+    """Times of this attempt and the GPU it took."""
+    finished = datetime.now(UTC)
+    wall_s = (finished - clock.started_at).total_seconds()
+    on_gpu = config.device.startswith("cuda")
+    found: dict[str, Any] = {
+        "stage_s": dict(clock.stage_s),
+        "wall_s": wall_s,
+        "gpu_count": int(on_gpu),
+        "gpu_seconds": wall_s if on_gpu else 0.0,
+        "created_at": finished,
+        "started_at": clock.started_at,
+        "finished_at": finished,
+    }
+    if on_gpu:
+        found |= {"gpu_name": torch.cuda.get_device_name(), "peak_vram_bytes": torch.cuda.max_memory_allocated()}
+    return found
