@@ -35,7 +35,7 @@ PERMISSIVE = frozenset(
 )
 _COLUMNS = (
     "world_id", "accepted", "recipe", "model_name", "seed_license", "output_license", "weights_licenses",
-    "weights_digests", "accepted_licences", "num_splats", "num_frames", "artifacts",
+    "weights_digests", "accepted_licenses", "num_splats", "num_frames", "artifacts",
 )  # fmt: skip
 # A word that YAML reads as it stands; any other licence is quoted.
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9.+-]*")
@@ -99,9 +99,9 @@ def dataset_card(store: Store, *, name: str, version: int | None = None, publish
 def restricted_worlds(worlds: pa.Table) -> dict[str, str]:
     """Worlds made with weights that are not known to let their outputs be passed on, each with the reason."""
     reasons = {}
-    for row in worlds.select(["world_id", "accepted_licences", "weights_licenses", "weights_digests"]).to_pylist():
+    for row in worlds.select(["world_id", "accepted_licenses", "weights_licenses", "weights_digests"]).to_pylist():
         licences = row["weights_licenses"] or []
-        unfit = sorted({x for x in licences if x.lower() not in PERMISSIVE} | set(row["accepted_licences"] or []))
+        unfit = sorted({x for x in licences if x.lower() not in PERMISSIVE} | set(row["accepted_licenses"] or []))
         if len(licences) < len(row["weights_digests"] or []):
             unfit.append("weights of unknown licence")
         if unfit:

@@ -20,7 +20,7 @@ from lyra_core import snapshot
 from lyra_core.errors import CatalogError
 from lyra_core.formats.store import Store
 from lyra_core.layout import part_key, snapshot_key
-from lyra_core.records import SCHEMA_VERSION, FrameRecord, WorldRecord, arrow_schema, utc_now
+from lyra_core.records import SCHEMA_VERSION, FrameRecord, arrow_schema, utc_now
 from lyra_core.snapshot import Part, SnapshotRef
 
 if TYPE_CHECKING:
@@ -115,7 +115,8 @@ def _next_version(
     kept, merged = _split(parent, size)
     with tempfile.TemporaryDirectory(prefix="lyra-compaction-") as folder:
         writer = _PartWriter(store, number, token, Path(folder), fault)
-        made = writer.write(_sources(store, merged, fresh, size), size.part_worlds)
+        sources = _sources(store, merged, parent.schema_version if parent else SCHEMA_VERSION, fresh, size)
+        made = writer.write(sources, size.part_worlds)
     pairs = [*kept, *made]
     ref = SnapshotRef(
         version=number,
@@ -157,16 +158,13 @@ def _is_outdated(ref: SnapshotRef) -> bool:
     return ref.schema_version < SCHEMA_VERSION
 
 
-def _sources(store: Store, merged: Sequence[_Pair], fresh: Sequence[str], size: CompactionSize) -> Iterator[_Source]:
-    from pyarrow import dataset as ds
-
-    def opened(part: Part, schema: pa.Schema) -> ds.Dataset:
-        filesystem = store.arrow_filesystem()
-        return ds.dataset([part.key], schema=schema, format="parquet", filesystem=filesystem)
-
+def _sources(
+    store: Store, merged: Sequence[_Pair], schema_version: int, fresh: Sequence[str], size: CompactionSize
+) -> Iterator[_Source]:
+    """Parts to be merged, of one schema version, and commits that are in no part yet."""
     for pair in merged:
-        worlds = opened(pair.worlds, arrow_schema(WorldRecord)).to_table()
-        frames = opened(pair.frames, arrow_schema(FrameRecord)).to_batches()
+        worlds = snapshot.open_parts(store, [pair.worlds.key], "worlds", schema_version).to_table()
+        frames = snapshot.open_parts(store, [pair.frames.key], "frames", schema_version).to_batches()
         yield _Source(pair.worlds.rows, worlds, frames)
     for start in range(0, len(fresh), size.batch_worlds):
         worlds, cameras = read_commits(store, fresh[start : start + size.batch_worlds])

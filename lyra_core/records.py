@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # 2: no maps (other tools cannot open them), no columns that nothing fills, no metres and no up that nobody measured.
 # Parts of version 1 are read as they are: pyarrow casts their maps, and a compaction writes them anew.
 SCHEMA_VERSION = 2
+# Columns that schema 1 had under other names.
+RENAMED = {"accepted_licences": "accepted_licenses"}
 _REQUIRED: Any = object()
 _FLAT_ROLES = {
     "ply": "ply_uri", "video": "video_uri", "usd": "usd_uri", "cameras": "cameras_uri", "preview": "thumb_uri",
@@ -82,7 +84,8 @@ class _Row:
     def row_from_json(cls, text: str | bytes) -> dict[str, object]:
         """What `from_json(text).to_row()` gives, several times faster: compaction does it for every world."""
         row, types = dict(_default_row(cls)), _column_types(cls)  # type: ignore[arg-type]
-        for name, value in json.loads(text).items():
+        for stored_name, value in json.loads(text).items():
+            name = RENAMED.get(stored_name, stored_name)
             kind = types.get(name)
             if kind == "timestamp":
                 row[name] = datetime.fromisoformat(value)
@@ -97,10 +100,10 @@ class _Row:
         Raises:
             CatalogError: a required column is missing.
         """
-        values = {}
+        named, values = {RENAMED.get(name, name): value for name, value in row.items()}, {}
         for f in fields(cls):  # type: ignore[arg-type]
-            if row.get(f.name) is not None:
-                values[f.name] = _from_arrow(row[f.name], f.metadata["type"])
+            if named.get(f.name) is not None:
+                values[f.name] = _from_arrow(named[f.name], f.metadata["type"])
         try:
             return cls(**values)
         except TypeError as error:
@@ -140,7 +143,7 @@ class WorldRecord(_Row):
     checkpoint_sha256: str | None = column("string", "digest of the video model's weights; null where it has none")
     weights_digests: tuple[str, ...] = column("list<string>", "digests of all weight files used", ())
     weights_licenses: tuple[str, ...] = column("list<string>", "licence of each weight file, same order", ())
-    accepted_licences: tuple[str, ...] = column(
+    accepted_licenses: tuple[str, ...] = column(
         "list<string>",
         "restricted licences the run had to accept; not empty means: do not publish",
         (),

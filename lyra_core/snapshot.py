@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lyra_core.errors import CatalogError
 from lyra_core.formats.store import Store
 from lyra_core.layout import SNAPSHOTS, snapshot_key
-from lyra_core.records import SCHEMA_VERSION, FrameRecord, WorldRecord, arrow_schema
+from lyra_core.records import RENAMED, SCHEMA_VERSION, FrameRecord, WorldRecord, arrow_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -131,11 +131,30 @@ def dataset(store: Store, ref: SnapshotRef | None, table: str = "worlds") -> pya
     from pyarrow import dataset as ds
 
     parts = _parts(ref, table) if ref else ()
-    schema = arrow_schema(TABLES[table])
-    if not parts:
-        return ds.dataset(schema.empty_table())
-    keys = [part.key for part in parts]
-    return ds.dataset(keys, schema=schema, format="parquet", filesystem=store.arrow_filesystem())
+    if ref is None or not parts:
+        return ds.dataset(arrow_schema(TABLES[table]).empty_table())
+    return open_parts(store, [part.key for part in parts], table, ref.schema_version)
+
+
+def open_parts(store: Store, keys: Sequence[str], table: str, schema_version: int) -> pyarrow.dataset.Dataset:
+    """Parts of a table with the columns of today's schema, whatever the one they were written with.
+
+    Args:
+        store: where they lie.
+        keys: of parts that were written with one schema.
+        table: "worlds" or "frames".
+        schema_version: theirs.
+    """
+    import pyarrow as pa
+    from pyarrow import dataset as ds
+
+    schema, filesystem = arrow_schema(TABLES[table]), store.arrow_filesystem()
+    former = {new: old for old, new in RENAMED.items()}
+    if schema_version >= SCHEMA_VERSION or not set(former) & set(schema.names):
+        return ds.dataset(list(keys), schema=schema, format="parquet", filesystem=filesystem)
+    stored = pa.schema([field.with_name(former.get(field.name, field.name)) for field in schema])
+    rows = ds.dataset(list(keys), schema=stored, format="parquet", filesystem=filesystem).to_table()
+    return ds.dataset(rows.rename_columns(schema.names))
 
 
 def worlds(store: Store, version: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:

@@ -111,7 +111,7 @@ def _model(made: MadeWorld, config: WorkerConfig) -> dict[str, Any]:
         "checkpoint_sha256": video_digest(recipe, digests),
         "weights_digests": digests,
         "weights_licenses": recipe.weights_licenses,
-        "accepted_licences": config.accepted_licenses,
+        "accepted_licenses": config.accepted_licenses,
         "code_git_commit": config.code_commit or None,
         "package_version": lyra_core.__version__,
         "precision": provenance.precision,

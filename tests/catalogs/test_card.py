@@ -72,8 +72,8 @@ def test_the_code_of_the_card_runs(local, sample, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"weights_licenses": (LYRA,), "accepted_licences": ("lyra2",)}, LYRA),
-        ({"accepted_licences": ("lyra2",)}, "lyra2"),
+        ({"weights_licenses": (LYRA,), "accepted_licenses": ("lyra2",)}, LYRA),
+        ({"accepted_licenses": ("lyra2",)}, "lyra2"),
         ({"weights_licenses": ("CC-BY-NC-4.0",)}, "CC-BY-NC-4.0"),
         ({"weights_licenses": ()}, "weights of unknown licence"),
     ],

@@ -105,3 +105,20 @@ def test_its_card_is_written(old):
     card = dataset_card(old, name="Before")
     assert "schema version 1" in card.readme
     assert json.loads(card.croissant)["name"] == "Before"
+
+
+def test_a_column_that_was_renamed_keeps_its_values(old):
+    """Restricted licences that a run accepted must not be lost: they keep worlds from being published."""
+    ref = snapshot.latest(old)
+    part = Path(old.uri(ref.worlds[0].key))
+    table = pq.read_table(part)
+    column = table.schema.get_field_index("accepted_licences")
+    pq.write_table(table.set_column(column, "accepted_licences", [[["nvidia-internal-research"]]]), part)
+    assert snapshot.worlds(old)["accepted_licenses"].to_pylist() == [["nvidia-internal-research"]]
+    compact(old, CompactionSize())
+    assert snapshot.latest(old).schema_version == SCHEMA_VERSION
+    rows = query(old, "SELECT accepted_licenses FROM worlds WHERE len(accepted_licenses) > 0").to_pylist()
+    assert rows == [{"accepted_licenses": ["nvidia-internal-research"]}]
+    text = '{"world_id": "a", "accepted_licences": ["x"]}'
+    assert WorldRecord.from_json(text).accepted_licenses == ("x",)
+    assert WorldRecord.row_from_json(text)["accepted_licenses"] == ["x"]
