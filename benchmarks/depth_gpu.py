@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 
 from lyra_core.gaussians.depth_anything.mini import MINI_DEPTH, TINY_REFINED_DEPTH
+from lyra_core.procedural.depth_windows import WindowConfig, WindowPool, WindowSource, vary_colors
+from lyra_core.training.cuda_graph import RecordedStep
 from lyra_core.training.depth import DepthBatch, batch_losses, build_mini_depth
-from lyra_core.training.depth_windows import WindowConfig, WindowPool, WindowSource, vary_colors
 from lyra_core.training.loop import step_generator
-from lyra_core.training.recorded import RecordedStep
 
 
 def say(**row: object) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from flows.parameters import GenerateParameters
 from flows.settings import Settings
-from lyra_core._launch import factory_root
+from lyra_core.factory import factory_root
 from lyra_core.formats.store import Store, open_store
 from lyra_core.seed_digests import SeedDigestCache
 from tasks.manifest import read_seeds

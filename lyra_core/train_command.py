@@ -1,4 +1,4 @@
-"""`python -m lyra_core.training mini|vae|video|depth|views|pack|card|lyra2|check-data|export`: training runs."""
+"""`lyra train mini|vae|video|depth|views|pack|table|card|lyra2|check-data|export`: the commands of training."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import argparse
 import functools
 import json
 import logging
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,20 +14,22 @@ from typing import Any
 import torch
 
 from lyra_core.errors import LyraError
-from lyra_core.training.campaign_command import add_campaign
-from lyra_core.training.chunk_pool import MixConfig
-from lyra_core.training.chunks import ChunkConfig
+from lyra_core.evaluation.command import add_table
+from lyra_core.finetuning.command import add_finetune
+from lyra_core.procedural.chunks import ChunkConfig
+from lyra_core.procedural.clip_maker import MixConfig
+from lyra_core.procedural.workers import preparing
+from lyra_core.procedural.world_clips import LONG_PATHS, PathPlan, sample_views, save_views
+from lyra_core.training.data_parallel import joined
 from lyra_core.training.depth_command import add_depth
-from lyra_core.training.finetune_command import add_finetune
+from lyra_core.training.distill import StudentConfig
+from lyra_core.training.gan import SharpenConfig, sharpen_vae
 from lyra_core.training.loop import LoopConfig, LoopResult
 from lyra_core.training.pack_command import add_pack
-from lyra_core.training.replicas import joined
-from lyra_core.training.sharpen import SharpenConfig, sharpen_vae
-from lyra_core.training.student import StudentConfig
+from lyra_core.training.pipeline.command import add_campaign
 from lyra_core.training.vae import VaeTrainingConfig, train_vae
-from lyra_core.training.video import MINI_FLOW, VideoTrainingConfig, train_video
-from lyra_core.training.workers import preparing
-from lyra_core.training.world_clips import LONG_PATHS, PathPlan, sample_views, save_views
+from lyra_core.training.video import train_video
+from lyra_core.training.video_config import MINI_FLOW, VideoTrainingConfig
 from lyra_core.video.mini_config import MINI_DIT
 from lyra_core.video.mini_vae import TINY_MINI_VAE
 
@@ -108,6 +109,7 @@ def _arguments() -> argparse.ArgumentParser:
     views.add_argument("--workers", type=int, help="processes (default: most of the cores)")
     add_depth(commands)
     add_pack(commands)
+    add_table(commands)
     add_campaign(commands)
     add_finetune(commands)
     return parser
@@ -246,7 +248,8 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if options.command == "views":
         return _make_views(options)
-    torch.backends.cudnn.benchmark = True
+    # not for what is measured: its kernels are those that users get
+    torch.backends.cudnn.benchmark = options.command != "table"
     torch.backends.cudnn.benchmark_limit = 2
     log = logging.getLogger("lyra_core.training")
     if "run" in options:
@@ -254,13 +257,10 @@ def main(arguments: list[str] | None = None) -> int:
     return _train(options, log)
 
 
-def _run() -> int:
+def run() -> int:
+    """Run the command of this process's arguments; an error of this library is one line of its log."""
     try:
         return main()
     except LyraError as error:
         logging.getLogger("lyra_core.training").error("%s", error)
         return 1
-
-
-if __name__ == "__main__":
-    sys.exit(_run())

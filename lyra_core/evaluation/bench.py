@@ -1,29 +1,31 @@
-"""What every part of benchmarks/mini.py works with: the networks, held-out clips, generated videos, noted rows."""
+"""What every part of the table works with: the networks, held-out clips, generated videos, noted rows."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import torch
-from results import cpu_name
 from torch import Tensor
 
+from lyra_core.evaluation.estimated_depth import with_seed_depth
+from lyra_core.evaluation.generate import generate
+from lyra_core.evaluation.measures import mean_of
+from lyra_core.evaluation.results import cpu_name
+from lyra_core.evaluation.table import Row
+from lyra_core.factory import factory_root
 from lyra_core.gaussians.depth_anything.mini_estimator import MiniDepthEstimator
 from lyra_core.generative.mini import DEPTH_VIEWS
-from lyra_core.training.atlas import Atlas, build_atlas
-from lyra_core.training.chunk_pool import ClipMaker, MixConfig, photo_library
-from lyra_core.training.chunks import ChunkConfig, ChunkMaker, Clips
-from lyra_core.training.estimated_depth import with_seed_depth
-from lyra_core.training.generate import generate
-from lyra_core.training.loop import load_weights
-from lyra_core.training.measures import mean_of
-from lyra_core.training.world_clips import (
+from lyra_core.procedural.atlas import Atlas, build_atlas
+from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker
+from lyra_core.procedural.clip_maker import ClipMaker, MixConfig, photo_library
+from lyra_core.procedural.clips import Clips
+from lyra_core.procedural.world_clips import (
     DrawnClips,
     PathPlan,
     Views,
@@ -32,16 +34,16 @@ from lyra_core.training.world_clips import (
     sample_views,
     save_views,
 )
-from lyra_core.training.worlds import render_depth
+from lyra_core.procedural.worlds import render_depth
 from lyra_core.video.depth_cache import SKY_DEPTH_M
 from lyra_core.video.mini_config import MINI_DIT
 from lyra_core.video.mini_networks import MiniNetworks
+from lyra_core.weights.ema_weights import load_weights
 from lyra_core.weights.mini_files import load_mini, load_mini_depth
 from lyra_core.weights.mini_manifest import mini_digest
-from lyra_core.weights.mini_table import Row
 
 SIZE = (128, 224)
-SEEDS = Path(__file__).resolve().parent.parent / "examples" / "seeds"
+SEEDS = factory_root() / "examples" / "seeds"
 STRIDE = 8
 """Frames from one remembered frame to the next: only these need to be rendered."""
 NOISE_SEED = 17
@@ -50,7 +52,8 @@ NOISE_SEED = 17
 class Bench:
     """Networks and clips on a device, and the rows measured of them."""
 
-    def __init__(self, options: argparse.Namespace, workers: Executor | None) -> None:
+    def __init__(self, options: argparse.Namespace, workers: Executor | None, say: Callable[[str], None]) -> None:
+        self.say = say
         self.device, self.out, self.scenes = torch.device(options.device), options.out, options.scenes
         if self.device.type == "cuda" and self.device.index is not None:
             torch.cuda.set_device(self.device)  # kernels of Triton start on the current device, wherever their data lie
@@ -91,19 +94,22 @@ class Bench:
         return networks.to(self.device, self.dtype).eval().requires_grad_(requires_grad=False)
 
     def note(self, key: str, values: Tensor | float, note: str = "", scenes: int | None = None) -> None:
-        """Keep and print a row: the mean of what was measured of each scene."""
-        many = isinstance(values, Tensor) and values.ndim > 0
-        value = mean_of(values.float().cpu()) if many else float(values)
-        count = scenes if scenes is not None else len(values) if many else 1
+        """Keep and tell a row: the mean of what was measured of each scene."""
+        value, count = float("nan"), 1
+        if isinstance(values, Tensor) and values.ndim > 0:
+            value, count = mean_of(values.float().cpu()), len(values)
+        else:
+            value = float(values)
+        count = count if scenes is None else scenes
         row = Row(key=key, value=round(value, 4), scenes=count, hardware=self.hardware, note=note)
         self.rows[key] = row
         mark = {True: "met", False: "MISSED", None: ""}[row.is_met]
-        print(f"{key:28s} {row.value:9.3f}  target {row.asked.target}  {mark}", flush=True)
+        self.say(f"{key:28s} {row.value:9.3f}  target {row.asked.target}  {mark}")
 
     def detail(self, **values: float) -> None:
         """Numbers for the result file that have no line in the table."""
         self.details |= {name: round(float(value), 4) for name, value in values.items()}
-        print(json.dumps({name: round(float(value), 3) for name, value in values.items()}), flush=True)
+        self.say(json.dumps({name: round(float(value), 3) for name, value in values.items()}))
 
     # ---------------------------------------------------------------- clips
 

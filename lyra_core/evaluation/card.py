@@ -8,15 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from lyra_core.errors import WeightsError
+from lyra_core.evaluation.table import markdown, read_rows
 from lyra_core.weights.mini_manifest import MINI_FOLDER, Component, Training, mini_digest, read_components
-from lyra_core.weights.mini_table import markdown, read_rows
 
 CARD = "README.md"
 CARD_COMMAND = "python -m lyra_core.training card --result benchmarks/results/mini-DATE.json"
 INTRODUCTION = """The embedded model of lyra-worlds: the networks and the rollout of Lyra 2 in small, for frames of
 128x224. From one photograph and a camera path it makes a video in chunks of 80 frames, estimates its depth, remembers
 it, and lifts it to 3D Gaussians. `lyra run PHOTOGRAPHS --recipe mini`."""
-DATA = """* Procedural rooms, streets, terrain and table tops drawn by this project (`lyra_core/training/worlds.py`):
+DATA = """* Procedural rooms, streets, terrain and table tops drawn by this project (`lyra_core/procedural/worlds.py`):
   exact depth and cameras, no data set. Scenes of the held-out split only measure, with other textures.
 * The photographs under `examples`, as textures and as slanted planes (sources and licences: `ATTRIBUTION.md` in their
   folders); `coffee_table`, `launch_pad` and `wine_cellar` only measure."""

@@ -19,8 +19,8 @@ from lyra_core.gaussians.depth_anything.mini_estimator import Sight, see_lone, s
 from lyra_core.gaussians.depth_anything.mini_gaussians import world_gaussians
 from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.render import Rendering, render
-from lyra_core.training.depth_windows import Windows
-from lyra_core.training.photographs import SUFFIXES
+from lyra_core.procedural.depth_windows import Windows
+from lyra_core.procedural.photographs import SUFFIXES
 from lyra_core.values import CameraPath, Gaussians
 
 MAX_DEPTH_M = 80.0

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra_core.depth import DepthEstimator
-from lyra_core.training.chunks import Clips
+from lyra_core.procedural.clips import Clips
 from lyra_core.values import CameraPath
 from lyra_core.video.depth_cache import (
     SKY_DEPTH_M,

@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra_core.depth import DepthEstimator
-from lyra_core.training.chunks import ChunkMaker, Clips
-from lyra_core.training.estimated_depth import EstimatedDepth
+from lyra_core.evaluation.estimated_depth import EstimatedDepth
+from lyra_core.procedural.chunks import ChunkMaker
+from lyra_core.procedural.clips import Clips
 from lyra_core.video.chunk_batch import build_inputs
 from lyra_core.video.context import PreparedContext
 from lyra_core.video.mini_networks import MiniNetworks

@@ -5,14 +5,16 @@ Images are in [0, 1]. Legend: b videos, t frames, h w pixels.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
 from lyra_core.geometry.warp import EPSILON, MENDED_WARP, WarpSource, forward_warp
+from lyra_core.procedural.clips import Clips
 from lyra_core.quality import mean_lab
-from lyra_core.training.chunks import Clips
 
 SAME_SURFACE = 0.03
 MIN_PIXELS = 64
@@ -83,6 +85,12 @@ def warped_seed(clips: Clips, frames: list[int]) -> tuple[Float[Tensor, "b k 3 h
     w2c, K = clips.world_to_cam[:, frames].flatten(0, 1), clips.intrinsics[:, frames].flatten(0, 1)
     warp = forward_warp(source, w2c, K, MENDED_WARP)
     return (warp.values.unflatten(0, (b, k)) + 1) / 2, warp.mask.unflatten(0, (b, k))
+
+
+def psnr_db(found: Tensor, truth: Tensor) -> Float[Tensor, " b"]:
+    """Peak signal-to-noise ratio of each clip in decibels; values in [0, 1]."""
+    error = (found.clamp(0, 1) - truth).square().flatten(1).mean(1)
+    return -10 * torch.log10(error.clamp(min=math.exp(-30)))
 
 
 def masked_psnr_db(

@@ -1,4 +1,4 @@
-"""Result files of benchmarks/mini.py as one: parts measured side by side on several devices, or one after another."""
+"""Result files of the table as one: parts measured side by side on several devices, or one after another."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from results import today_path, write_result
-
 from lyra_core.errors import WeightsError
-from lyra_core.weights.mini_table import complete, markdown, read_rows
+from lyra_core.evaluation.results import today_path, write_result
+from lyra_core.evaluation.table import complete, markdown, read_rows
 
 TABLE = "table.md"
 
@@ -18,7 +17,7 @@ def read_result(path: Path) -> dict[str, Any]:
     """A result file, its lines as rows of the table; date and hardware of the process are left out, rows have theirs.
 
     Raises:
-        WeightsError: no numbers of benchmarks/mini.py.
+        WeightsError: no numbers of the table.
     """
     rows, digest = read_rows(path)
     found = json.loads(path.read_text(encoding="utf-8"))

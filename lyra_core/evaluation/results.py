@@ -1,4 +1,4 @@
-"""Writes a benchmark's numbers with date and hardware, one file a day and benchmark."""
+"""Writes measured numbers with date and hardware, one file per day and name."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import json
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
-RESULTS = Path(__file__).resolve().parent / "results"
 
-
-def today_path(name: str, folder: Path = RESULTS) -> Path:
+def today_path(name: str, folder: Path) -> Path:
     """Where today's numbers of a benchmark are kept."""
     return folder / f"{name}-{dt.datetime.now(dt.UTC).date().isoformat()}.json"
 
 
-def write_result(name: str, found: dict, folder: Path = RESULTS) -> Path:
+def write_result(name: str, found: dict[str, Any], folder: Path) -> Path:
     """Store `found` as <name>-<date>.json and return the path."""
     path = today_path(name, folder)
     today = path.stem.removeprefix(f"{name}-")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ class Strip:
     """One row of a sheet: pictures in [0, 1] [3 h w], None leaves a place empty."""
 
     label: str
-    pictures: list[Tensor | None]
+    pictures: Sequence[Tensor | None]
 
 
 def write_sheet(title: str, columns: list[str], strips: list[Strip], path: Path) -> None:

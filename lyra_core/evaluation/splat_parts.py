@@ -1,31 +1,33 @@
-"""Depth and Gaussian rows of benchmarks/mini.py, whole worlds judged, and one timed in a process of its own."""
+"""Depth and Gaussian rows of the table, whole worlds judged, and one timed in a process of its own."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 from itertools import islice
-from pathlib import Path
 
 import torch
-from mini_bench import SIZE, Bench
-from mini_parts import RETURNING
-from sheets import Strip, write_sheet
 
+from lyra_core.evaluation.bench import SIZE, Bench
+from lyra_core.evaluation.depth_table import HELD_OUT_EVERY, as_dict, depth_table, held_out_clips
+from lyra_core.evaluation.estimated_depth import camera_path
+from lyra_core.evaluation.measures import mean_of
+from lyra_core.evaluation.novel_views import TrueViews, judged_frames, parallax_splats, true_views, world_splats
+from lyra_core.evaluation.sheets import Strip, write_sheet
+from lyra_core.evaluation.video_parts import RETURNING
+from lyra_core.factory import factory_root
 from lyra_core.gaussians.clip_source import MemoryClip
 from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.render import render
 from lyra_core.generative.mini import load_mini_model, mini_reconstructor
-from lyra_core.training.depth_table import HELD_OUT_EVERY, as_dict, depth_table, held_out_clips
-from lyra_core.training.estimated_depth import camera_path
-from lyra_core.training.measures import mean_of
-from lyra_core.training.novel_views import TrueViews, judged_frames, parallax_splats, true_views, world_splats
 from lyra_core.values import VideoClip
 from lyra_core.video.world_state import to_bytes
 
-WORLD_SCRIPT = Path(__file__).with_name("mini_world.py")
+TIMED = "flows.time_world"
+"""The factory lies above this library, so that it is run as its users run it: as a program of its own."""
 WORLD_FRAMES = 81
 TIER = {"tier": "100k"}
 """As the recipe has it."""
@@ -80,7 +82,9 @@ def novel(bench: Bench, scenes: int) -> None:
     """Whole generated worlds at true novel views, beside the baseline's worlds of the same pictures."""
     model = load_mini_model(device=str(bench.device), weights=bench.folder, reconstruction=TIER)
     num_frames = 1 + model.rollout.chunk_frames
-    ours, theirs, strips = [], [], []
+    ours: list[float] = []
+    theirs: list[float] = []
+    strips: list[Strip] = []
     clips = held_out_clips(
         num_frames, height=SIZE[0], width=SIZE[1], atlas=bench.atlas, drawn=judged_frames(num_frames)
     )
@@ -91,7 +95,7 @@ def novel(bench: Bench, scenes: int) -> None:
         theirs.append(base.db)
         now = time.perf_counter()
         took, begin = now - begin, now
-        print(f"scene {index + 1} of {scenes}: {made.db:.2f} dB, parallax {base.db:.2f} dB, {took:.1f} s", flush=True)
+        bench.say(f"scene {index + 1} of {scenes}: {made.db:.2f} dB, parallax {base.db:.2f} dB, {took:.1f} s")
         if len(strips) < NOVEL_STRIPS:
             strips.append(_novel_strip(clip, made, base))
     found, baseline = torch.tensor(ours), torch.tensor(theirs)
@@ -115,11 +119,13 @@ def _novel_strip(clip: VideoClip, made: TrueViews, base: TrueViews) -> Strip:
 
 def world(bench: Bench) -> None:
     """Seconds and memory of one world on two cores of this machine, in a fresh process."""
-    command = [sys.executable, str(WORLD_SCRIPT), "--weights", str(bench.folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", TIMED, "--weights", str(bench.folder.resolve())]
+    places = [str(factory_root()), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(place for place in places if place)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        print(f"one world could not be timed here: {last}", flush=True)
+        bench.say(f"one world could not be timed here: {last}")
         return
     found = json.loads(done.stdout.strip().splitlines()[-1])
     note = f"{found['cpu']}, {found['precision']}"

@@ -148,7 +148,7 @@ def complete(rows: Iterable[Row], earlier: Iterable[Row] = ()) -> list[Row]:
     fresh = list(rows)
     unknown = sorted({row.key for row in fresh} - set(ASKED))
     if unknown:
-        raise WeightsError(f"the table has no lines {unknown}; add them to lyra_core/weights/mini_table.py")
+        raise WeightsError(f"the table has no lines {unknown}; add them to lyra_core/evaluation/table.py")
     known = {row.key: row for row in earlier if row.key in ASKED}
     known |= {row.key: row for row in fresh if row.value is not None or row.key not in known}
     return [known.get(key, Row(key=key, note="not measured")) for key in ASKED]

@@ -1,4 +1,4 @@
-"""The parts of benchmarks/mini.py: each measures some rows of the table and leaves a picture of what they mean."""
+"""The parts of the table that judge videos: each measures some rows and leaves a picture of what they mean."""
 
 from __future__ import annotations
 
@@ -6,28 +6,31 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
-from mini_bench import SEEDS, SIZE, STRIDE, Bench
-from sheets import Strip, write_sheet
 from torch import Tensor
 
-from lyra_core.geometry.seed_cameras import cameras_for_seed
-from lyra_core.training.chunks import Clips
-from lyra_core.training.depth_measure import abs_rel
-from lyra_core.training.estimated_depth import camera_path
-from lyra_core.training.loop import LoopConfig
-from lyra_core.training.measures import (
+from lyra_core.errors import ConfigError
+from lyra_core.evaluation.autoencoding import reconstruct
+from lyra_core.evaluation.bench import SEEDS, SIZE, STRIDE, Bench
+from lyra_core.evaluation.depth_measure import abs_rel
+from lyra_core.evaluation.estimated_depth import camera_path
+from lyra_core.evaluation.measures import (
     blur_filled,
     color_shift,
     masked_psnr_db,
     patch_distance,
     patches,
+    psnr_db,
     seen_by_seed,
     sharpness_ratio,
     warped_seed,
 )
-from lyra_core.training.photographs import HELD_OUT_PHOTOGRAPHS
-from lyra_core.training.vae import ClipSource, VaeTrainingConfig, reconstruct
-from lyra_core.training.world_clips import LONG_PATHS, PathPlan, psnr_db
+from lyra_core.evaluation.sheets import Strip, write_sheet
+from lyra_core.geometry.seed_cameras import cameras_for_seed
+from lyra_core.procedural.clip_maker import photo_library
+from lyra_core.procedural.clips import Clips
+from lyra_core.procedural.photo_clips import photo_clips
+from lyra_core.procedural.photographs import HELD_OUT_PHOTOGRAPHS
+from lyra_core.procedural.world_clips import LONG_PATHS, PathPlan
 from lyra_core.values import Seed
 from lyra_core.video.depth_cache import SKY_DEPTH_M, mask_depth
 from lyra_core.video.mini_encoders import caption_bytes
@@ -53,6 +56,7 @@ class Found:
         self._values: dict[str, list[Tensor]] = defaultdict(list)
 
     def add(self, name: str, values: Tensor) -> None:
+        """Keep values of some more scenes."""
         self._values[name].append(values.float().cpu())
 
     def __getitem__(self, name: str) -> Tensor:
@@ -74,15 +78,17 @@ def autoencoder(bench: Bench) -> None:
     if bench.is_whole:
         fast = bench.library(LONG_PATHS)
         draw = torch.Generator().manual_seed(7)
-        clips = torch.cat([fast.clips(8, CLIP, draw) for _ in range(bench.scenes // 8)])
-        bench.note("vae_worlds_fast_db", psnr_db(reconstruct(bench.models.vae, clips.to(bench.dtype)).float(), clips))
-    config = VaeTrainingConfig(loop=LoopConfig(max_steps=1), photographs=SEEDS, num_held_out=2, textures_per_kind=1)
-    source = ClipSource(config, "heldout", bench.device)
+        truth = torch.cat([fast.clips(8, CLIP, draw) for _ in range(bench.scenes // 8)])
+        bench.note("vae_worlds_fast_db", psnr_db(reconstruct(bench.models.vae, truth.to(bench.dtype)).float(), truth))
+    library = photo_library(SEEDS, "heldout", bench.device)
+    if library is None:
+        raise ConfigError(f"the table measures on photographs kept out of training, found none in {SEEDS}")
     for key, speed in (("vae_photos_db", 1.0), ("vae_photos_still_db", 0.0)):
-        clips = source.photo_clips(bench.scenes, torch.Generator().manual_seed(7), speed=speed)
-        made = reconstruct(bench.models.vae, clips.to(bench.dtype)).float()
-        bench.note(key, psnr_db(made, clips), note="3 photographs")
-        strips += _pair("photograph", clips[:1, -1], made[:1, -1])
+        draw = torch.Generator().manual_seed(7)
+        truth = photo_clips(library, bench.scenes, CLIP, *SIZE, draw, speed=speed)
+        made = reconstruct(bench.models.vae, truth.to(bench.dtype)).float()
+        bench.note(key, psnr_db(made, truth), note="3 photographs")
+        strips += _pair("photograph", truth[:1, -1], made[:1, -1])
     cells = [strip.pictures[0] for strip in strips]
     rows = [Strip(label="truth", pictures=cells[0::2]), Strip(label="through the\nautoencoder", pictures=cells[1::2])]
     columns = [strip.label for strip in strips[0::2]]
@@ -95,7 +101,9 @@ def _pair(label: str, truth: Tensor, made: Tensor) -> list[Strip]:
 
 def returning(bench: Bench, teacher: str | None, many: int) -> None:
     """Paths that come back: what the seed saw and did not see, the return, memory off, many steps (0 for none)."""
-    found, strips, unseen = Found(), [], []
+    found = Found()
+    strips: list[Strip] = []
+    unseen: list[Strip] = []
     teaching = bench.video if teacher is None else bench.networks(teacher)
     known = list(range(0, 161, STRIDE))
     for clips in bench.clips(RETURNING, SHOWN, at_once=_at_once(bench), with_depth=known):
@@ -216,7 +224,8 @@ def drift(bench: Bench, twin: str | None, teacher: str | None, many: int, scenes
         runs["twin"] = (bench.networks(twin), steps)
     if teacher is not None:
         runs["student"] = (bench.video, bench.models.config.num_steps)
-    found, strips = Found(), []
+    found = Found()
+    strips: list[Strip] = []
     frames = sorted({240, *SHOWN_DRIFT, *LAST_CHUNK})
     for clips in bench.clips(ONE_WAY, frames, at_once=_at_once(bench), scenes=scenes):
         truth = (clips.frames.float() + 1) / 2

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lyra_core.errors import FormatError, LyraError
+from lyra_core.finetuning.clip_folder import ClipFiles, ClipInfo, list_clips, open_clip
 from lyra_core.formats.clip import iterate_frames
-from lyra_core.training.clip_folder import ClipFiles, ClipInfo, list_clips, open_clip
 
 Problem = tuple[str, str]
 """The clip and what is wrong with it."""

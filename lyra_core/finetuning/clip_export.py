@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 
 from lyra_core.errors import DepthError, FormatError
+from lyra_core.finetuning.clip_folder import LIST_NAME
 from lyra_core.formats.clip import write_mp4
 from lyra_core.formats.exr import write_exr
 from lyra_core.formats.replacing import replacing
-from lyra_core.training.clip_folder import LIST_NAME
 from lyra_core.values import VideoClip
 from lyra_core.video.depth_cache import SKY_DEPTH_M
 
@@ -72,11 +72,11 @@ def export_procedural(folder: Path, seeds: range, num_frames: int, size: tuple[i
         seeds: of the worlds; those without a clear place for a camera are left out.
         num_frames: of each clip.
         size: rows and columns, even.
-        path: of the camera, one of lyra_core.training.views.PATHS.
+        path: of the camera, one of lyra_core.procedural.views.PATHS.
     """
     from lyra_core.errors import CameraPathError
-    from lyra_core.training.scenes import sample_scene
-    from lyra_core.training.worlds import scene_clip
+    from lyra_core.procedural.scenes import sample_scene
+    from lyra_core.procedural.worlds import scene_clip
 
     count = 0
     for seed in seeds:

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from lyra_core.errors import ConfigError
-from lyra_core.training.chunk_pool import MixConfig, joined_rows
-from lyra_core.training.chunks import ChunkMaker, ChunkRows, Clips
+from lyra_core.finetuning.dataset import OwnClips
+from lyra_core.procedural.chunks import ChunkMaker, ChunkRows
+from lyra_core.procedural.clip_maker import MixConfig
+from lyra_core.procedural.clips import Clips
+from lyra_core.training.chunk_pool import joined_rows
+from lyra_core.training.data_parallel import ALONE, Replicas
 from lyra_core.training.loop import step_generator
-from lyra_core.training.own_clips import OwnClips
-from lyra_core.training.replicas import ALONE, Replicas
 
 RELEASED_MIX = MixConfig(i2v=0.15, plain=0.5, augmented=0.35, photo_share=0.0)
 """Every second sample is plain; of the others seven of ten are self-augmented."""

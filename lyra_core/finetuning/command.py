@@ -13,19 +13,19 @@ from typing import Any
 from torch import Tensor
 
 from lyra_core.errors import ConfigError
-from lyra_core.training.chunks import ChunkConfig, ChunkMaker, ChunkRows
-from lyra_core.training.clip_check import check_folder
-from lyra_core.training.clip_export import export_procedural
-from lyra_core.training.clip_samples import ClipSamples, SampleConfig
-from lyra_core.training.finetune import FinetuneConfig, finetune
-from lyra_core.training.finetune_networks import TrainedPart, build_toy, load_trained
-from lyra_core.training.finetuned_weights import save_trained
+from lyra_core.finetuning.clip_check import check_folder
+from lyra_core.finetuning.clip_export import export_procedural
+from lyra_core.finetuning.clip_samples import ClipSamples, SampleConfig
+from lyra_core.finetuning.dataset import OwnClips
+from lyra_core.finetuning.fsdp import together
+from lyra_core.finetuning.loop import FinetuneConfig, finetune
+from lyra_core.finetuning.lora import LoraConfig
+from lyra_core.finetuning.networks import TrainedPart, build_toy, load_trained
+from lyra_core.finetuning.released_networks import ReleasedNetworks
+from lyra_core.finetuning.trained_weights import save_trained
+from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker, ChunkRows
 from lyra_core.training.flow import FlowConfig, flow_loss, one_step_prediction
 from lyra_core.training.loop import step_generator
-from lyra_core.training.lora import LoraConfig
-from lyra_core.training.own_clips import OwnClips
-from lyra_core.training.released_networks import ReleasedNetworks
-from lyra_core.training.sharding import together
 from lyra_core.video.attention import cudnn_first
 from lyra_core.video.rollout_config import FAITHFUL
 

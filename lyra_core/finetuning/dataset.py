@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from lyra_core.errors import FormatError
+from lyra_core.finetuning.clip_folder import ClipInfo, list_clips, open_clip
 from lyra_core.formats.clip import iterate_frames
-from lyra_core.training.chunks import Clips
-from lyra_core.training.clip_folder import ClipInfo, list_clips, open_clip
+from lyra_core.procedural.clips import Clips
 from lyra_core.values import CameraPath
 from lyra_core.video.mini_encoders import caption_bytes
 

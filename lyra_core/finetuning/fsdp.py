@@ -21,9 +21,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from lyra_core.training.lora import lora_layers
-from lyra_core.training.released_networks import ReleasedNetworks
-from lyra_core.training.replicas import Replicas, joined
+from lyra_core.finetuning.lora import lora_layers
+from lyra_core.finetuning.released_networks import ReleasedNetworks
+from lyra_core.training.data_parallel import Replicas, joined
 from lyra_core.weights.keys import require_match
 
 Compute = Literal["float32", "bfloat16"]

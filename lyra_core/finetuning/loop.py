@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lyra_core.errors import ConfigError
+from lyra_core.finetuning.checkpoint import load_sharded, save_sharded
+from lyra_core.finetuning.fsdp import whole_tensor
+from lyra_core.finetuning.released_networks import ReleasedNetworks
+from lyra_core.training.data_parallel import ALONE, Replicas, average_gradients
 from lyra_core.training.loop import CURVE, METRICS, STATE, LossOf, Row, draw_curve
-from lyra_core.training.released_networks import ReleasedNetworks
-from lyra_core.training.replicas import ALONE, Replicas, average_gradients
-from lyra_core.training.sharded_checkpoint import load_sharded, save_sharded
-from lyra_core.training.sharding import whole_tensor
 
 CHECKPOINT = "checkpoint"
 

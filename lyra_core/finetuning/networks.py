@@ -20,11 +20,11 @@ from torch import Tensor
 
 from lyra_core.configure import configured
 from lyra_core.errors import ConfigError, StateDictError
-from lyra_core.training.caption_store import CaptionStore
-from lyra_core.training.lora import LoraConfig, add_lora, initialise_lora
-from lyra_core.training.released_networks import ReleasedNetworks
-from lyra_core.training.replicas import Replicas
-from lyra_core.training.sharding import ShardConfig, fill, shard
+from lyra_core.finetuning.caption_store import CaptionStore
+from lyra_core.finetuning.fsdp import ShardConfig, fill, shard
+from lyra_core.finetuning.lora import LoraConfig, add_lora, initialise_lora
+from lyra_core.finetuning.released_networks import ReleasedNetworks
+from lyra_core.training.data_parallel import Replicas
 from lyra_core.video.autoencoder import VideoAutoencoder
 from lyra_core.video.dit import LYRA2_14B, TINY, DiTConfig, build_dit
 from lyra_core.video.vae import TINY_VAE, build_vae
@@ -122,7 +122,7 @@ def load_trained(
 
 def build_toy(part: TrainedPart, device: str) -> Trained:
     """The same code with tiny random networks, to try a folder of clips on a CPU."""
-    from lyra_core.training.mini_stand_ins import stand_in_encoders
+    from lyra_core.finetuning.stand_ins import stand_in_encoders
 
     text, image = stand_in_encoders(TOY_DIT, device)
     config = dataclasses.replace(TOY_DIT, num_layers=part.layers or TOY_DIT.num_layers)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from lyra_core.errors import ConfigError
-from lyra_core.training.lora import save_lora
-from lyra_core.training.sharding import gathered
+from lyra_core.finetuning.fsdp import gathered
+from lyra_core.finetuning.lora import save_lora
 from lyra_core.video.dit import LYRA2_14B, DiT
 from lyra_core.video.dit_config import DiTConfig
 from lyra_core.weights.bundle import LYRA2_PARTS

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lyra_core.gaussians.jit import jit
+from lyra_core.jit import jit
 
 
 def box_mean(picture: Float[Tensor, "c h w"], radius: int) -> Float[Tensor, "c h w"]:

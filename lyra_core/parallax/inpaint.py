@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lyra_core.gaussians.jit import jit
+from lyra_core.jit import jit
 from lyra_core.parallax.filters import box_mean
 
 

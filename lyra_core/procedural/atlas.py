@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lyra_core.errors import ConfigError
-from lyra_core.training.photographs import load_photographs, square_crops
-from lyra_core.training.textures import KIND_INDEX, KINDS, make_texture
-from lyra_core.training.workers import spread
+from lyra_core.procedural.photographs import load_photographs, square_crops
+from lyra_core.procedural.textures import KIND_INDEX, KINDS, make_texture
+from lyra_core.procedural.workers import spread
 
 if TYPE_CHECKING:
     from typing import Self

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from lyra_core.training.primitives import Boxes, Ellipsoids, Frusta, Surfaces
-from lyra_core.training.textures import KIND_INDEX
+from lyra_core.procedural.primitives import Boxes, Ellipsoids, Frusta, Surfaces
+from lyra_core.procedural.textures import KIND_INDEX
 
 Length = float | int
 Pair = tuple[Length, Length]

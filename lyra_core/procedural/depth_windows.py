@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from lyra_core.errors import ConfigError
-from lyra_core.training.atlas import build_atlas
-from lyra_core.training.world_clips import PathPlan, WorldLibrary, load_views, sample_views
-from lyra_core.training.worlds import render_frames
+from lyra_core.procedural.atlas import build_atlas
+from lyra_core.procedural.world_clips import PathPlan, WorldLibrary, load_views, sample_views
+from lyra_core.procedural.worlds import render_frames
 
 FIRST_BATCHES = 16  # that the pool holds before the first step
 FARTHEST_M = 6e4  # what half precision holds

@@ -10,8 +10,8 @@ from __future__ import annotations
 import triton.language as tl
 
 from lyra_core.geometry.splat_gpu_kernels import kernel
-from lyra_core.training.intersect import FAR_M, FINE_STEPS, MARCH_GROWTH, MARCH_START_M, MARCH_STEPS, NEAREST
-from lyra_core.training.surroundings import WAVES
+from lyra_core.procedural.intersect import FAR_M, FINE_STEPS, MARCH_GROWTH, MARCH_START_M, MARCH_STEPS, NEAREST
+from lyra_core.procedural.surroundings import WAVES
 
 SHAPE_WIDTH = 9
 WAVES_AT = 32

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lyra_core.training.primitives import Boxes, Ellipsoids, Frusta, Ground, ground_height
+from lyra_core.procedural.primitives import Boxes, Ellipsoids, Frusta, Ground, ground_height
 
 FAR = float("inf")
 FAR_M = 280.0

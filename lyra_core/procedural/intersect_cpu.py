@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra_core.gaussians.jit import jit
-from lyra_core.training.intersect import (
+from lyra_core.jit import jit
+from lyra_core.procedural.intersect import (
     FAR_M,
     FINE_STEPS,
     MARCH_GROWTH,
@@ -25,7 +25,7 @@ from lyra_core.training.intersect import (
     NEAREST,
     Hits,
 )
-from lyra_core.training.primitives import PARKED_M, Boxes, Ellipsoids, Frusta, Ground
+from lyra_core.procedural.primitives import PARKED_M, Boxes, Ellipsoids, Frusta, Ground
 
 PARKED = 0.5 * PARKED_M
 

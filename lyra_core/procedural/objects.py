@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lyra_core.training.builder import Look, SceneBuilder, look
+from lyra_core.procedural.builder import Look, SceneBuilder, look
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lyra_core.errors import SeedError
-from lyra_core.training.photographs import Photograph
+from lyra_core.procedural.photographs import Photograph
 
 CANVAS = (832, 1248)
 LEVELS = 4

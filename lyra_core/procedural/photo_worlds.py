@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from lyra_core.training.photo_clips import CANVAS, LEVELS, PhotoLibrary
+from lyra_core.procedural.photo_clips import CANVAS, LEVELS, PhotoLibrary
 
 PLANE_M = 3.0
 TURN_RAD = 0.62

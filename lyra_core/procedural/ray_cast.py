@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra_core.training import intersect
-from lyra_core.training.intersect import Hits
-from lyra_core.training.scene_batch import SceneBatch
+from lyra_core.procedural import intersect
+from lyra_core.procedural.intersect import Hits
+from lyra_core.procedural.scene_batch import SceneBatch
 
 Casting = Literal["auto", "plain", "fused"]
 """auto: loops on the CPU, fused on a GPU. plain: the reference. fused: one kernel from ray to colour (a GPU's way)."""
@@ -37,7 +37,7 @@ def nearest_hits(
     """
     shapes = (scenes.boxes, scenes.ellipsoids, scenes.frusta)
     if casting == "auto" and origin.device.type == "cpu":
-        from lyra_core.training.intersect_cpu import nearest_hits_cpu
+        from lyra_core.procedural.intersect_cpu import nearest_hits_cpu
 
         return nearest_hits_cpu(origin, direction, *shapes, scenes.ground, is_flat=scenes.is_flat)
     hits = intersect.nearest_shapes(origin, direction, *shapes)
@@ -58,7 +58,7 @@ def blocked(
     """1 where a shape lies on the way to the light within `reach`, else 0; see intersect.blocked."""
     shapes = (scenes.boxes, scenes.ellipsoids, scenes.frusta)
     if casting == "auto" and origin.device.type == "cpu":
-        from lyra_core.training.intersect_cpu import blocked_cpu
+        from lyra_core.procedural.intersect_cpu import blocked_cpu
 
         return blocked_cpu(origin, direction, reach, *shapes)
     return intersect.blocked(origin, direction, reach, *shapes)

@@ -18,11 +18,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra_core.geometry.splat_gpu_kernels import kernel
-from lyra_core.training.hit_kernels import FAR, SHAPE, first_hit, nearest_shape, terrain_height
-from lyra_core.training.primitives import PARKED_M
-from lyra_core.training.scene_batch import SceneBatch
-from lyra_core.training.shade import shape_tables
-from lyra_core.training.textures import KIND_INDEX
+from lyra_core.procedural.hit_kernels import FAR, SHAPE, first_hit, nearest_shape, terrain_height
+from lyra_core.procedural.primitives import PARKED_M
+from lyra_core.procedural.scene_batch import SceneBatch
+from lyra_core.procedural.shade import shape_tables
+from lyra_core.procedural.textures import KIND_INDEX
 
 SURFACE_WIDTH, CAMERA_WIDTH, SCENE_WIDTH = 13, 16, 62
 BLOCK_PIXELS = 128

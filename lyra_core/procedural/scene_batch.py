@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lyra_core.errors import ConfigError
-from lyra_core.training.atlas import Atlas
-from lyra_core.training.primitives import (
+from lyra_core.procedural.atlas import Atlas
+from lyra_core.procedural.primitives import (
     PARKED_M,
     Boxes,
     Ellipsoids,

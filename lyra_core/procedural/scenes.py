@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lyra_core.training import objects
-from lyra_core.training.atlas import stream_seed
-from lyra_core.training.builder import Length, Look, Pair, SceneBuilder, look
-from lyra_core.training.primitives import Ground, Light
-from lyra_core.training.scene_batch import CAPACITY, Scene
-from lyra_core.training.surroundings import daylight, flat_ground, lamplight, rolling_ground
+from lyra_core.procedural import objects
+from lyra_core.procedural.atlas import stream_seed
+from lyra_core.procedural.builder import Length, Look, Pair, SceneBuilder, look
+from lyra_core.procedural.primitives import Ground, Light
+from lyra_core.procedural.scene_batch import CAPACITY, Scene
+from lyra_core.procedural.surroundings import daylight, flat_ground, lamplight, rolling_ground
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra_core.training.atlas import sample
-from lyra_core.training.intersect import FAR_M, Hits
-from lyra_core.training.primitives import ground_height
-from lyra_core.training.ray_cast import Casting, blocked
-from lyra_core.training.scene_batch import SceneBatch
-from lyra_core.training.textures import KIND_INDEX
+from lyra_core.procedural.atlas import sample
+from lyra_core.procedural.intersect import FAR_M, Hits
+from lyra_core.procedural.primitives import ground_height
+from lyra_core.procedural.ray_cast import Casting, blocked
+from lyra_core.procedural.scene_batch import SceneBatch
+from lyra_core.procedural.textures import KIND_INDEX
 
 HIGHLIGHT_POWER = 36.0
 

@@ -16,10 +16,10 @@ from torch.nn import functional
 
 from lyra_core.errors import ConfigError
 from lyra_core.geometry.rotation import rotation_vector_to_matrix
-from lyra_core.training.atlas import Atlas, default_atlas
-from lyra_core.training.scene_batch import SceneBatch
-from lyra_core.training.views import sample_path
-from lyra_core.training.worlds import render_scene, sample_scene
+from lyra_core.procedural.atlas import Atlas, default_atlas
+from lyra_core.procedural.scene_batch import SceneBatch
+from lyra_core.procedural.views import sample_path
+from lyra_core.procedural.worlds import render_scene, sample_scene
 from lyra_core.values import CameraPath, VideoClip
 
 SMOOTHING = (1.0, 2.0, 3.0, 2.0, 1.0)

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import torch
 
-from lyra_core.training.primitives import Ground, Light
-from lyra_core.training.textures import KIND_INDEX
+from lyra_core.procedural.primitives import Ground, Light
+from lyra_core.procedural.textures import KIND_INDEX
 
 WAVES = 6
 """Waves of every ground, so that scenes batch."""

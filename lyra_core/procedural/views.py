@@ -12,10 +12,10 @@ from torch import Tensor
 from lyra_core.errors import CameraPathError
 from lyra_core.geometry.camera_paths import build_camera_path
 from lyra_core.geometry.requests import CHUNK_FRAMES, PRESETS
-from lyra_core.training.atlas import stream_seed
-from lyra_core.training.intersect_cpu import nearest_hits_cpu
-from lyra_core.training.primitives import ground_height
-from lyra_core.training.scene_batch import Scene, park_all, pick_one
+from lyra_core.procedural.atlas import stream_seed
+from lyra_core.procedural.intersect_cpu import nearest_hits_cpu
+from lyra_core.procedural.primitives import ground_height
+from lyra_core.procedural.scene_batch import Scene, park_all, pick_one
 from lyra_core.values import CameraPath
 
 MARGIN = 0.22

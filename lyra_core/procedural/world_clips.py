@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -15,12 +14,12 @@ from torch import Tensor
 
 from lyra_core.errors import CameraPathError, ConfigError
 from lyra_core.formats.replacing import replacing
-from lyra_core.training.atlas import Atlas
-from lyra_core.training.scene_batch import SceneBatch
-from lyra_core.training.scenes import sample_scene
-from lyra_core.training.views import sample_path
-from lyra_core.training.workers import spread
-from lyra_core.training.worlds import Frames, render_color, render_frames
+from lyra_core.procedural.atlas import Atlas
+from lyra_core.procedural.scene_batch import SceneBatch
+from lyra_core.procedural.scenes import sample_scene
+from lyra_core.procedural.views import sample_path
+from lyra_core.procedural.workers import spread
+from lyra_core.procedural.worlds import Frames, render_color, render_frames
 
 TRAINING_PATHS = ("wander", "wander", "wander", "wander-and-return", "orbit-left", "pan-right", "truck-left", "zoom-in")
 LONG_TRAINING_PATHS = (
@@ -301,9 +300,3 @@ class WorldLibrary:
         pairs = zip(poses.split(at_once, 1), intrinsics.split(at_once, 1), strict=True)
         rgb = torch.cat([render_color(scenes, c, k, *self.size, supersample=supersample) for c, k in pairs], 1)
         return rgb.permute(0, 1, 4, 2, 3)
-
-
-def psnr_db(found: Tensor, truth: Tensor) -> Float[Tensor, " b"]:
-    """Peak signal-to-noise ratio of each clip in decibels; values in [0, 1]."""
-    error = (found.clamp(0, 1) - truth).square().flatten(1).mean(1)
-    return -10 * torch.log10(error.clamp(min=math.exp(-30)))

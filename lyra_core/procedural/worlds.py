@@ -20,12 +20,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lyra_core.errors import FrameError
-from lyra_core.training.atlas import Atlas, default_atlas
-from lyra_core.training.ray_cast import Casting, is_fused, nearest_hits
-from lyra_core.training.scene_batch import Scene, SceneBatch
-from lyra_core.training.scenes import sample_scene
-from lyra_core.training.shade import shade
-from lyra_core.training.views import sample_path
+from lyra_core.procedural.atlas import Atlas, default_atlas
+from lyra_core.procedural.ray_cast import Casting, is_fused, nearest_hits
+from lyra_core.procedural.scene_batch import Scene, SceneBatch
+from lyra_core.procedural.scenes import sample_scene
+from lyra_core.procedural.shade import shade
+from lyra_core.procedural.views import sample_path
 from lyra_core.values import CameraPath, VideoClip
 
 __all__ = [
@@ -106,7 +106,7 @@ def render_color(
 ) -> Float[Tensor, "b t h w 3"]:
     """sRGB frames in [0, 1]; arguments as those of render_frames."""
     if is_fused(casting, cam_to_world.device):
-        from lyra_core.training.render_kernel import render
+        from lyra_core.procedural.render_kernel import render
 
         rgb, _ = render(
             scenes, cam_to_world, intrinsics, height, width, supersample=supersample, shadows=shadows, with_depth=False
@@ -145,7 +145,7 @@ def render_frames(
     """
     draw: dict[str, Any] = {"supersample": supersample, "shadows": shadows}
     if is_fused(casting, cam_to_world.device):
-        from lyra_core.training.render_kernel import render
+        from lyra_core.procedural.render_kernel import render
 
         rgb, fused = render(scenes, cam_to_world, intrinsics, height, width, **draw)
         assert fused is not None  # noqa: S101 - drawn unless it is refused

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from lyra_core.gaussians.depth_anything.mini import TINY_REFINED_DEPTH
+from lyra_core.procedural.depth_windows import DEPTH_PATHS, WindowConfig
+from lyra_core.procedural.workers import preparing
+from lyra_core.procedural.world_clips import sample_views, save_views
+from lyra_core.training.data_parallel import joined
 from lyra_core.training.depth import DepthTrainingConfig, train_depth
-from lyra_core.training.depth_windows import DEPTH_PATHS, WindowConfig
 from lyra_core.training.loop import LoopConfig
-from lyra_core.training.replicas import joined
-from lyra_core.training.workers import preparing
-from lyra_core.training.world_clips import sample_views, save_views
 
 
 def add_depth(commands: Any) -> None:  # argparse's type of it is private

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lyra_core.errors import ConfigError
-from lyra_core.training.chunks import ChunkRows
+from lyra_core.procedural.chunks import ChunkRows
 from lyra_core.training.flow import FlowConfig, hole_share, noised_slots
 from lyra_core.video.context import ChunkInputs, PreparedContext
 from lyra_core.video.layout import HistoryLayout

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from lyra_core.training.loop import WEIGHTS, LoopResult, save_weights, step_generator, train
-from lyra_core.training.measures import detail
-from lyra_core.training.replicas import ALONE, Replicas
+from lyra_core.evaluation.autoencoding import reconstruct, to_video
+from lyra_core.evaluation.measures import detail, psnr_db
+from lyra_core.training.data_parallel import ALONE, Replicas
+from lyra_core.training.loop import LoopResult, step_generator, train
 from lyra_core.training.vae import (
     ClipPool,
     Clips,
@@ -34,13 +35,11 @@ from lyra_core.training.vae import (
     initial_vae,
     latent_noise,
     load_grown,
-    reconstruct,
     reconstruction_loss,
     save_sheet,
-    to_video,
 )
-from lyra_core.training.world_clips import psnr_db
 from lyra_core.video.mini_vae import GROUP, MiniVAE
+from lyra_core.weights.ema_weights import WEIGHTS, save_weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from lyra_core.errors import WeightsError
+from lyra_core.evaluation.card import write_card
 from lyra_core.gaussians.depth_anything.mini import MINI_DEPTH
 from lyra_core.video.mini_config import MINI_DIT
 from lyra_core.video.mini_vae import MINI_VAE
-from lyra_core.weights.mini_card import write_card
 from lyra_core.weights.mini_files import write_component
 from lyra_core.weights.mini_manifest import MINI_FOLDER, Training
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from lyra_core._launch import factory_root
 from lyra_core.errors import ConfigError
-from lyra_core.training.campaign import Campaign, CampaignConfig
-from lyra_core.training.mini_recipe import Recipe, mini_stages
-from lyra_core.training.stage import Stage
-from lyra_core.training.workers import MAX_WORKERS, SPARE_CORES
+from lyra_core.factory import factory_root
+from lyra_core.procedural.workers import MAX_WORKERS, SPARE_CORES
+from lyra_core.training.pipeline.mini_steps import Recipe, mini_stages
+from lyra_core.training.pipeline.scheduler import Campaign, CampaignConfig
+from lyra_core.training.pipeline.step import Stage
 from lyra_core.weights.mini_manifest import mini_digest
 
 EXAMPLES = """examples:
@@ -89,8 +89,7 @@ def planned(options: argparse.Namespace) -> tuple[tuple[Stage, ...], CampaignCon
         is_toy=options.toy,
         device=options.device,
         share=options.share,
-        # toy weights have other widths than the benchmark loads
-        has_table=not options.toy and (root / "benchmarks" / "mini.py").is_file(),
+        has_table=not options.toy,  # which loads networks of the shipped widths
     )
     stages = mini_stages(recipe)
     gpus = gpu_names(options.gpus, options.device)
@@ -99,7 +98,6 @@ def planned(options: argparse.Namespace) -> tuple[tuple[Stage, ...], CampaignCon
     places = {
         "views": options.views or options.out / "paths",
         "photographs": options.photographs or root / "examples",
-        "root": root,
     }
     digests = {}
     if options.start_from is not None:
@@ -156,7 +154,7 @@ def gpu_names(count: int | None, device: str) -> tuple[str, ...]:
 
 def import_path() -> str:
     """PYTHONPATH with which processes find this very lyra_core, wherever they run."""
-    here = str(Path(__file__).resolve().parents[2])
+    here = str(Path(__file__).resolve().parents[3])
     others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return os.pathsep.join([here, *(entry for entry in others if entry)])
 

@@ -1,15 +1,15 @@
 """The stages that make the mini model: what is trained, on how many GPUs, for how long, after what.
 
 Places that the campaign fills in: {out} its folder, {views} the folder of camera paths, {start} the weights to begin
-with, {photographs}, {root} the folder of lyra_core and benchmarks, {workers} processes that prepare scenes.
+with, {photographs}, {workers} processes that prepare scenes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lyra_core.training.attempt import TRAINING
-from lyra_core.training.stage import Command, Stage
+from lyra_core.training.pipeline.run import TRAINING
+from lyra_core.training.pipeline.step import Command, Stage
 
 TOY_MINUTES = 0.04
 
@@ -24,7 +24,7 @@ class Recipe:
         is_toy: tiny networks and seconds of training.
         device: "cuda" or "cpu".
         share: of the student in the mean of student and teacher that is packed.
-        has_table: whether benchmarks/mini.py measures the packed weights.
+        has_table: whether the packed weights are measured.
     """
 
     has_start: bool = False
@@ -152,8 +152,8 @@ def mini_stages(recipe: Recipe) -> tuple[Stage, ...]:
 
 
 def table_stages(device: str) -> tuple[Stage, ...]:
-    """The table of benchmarks/mini.py, in parts side by side; a part each on a GPU, and one file of them all."""
-    twin, teacher = ("--twin", weights("twin")), ("--teacher", weights("teacher"))
+    """The table of the card (lyra_core.evaluation), in parts side by side: one per GPU, and one file of them all."""
+    twin, teacher = ("--ablation", weights("twin")), ("--teacher", weights("teacher"))
     parts = (
         measuring("table-returning", device, "--parts", "returning", *teacher, also_after=("teacher",)),
         measuring("table-drift", device, "--parts", "drift", *teacher, *twin, also_after=("twin", "teacher")),
@@ -163,11 +163,10 @@ def table_stages(device: str) -> tuple[Stage, ...]:
     names = tuple(part.name for part in parts)
     # it times two cores of the machine, which the other parts would take from it
     world = measuring("table-world", device, "--parts", "world", also_after=names)
-    merge = ("{root}/benchmarks/mini.py", "--merge", "{out}/table-*/mini-*.json")
     table = Stage(
         name="table",
         commands=(
-            (*merge, "--result", "{out}/table", "--out", "{out}/table"),
+            training("table", "--merge", "{out}/table-*/mini-*.json", "--out", "{out}/table"),
             training("card", "--result", "{out}/table/mini-*.json", "--out", "{out}/weights"),
         ),
         after=("pack", *names, "table-world"),
@@ -179,8 +178,8 @@ def table_stages(device: str) -> tuple[Stage, ...]:
 def measuring(name: str, device: str, *arguments: str, also_after: tuple[str, ...] = ()) -> Stage:
     """Some parts of the table, with files of its own."""
     folder = "{out}/" + name
-    places = ("--views", "{views}/table", "--weights", "{out}/weights", "--out", folder, "--result", folder)
-    command = ("{root}/benchmarks/mini.py", "--device", device, *places, *arguments)
+    places = ("--views", "{views}/table", "--weights", "{out}/weights", "--out", folder)
+    command = training("table", "--device", device, *places, *arguments)
     return Stage(name=name, commands=(command,), gpus=1, after=("pack", *also_after))
 
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Literal
 
 from lyra_core.errors import ConfigError
-from lyra_core.training.attempt import Attempt
-from lyra_core.training.collection import collect
-from lyra_core.training.stage import DONE, Command, Identity, Stage, StageFolder, last_line, telling_line
+from lyra_core.training.pipeline.artifact_sync import collect
+from lyra_core.training.pipeline.run import Attempt
+from lyra_core.training.pipeline.step import DONE, Command, Identity, Stage, StageFolder, last_line, telling_line
 
 State = Literal["waiting", "running", "finished", "was finished", "paused", "failed", "ended", "not started"]
 FINISHED: frozenset[State] = frozenset({"finished", "was finished"})

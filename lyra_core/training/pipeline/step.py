@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from lyra_core.formats.replacing import replacing
-from lyra_core.training.loop import FULL_CHECKPOINT, METRICS, STATE, WEIGHTS
+from lyra_core.training.loop import FULL_CHECKPOINT, METRICS, STATE
+from lyra_core.weights.ema_weights import WEIGHTS
 
 BEGUN, DONE, SUMMARY = "begun.json", "done.json", "summary.json"
 Command = tuple[str, ...]

@@ -7,13 +7,13 @@ import json
 import pytest
 
 from lyra_core.errors import WeightsError
-from lyra_core.training.__main__ import main
+from lyra_core.evaluation import table as mini_table
+from lyra_core.evaluation.card import CARD, card
+from lyra_core.evaluation.table import ASKED, Asked, Row, complete, markdown, read_rows
+from lyra_core.train_command import main
 from lyra_core.video.mini_vae import TINY_MINI_VAE, build_mini_vae
-from lyra_core.weights import mini_table
-from lyra_core.weights.mini_card import CARD, card
 from lyra_core.weights.mini_files import write_component
 from lyra_core.weights.mini_manifest import Training, mini_digest, read_components
-from lyra_core.weights.mini_table import ASKED, Asked, Row, complete, markdown, read_rows
 
 
 @pytest.fixture

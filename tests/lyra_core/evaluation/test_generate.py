@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lyra_core.evaluation.estimated_depth import EstimatedDepth, camera_path, with_seed_depth
+from lyra_core.evaluation.generate import generate
 from lyra_core.gaussians.depth_anything.mini import TINY_MINI_DEPTH, MiniDepth
 from lyra_core.gaussians.depth_anything.mini_estimator import MiniDepthEstimator
-from lyra_core.training.chunks import ChunkConfig, ChunkMaker, Clips
-from lyra_core.training.estimated_depth import EstimatedDepth, camera_path, with_seed_depth
-from lyra_core.training.generate import generate
-from lyra_core.training.worlds import scene_clip
+from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker
+from lyra_core.procedural.clips import Clips
+from lyra_core.procedural.worlds import scene_clip
 from lyra_core.values import Seed
 from lyra_core.video.depth_cache import SKY_DEPTH_M
 from lyra_core.video.mini_config import MINI, MINI_DIT

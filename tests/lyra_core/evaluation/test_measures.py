@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lyra_core.training.chunks import Clips
-from lyra_core.training.measures import blur_filled, color_shift, detail, patch_distance, patches, seen_by_seed
+from lyra_core.evaluation.measures import blur_filled, color_shift, detail, patch_distance, patches, seen_by_seed
+from lyra_core.procedural.clips import Clips
 
 
 @pytest.fixture

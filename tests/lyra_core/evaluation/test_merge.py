@@ -1,21 +1,12 @@
 """Results of processes side by side become one table: of the same weights only, what was measured last wins."""
 
-import importlib
 import json
-from pathlib import Path
 
 import pytest
 
 from lyra_core.errors import WeightsError
-from lyra_core.weights.mini_table import Row, complete, read_rows
-
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def mini_merge(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("mini_merge")
+from lyra_core.evaluation import merge as results_merge
+from lyra_core.evaluation.table import Row, complete, read_rows
 
 
 @pytest.fixture
@@ -31,13 +22,13 @@ def measured(tmp_path):
     return write
 
 
-def test_later_files_win_and_nothing_measured_is_lost(mini_merge, measured, tmp_path):
+def test_later_files_win_and_nothing_measured_is_lost(measured, tmp_path):
     first = {"drift_color": 3.0, "splats_novel_db": 20.0}
     paths = [
         measured("one", first, twin="runs/twin", details={"a": 1.0, "b": 1.0}, peak_rss_gib=4.0),
         measured("two", {"splats_novel_db": 21.0, "absrel_cameras": 0.07}, twin=None, details={"b": 2.0}),
     ]
-    written = mini_merge.merge(paths, tmp_path / "results", tmp_path / "pictures")
+    written = results_merge.merge(paths, tmp_path / "results", tmp_path / "pictures")
     rows = {row.key: (row.value, row.hardware) for row in read_rows(written)[0] if row.value is not None}
     assert rows == {"drift_color": (3.0, "one"), "splats_novel_db": (21.0, "two"), "absrel_cameras": (0.07, "two")}
     found = json.loads(written.read_text())
@@ -47,18 +38,18 @@ def test_later_files_win_and_nothing_measured_is_lost(mini_merge, measured, tmp_
     assert "21.0 dB" in (tmp_path / "pictures" / "table.md").read_text()
 
 
-def test_todays_file_of_the_same_weights_is_added_to_and_another_replaced(mini_merge, measured, tmp_path):
+def test_todays_file_of_the_same_weights_is_added_to_and_another_replaced(measured, tmp_path):
     results, pictures = tmp_path / "results", tmp_path / "pictures"
-    mini_merge.merge([measured("old", {"drift_color": 9.0}, weights="b" * 64)], results, pictures)
-    mini_merge.merge([measured("one", {"vae_photos_db": 30.0})], results, pictures)
-    written = mini_merge.merge([measured("two", {"absrel_single": 0.2})], results, pictures)
+    results_merge.merge([measured("old", {"drift_color": 9.0}, weights="b" * 64)], results, pictures)
+    results_merge.merge([measured("one", {"vae_photos_db": 30.0})], results, pictures)
+    written = results_merge.merge([measured("two", {"absrel_single": 0.2})], results, pictures)
     rows, digest = read_rows(written)
     assert digest == "a" * 64
     assert {row.key for row in rows if row.value is not None} == {"vae_photos_db", "absrel_single"}
 
 
-def test_other_weights_are_refused_by_name(mini_merge, measured, tmp_path):
+def test_other_weights_are_refused_by_name(measured, tmp_path):
     paths = [measured("one", {}), measured("two", {}, weights="b" * 64)]
     with pytest.raises(WeightsError, match=r"one/mini.* measures weights aaaa.*two/mini.* measures bbbb"):
-        mini_merge.merge(paths, tmp_path / "results", tmp_path)
+        results_merge.merge(paths, tmp_path / "results", tmp_path)
     assert not (tmp_path / "results").exists()

@@ -9,9 +9,7 @@ import torch
 
 from lyra_core.depth import DepthEstimate
 from lyra_core.errors import CameraPathError
-from lyra_core.generative.model import GenerativeModel
-from lyra_core.parallax.model import ParallaxModel
-from lyra_core.training.novel_views import (
+from lyra_core.evaluation.novel_views import (
     judged_frames,
     parallax_splats,
     seen_by_first,
@@ -19,6 +17,8 @@ from lyra_core.training.novel_views import (
     world_novel_db,
     world_splats,
 )
+from lyra_core.generative.model import GenerativeModel
+from lyra_core.parallax.model import ParallaxModel
 
 
 @pytest.fixture

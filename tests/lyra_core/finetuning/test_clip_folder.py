@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from lyra_core.errors import CameraPathError, DepthError, FormatError, MissingExtraError, UnsafePickleError
+from lyra_core.finetuning.clip_check import check_folder
+from lyra_core.finetuning.clip_folder import list_clips, open_clip
 from lyra_core.formats.exr import write_exr
-from lyra_core.training.clip_check import check_folder
-from lyra_core.training.clip_folder import list_clips, open_clip
 
 
 def named(folder, name):

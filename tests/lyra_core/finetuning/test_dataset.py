@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lyra_core.errors import DepthError, FormatError
-from lyra_core.training.clip_export import export_clip
-from lyra_core.training.own_clips import Framing, OwnClips, mirrored
+from lyra_core.finetuning.clip_export import export_clip
+from lyra_core.finetuning.dataset import Framing, OwnClips, mirrored
 from lyra_core.video.depth_cache import SKY_DEPTH_M
 from lyra_core.video.mini_encoders import END
 

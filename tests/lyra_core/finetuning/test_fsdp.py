@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lyra_core.errors import StateDictError
+from lyra_core.finetuning.clip_samples import ClipSamples, SampleConfig
+from lyra_core.finetuning.dataset import OwnClips
+from lyra_core.finetuning.fsdp import fill, part_of
+from lyra_core.finetuning.networks import TrainedPart, build_toy
 from lyra_core.generative.networks import load_dit
-from lyra_core.training.clip_samples import ClipSamples, SampleConfig
-from lyra_core.training.finetune_networks import TrainedPart, build_toy
-from lyra_core.training.own_clips import OwnClips
-from lyra_core.training.sharding import fill, part_of
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 REPOSITORY = Path(__file__).resolve().parents[3]

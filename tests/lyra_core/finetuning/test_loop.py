@@ -9,21 +9,21 @@ import pytest
 import torch
 
 from lyra_core.errors import ConfigError, PromptError, StateDictError, UnsafePickleError, WeightsError
+from lyra_core.finetuning.caption_store import CaptionStore
+from lyra_core.finetuning.clip_samples import ClipSamples, SampleConfig
+from lyra_core.finetuning.command import Learner
+from lyra_core.finetuning.dataset import OwnClips
+from lyra_core.finetuning.fsdp import fill
+from lyra_core.finetuning.loop import FinetuneConfig, finetune
+from lyra_core.finetuning.lora import LoraConfig
+from lyra_core.finetuning.networks import TrainedPart, build_toy, first_layers
+from lyra_core.finetuning.trained_weights import save_trained
 from lyra_core.generative.networks import load_dit
-from lyra_core.training.__main__ import main
-from lyra_core.training.caption_store import CaptionStore
-from lyra_core.training.chunk_pool import MixConfig
-from lyra_core.training.chunks import ChunkConfig, ChunkMaker
-from lyra_core.training.clip_samples import ClipSamples, SampleConfig
-from lyra_core.training.finetune import FinetuneConfig, finetune
-from lyra_core.training.finetune_command import Learner
-from lyra_core.training.finetune_networks import TrainedPart, build_toy, first_layers
-from lyra_core.training.finetuned_weights import save_trained
+from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker
+from lyra_core.procedural.clip_maker import MixConfig
+from lyra_core.train_command import main
+from lyra_core.training.data_parallel import Replicas
 from lyra_core.training.flow import FlowConfig
-from lyra_core.training.lora import LoraConfig
-from lyra_core.training.own_clips import OwnClips
-from lyra_core.training.replicas import Replicas
-from lyra_core.training.sharding import fill
 from lyra_core.video.rollout_config import FAITHFUL
 from lyra_core.weights.adapter import open_weights
 

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from lyra_core.errors import ConfigError
+from lyra_core.finetuning.lora import LoraConfig, add_lora, initialise_lora, lora_layers, save_lora
 from lyra_core.training.flow import random_inputs
-from lyra_core.training.lora import LoraConfig, add_lora, initialise_lora, lora_layers, save_lora
 from lyra_core.video.dit import TINY, build_dit
 from lyra_core.weights.lora import merge_loras, read_lora
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lyra_core.training.chunks import ChunkConfig, ChunkMaker, Clips
+from lyra_core.finetuning.released_networks import ReleasedNetworks
+from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker
+from lyra_core.procedural.clips import Clips
+from lyra_core.procedural.worlds import scene_clip
 from lyra_core.training.flow import FlowConfig, flow_loss, one_step_prediction
 from lyra_core.training.loop import LoopConfig, train
-from lyra_core.training.released_networks import ReleasedNetworks
-from lyra_core.training.worlds import scene_clip
 from lyra_core.video.dit import TINY, build_dit
 from lyra_core.video.mini_encoders import caption_bytes
 from lyra_core.video.rollout_config import FAITHFUL

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import torch
 
-from lyra_core.training.chunks import ChunkConfig, ChunkMaker, ChunkRows
-from lyra_core.training.clip_samples import ClipSamples, SampleConfig
-from lyra_core.training.finetune import FinetuneConfig, finetune
-from lyra_core.training.finetune_command import Learner
-from lyra_core.training.finetune_networks import TrainedPart, build_toy
-from lyra_core.training.finetuned_weights import save_trained
+from lyra_core.finetuning.clip_samples import ClipSamples, SampleConfig
+from lyra_core.finetuning.command import Learner
+from lyra_core.finetuning.dataset import OwnClips
+from lyra_core.finetuning.fsdp import gathered, together
+from lyra_core.finetuning.loop import FinetuneConfig, finetune
+from lyra_core.finetuning.lora import LoraConfig
+from lyra_core.finetuning.networks import TrainedPart, build_toy
+from lyra_core.finetuning.trained_weights import save_trained
+from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker, ChunkRows
+from lyra_core.training.data_parallel import ALONE
 from lyra_core.training.flow import FlowConfig, flow_loss
 from lyra_core.training.loop import step_generator
-from lyra_core.training.lora import LoraConfig
-from lyra_core.training.own_clips import OwnClips
-from lyra_core.training.replicas import ALONE
-from lyra_core.training.sharding import gathered, together
 from lyra_core.video.rollout_config import FAITHFUL
 
 ROLLOUT = replace(FAITHFUL, encoded_prefix=2, latents_per_window=8)

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from lyra_core.errors import ConfigError, SeedError
-from lyra_core.training.atlas import build_atlas, sample
-from lyra_core.training.photographs import HELD_OUT_PHOTOGRAPHS, load_photographs
-from lyra_core.training.textures import KIND_INDEX, KINDS, make_texture
+from lyra_core.procedural.atlas import build_atlas, sample
+from lyra_core.procedural.photographs import HELD_OUT_PHOTOGRAPHS, load_photographs
+from lyra_core.procedural.textures import KIND_INDEX, KINDS, make_texture
 
 # books and posters are fitted to their shape, never repeated side by side
 FITTED = {"books", "picture"}

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lyra_core.training.chunks import ChunkConfig, ChunkMaker, Clips
-from lyra_core.training.worlds import scene_clip
+from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker
+from lyra_core.procedural.clips import Clips
+from lyra_core.procedural.worlds import scene_clip
 from lyra_core.video.chunk_batch import build_inputs
 from lyra_core.video.conditioning import ChunkRequest, Conditioner
 from lyra_core.video.layout import HistoryLayout

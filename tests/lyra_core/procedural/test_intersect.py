@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from lyra_core.training.intersect import hit_ground, hit_plane, nearest_shapes, with_ground
-from lyra_core.training.primitives import PARKED_M, Boxes, Ellipsoids, Frusta, ground_height
-from lyra_core.training.ray_cast import blocked
-from lyra_core.training.ray_cast import nearest_hits as trace_hits
-from lyra_core.training.scene_batch import SceneBatch, pick_one
-from lyra_core.training.scenes import sample_scene
-from lyra_core.training.surroundings import rolling_ground
+from lyra_core.procedural.intersect import hit_ground, hit_plane, nearest_shapes, with_ground
+from lyra_core.procedural.primitives import PARKED_M, Boxes, Ellipsoids, Frusta, ground_height
+from lyra_core.procedural.ray_cast import blocked
+from lyra_core.procedural.ray_cast import nearest_hits as trace_hits
+from lyra_core.procedural.scene_batch import SceneBatch, pick_one
+from lyra_core.procedural.scenes import sample_scene
+from lyra_core.procedural.surroundings import rolling_ground
 
 UPRIGHT = torch.tensor([[[1.0, 0.0]]])
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lyra_core.errors import SeedError
-from lyra_core.training.photo_clips import PhotoLibrary, jitter_colors, photo_clips
-from lyra_core.training.photographs import Photograph
+from lyra_core.procedural.photo_clips import PhotoLibrary, jitter_colors, photo_clips
+from lyra_core.procedural.photographs import Photograph
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from lyra_core.errors import ConfigError
-from lyra_core.training.atlas import stream_seed
-from lyra_core.training.scene_batch import CAPACITY, SceneBatch
-from lyra_core.training.scenes import COMPOSERS, sample_scene
+from lyra_core.procedural.atlas import stream_seed
+from lyra_core.procedural.scene_batch import CAPACITY, SceneBatch
+from lyra_core.procedural.scenes import COMPOSERS, sample_scene
 
 
 def numbers(scene):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lyra_core.errors import CameraPathError
-from lyra_core.training.scenes import COMPOSERS, sample_scene
-from lyra_core.training.views import MARGIN, PATHS, sample_path, view_shares
+from lyra_core.procedural.scenes import COMPOSERS, sample_scene
+from lyra_core.procedural.views import MARGIN, PATHS, sample_path, view_shares
 
 
 @pytest.mark.parametrize("kind", COMPOSERS)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lyra_core.errors import ConfigError
-from lyra_core.training.world_clips import PathPlan, load_views, sample_views, save_views
+from lyra_core.procedural.world_clips import PathPlan, load_views, sample_views, save_views
 
 
 def test_paths_come_back_as_they_were(tmp_path):

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from lyra_core.errors import FrameError
-from lyra_core.training.ray_cast import nearest_hits
-from lyra_core.training.scene_batch import SceneBatch
-from lyra_core.training.scenes import sample_scene
-from lyra_core.training.shade import shade
-from lyra_core.training.views import sample_path
-from lyra_core.training.worlds import render_frames, render_scene, scene_clip
+from lyra_core.procedural.ray_cast import nearest_hits
+from lyra_core.procedural.scene_batch import SceneBatch
+from lyra_core.procedural.scenes import sample_scene
+from lyra_core.procedural.shade import shade
+from lyra_core.procedural.views import sample_path
+from lyra_core.procedural.worlds import render_frames, render_scene, scene_clip
 
 SIZE = (48, 80)
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lyra_core.gaussians.depth_anything.mini import TINY_REFINED_DEPTH
+from lyra_core.training.cuda_graph import RecordedStep
 from lyra_core.training.depth import DepthBatch, batch_losses, build_mini_depth
-from lyra_core.training.recorded import RecordedStep
 
 pytestmark = [
     pytest.mark.gpu,

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from lyra_core.errors import ConfigError
-from lyra_core.training.flow import random_inputs
-from lyra_core.training.student import (
+from lyra_core.training.distill import (
     StudentAndCritic,
     StudentBatch,
     StudentConfig,
@@ -16,6 +15,7 @@ from lyra_core.training.student import (
     student_jump,
     student_losses,
 )
+from lyra_core.training.flow import random_inputs
 from lyra_core.video.mini_config import MINI_DIT
 from lyra_core.video.mini_networks import build_mini_networks
 

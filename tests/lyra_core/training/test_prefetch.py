@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from lyra_core.training.beside import Beside
+from lyra_core.training.prefetch import Beside
 
 
 def test_results_come_when_taken():

@@ -1,6 +1,5 @@
 """Commands of the recipe are ones that exist, stages start beside each other where they can, and the toy runs."""
 
-import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +8,14 @@ import pytest
 from PIL import Image
 
 from lyra_core.errors import ConfigError, WeightsError
-from lyra_core.training.__main__ import _arguments, main
-from lyra_core.training.attempt import TRAINING, filled, launched
-from lyra_core.training.campaign import Campaign, CampaignConfig
-from lyra_core.training.campaign_command import gpu_names, planned
-from lyra_core.training.mini_recipe import Recipe, mini_stages
+from lyra_core.evaluation.command import PARTS
+from lyra_core.train_command import _arguments, main
+from lyra_core.training.pipeline.command import gpu_names, planned
+from lyra_core.training.pipeline.mini_steps import Recipe, mini_stages
+from lyra_core.training.pipeline.run import TRAINING, filled, launched
+from lyra_core.training.pipeline.scheduler import Campaign, CampaignConfig
 from lyra_core.weights.mini_manifest import MINI_FOLDER, read_components
 
-ROOT = Path(__file__).resolve().parents[3]
 RECIPES = [Recipe(), Recipe(has_start=True), Recipe(is_toy=True, device="cpu", has_table=False)]
 ADDED = ("--minutes", "1", "--out", "out", "--resume", "full.pt", "--pause-at", "2")
 
@@ -36,17 +35,14 @@ def test_training_commands_are_understood(recipe):
                 assert found.command == command[2], stage.name
 
 
-def test_commands_of_the_table_are_understood(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    mini = importlib.import_module("mini")
+def test_every_part_of_the_table_is_measured_once():
     measured = []
     for stage in mini_stages(Recipe()):
         for command in stage.commands:
-            if command[0].endswith("mini.py"):
-                monkeypatch.setattr("sys.argv", list(command))
-                found = mini.arguments()
+            if command[2] == "table":
+                found = _arguments().parse_args(filled(command[2:], {}))
                 measured += [] if found.merge else found.parts
-    assert sorted(measured) == sorted(mini.PARTS)
+    assert sorted(measured) == sorted(PARTS)
 
 
 def test_inputs_are_among_what_is_waited_for():
@@ -93,7 +89,7 @@ def test_trainings_of_several_gpus_go_through_torchrun():
     assert several[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     assert several[6:] == ["-m", "lyra_core.training", "video", "--out", "x"]
     assert launched(("-m", "lyra_core.training", "video"), 1)[1:] == ["-m", "lyra_core.training", "video"]
-    assert launched(("benchmarks/mini.py",), 2)[1:] == ["benchmarks/mini.py"]
+    assert launched(("-c", "pass"), 2)[1:] == ["-c", "pass"]
 
 
 def test_minutes_are_shorter_from_weights_and_scaled():
@@ -113,7 +109,7 @@ def test_options_become_a_plan(tmp_path):
     assert {"vae", "table"} <= {stage.name for stage in stages}
     assert (config.gpus, config.is_spread, config.places["start"]) == (("0", "1"), False, str(MINI_FOLDER))
     assert config.digests["start"]
-    assert all(Path(config.places[name]).is_absolute() for name in ("views", "photographs", "root"))
+    assert all(Path(config.places[name]).is_absolute() for name in ("views", "photographs"))
     chosen = planned(options("--out", "x", "--device", "cpu", "--stages", "pack", "table*"))[1].chosen
     assert chosen[0] == "pack"
     assert {"table", "table-drift"} < set(chosen)

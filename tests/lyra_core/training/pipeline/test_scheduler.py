@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from lyra_core.errors import ConfigError
-from lyra_core.training.campaign import Campaign, CampaignConfig
-from lyra_core.training.stage import Stage, last_line, telling_line
+from lyra_core.training.pipeline.scheduler import Campaign, CampaignConfig
+from lyra_core.training.pipeline.step import Stage, last_line, telling_line
 
 CONFIG = CampaignConfig(gpus=("0", "1"), poll_s=0.01, reserve_s=0.0, least_s=0.0)
 TRAINING = """
@@ -292,15 +292,15 @@ def test_a_signal_ends_all_processes(tmp_path):
     main = f"""
         import sys
         from pathlib import Path
-        from lyra_core.training.campaign import Campaign, CampaignConfig
-        from lyra_core.training.campaign_command import stopping
-        from lyra_core.training.stage import Stage
+        from lyra_core.training.pipeline.scheduler import Campaign, CampaignConfig
+        from lyra_core.training.pipeline.command import stopping
+        from lyra_core.training.pipeline.step import Stage
         stage = Stage(name="long", commands=(("-c", {textwrap.dedent(code)!r}),))
         campaign = Campaign([stage], Path(sys.argv[1]), CampaignConfig(gpus=("0",)), print)
         with stopping(campaign):
             sys.exit(campaign.run())
     """
-    root = Path(__file__).resolve().parents[3]
+    root = Path(__file__).resolve().parents[4]
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(main), str(tmp_path)], env={**os.environ, "PYTHONPATH": str(root)}
     )
