@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra_core.errors import PromptError, WeightsError
-from lyra_core.formats.replacing import replacing
+from lyra_core.replacing import replacing
 
 TENSOR = "embedding"
 

@@ -14,7 +14,7 @@ from lyra_core.errors import DepthError, FormatError
 from lyra_core.finetuning.clip_folder import LIST_NAME
 from lyra_core.formats.clip import write_mp4
 from lyra_core.formats.exr import write_exr
-from lyra_core.formats.replacing import replacing
+from lyra_core.replacing import replacing
 from lyra_core.values import VideoClip
 from lyra_core.video.depth_cache import SKY_DEPTH_M
 

@@ -23,7 +23,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
 
 from lyra_core.errors import FrameError, SeedError
-from lyra_core.formats.replacing import replacing
+from lyra_core.replacing import replacing
 from lyra_core.values import Seed
 
 MIN_SIDE_PX = 16

@@ -25,34 +25,6 @@ HIDDEN_PREFIX = ".lyra-"  # unfinished files and probes: never listed, and no ke
 PROBE_PREFIX = f"{HIDDEN_PREFIX}probe-"
 
 
-def open_store(url: str | Path, **storage_options: object) -> Store:
-    """Open a store at a plain path, or at a file://, memory://, s3:// or any other fsspec URL.
-
-    Nothing is contacted or created before the first call. For paths the one option is `fsync` (default True; False
-    for scratch data that need not survive a power cut). For other URLs the options go to the fsspec file system;
-    s3fs reads the standard AWS environment and configuration files itself.
-
-    Raises:
-        StoreError: an unknown protocol, a missing client package, or options the client refuses.
-    """
-    from lyra_core.formats.local_store import LocalStore
-    from lyra_core.formats.object_store import MemoryStore, RemoteStore
-
-    text = str(url)
-    if not text:
-        raise StoreError("a store needs a path or a URL such as /data/worlds or s3://bucket/prefix, found ''")
-    protocol, separator, rest = text.partition("://")
-    if not separator or protocol in ("file", "local"):
-        return LocalStore(rest if separator else text, **storage_options)  # type: ignore[arg-type]
-    if protocol == "memory":
-        return MemoryStore(text, storage_options)
-    if not rest.strip("/"):
-        raise StoreError(
-            f"a store needs a bucket or host after {protocol}://, found {text!r}; wanted {protocol}://bucket/prefix"
-        )
-    return RemoteStore(text, storage_options)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredObject:
     """One finished upload.

@@ -31,7 +31,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra_core.errors import CameraPathError
-from lyra_core.formats.replacing import replacing
 from lyra_core.geometry.camera import (
     compose,
     intrinsics_from_hfov,
@@ -48,6 +47,7 @@ from lyra_core.geometry.requests import (
     read_trajectory_bytes,
     read_trajectory_npz,
 )
+from lyra_core.replacing import replacing
 from lyra_core.values import CameraPath
 
 MAX_KEY_POSES = 1000

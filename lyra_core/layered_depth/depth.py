@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lyra_core.depth import DepthEstimate
 from lyra_core.errors import DepthError
-from lyra_core.parallax.filters import (
+from lyra_core.layered_depth.filters import (
     box_mean,
     components,
     flood,

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lyra_core.jit import jit
-from lyra_core.parallax.filters import box_mean
+from lyra_core.layered_depth.filters import box_mean
 
 
 def push_pull(picture: Float[Tensor, "c h w"], known: Bool[Tensor, "h w"]) -> Float[Tensor, "c h w"]:

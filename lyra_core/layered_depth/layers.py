@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lyra_core.parallax.depth import FAR_M, SKY_DEPTH_M
-from lyra_core.parallax.filters import box_mean, local_max, local_min
-from lyra_core.parallax.inpaint import fill, push_pull
+from lyra_core.layered_depth.depth import FAR_M, SKY_DEPTH_M
+from lyra_core.layered_depth.filters import box_mean, local_max, local_min
+from lyra_core.layered_depth.inpaint import fill, push_pull
 
 JUMP_RATIO = 1.12  # neighbouring depths that differ more are an outline
 LEVEL_RATIO = 1.35  # of the depths at which backgrounds are filled

@@ -1,39 +1,18 @@
-"""Layers as 3D Gaussians: one flat splat a sample along the surface, coloured to undo the blur of drawing."""
+"""Layers as 3D Gaussians: one flat splat per sample, along the surface."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra_core.gaussians.rasterize import Rasterizer
-from lyra_core.parallax.filters import local_max, local_min
-from lyra_core.parallax.layers import Layers, Samples
+from lyra_core.layered_depth.layers import Layers, Samples
 from lyra_core.values import Gaussians
 
 # Standard deviation in units of the distance between samples: sharp where the photograph is, closed elsewhere.
 SIGMAS = {"seen": 0.36, "behind": 0.65, "backstop": 0.65, "around": 0.65, "dome": 0.65}
 THICKNESS = 0.15  # of a splat across its surface, relative to its smaller extent
 SH_C0 = 0.28209479177387814
-SHARPENING_PASSES = 5
-OVERSHOOT = 0.12  # how far a colour may leave the range of its neighbours, sRGB
-
-
-def build_splats(
-    layers: Layers, image: Float[Tensor, "h w 3"], world_to_cam: Float[Tensor, "4 4"], intrinsics: Float[Tensor, "3 3"]
-) -> Gaussians:
-    """Gaussians in the world frame that, drawn from the photograph's camera, show the photograph.
-
-    Args:
-        layers: of the photograph.
-        image: sRGB, 0 to 1. [h w 3]
-        world_to_cam: the photograph's camera. [4 4]
-        intrinsics: pixels of the photograph. [3 3]
-    """
-    gaussians = layer_splats(layers, world_to_cam, tuple(SIGMAS))
-    return _sharpen(gaussians, len(layers.seen.rays), image, world_to_cam, intrinsics)
 
 
 def layer_splats(layers: Layers, world_to_cam: Float[Tensor, "4 4"], names: tuple[str, ...]) -> Gaussians:
@@ -85,18 +64,3 @@ def quats_of(rotations: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 4"]:
     )
     best = table[torch.arange(len(m)), squares.argmax(1)]
     return torch.nn.functional.normalize(best, dim=1)
-
-
-def _sharpen(gaussians: Gaussians, num_seen: int, image: Tensor, world_to_cam: Tensor, intrinsics: Tensor) -> Gaussians:
-    """Add to each seen splat what its pixel lacks, a few times (van Cittert 1931): splatting blurs, this undoes it."""
-    height, width = image.shape[:2]
-    sh = gaussians.sh.clone()
-    # Colours stay near those around them, or outlines would ring when they move.
-    low = torch.stack([local_min(c, 1) for c in image.unbind(2)], 2).reshape(num_seen, 3) - OVERSHOOT
-    high = torch.stack([local_max(c, 1) for c in image.unbind(2)], 2).reshape(num_seen, 3) + OVERSHOOT
-    for _ in range(SHARPENING_PASSES):
-        drawn = Rasterizer(replace(gaussians, sh=sh)).draw(world_to_cam, intrinsics, height, width)
-        missing = (image - drawn.color).reshape(num_seen, 3)
-        color = torch.clamp(sh[:num_seen, 0] * SH_C0 + 0.5 + missing, low, high)
-        sh[:num_seen, 0] = (color - 0.5) / SH_C0
-    return replace(gaussians, sh=sh)

@@ -22,8 +22,8 @@ from lyra_core.gaussians.rasterize import Rasterizer
 from lyra_core.gaussians.reconstruct import ReconstructionReport
 from lyra_core.geometry.seed_cameras import cameras_for_seed
 from lyra_core.identity import ALGORITHM_VERSION
-from lyra_core.parallax.depth import SKY_DEPTH_M, ParallaxDepth, photo_depth
-from lyra_core.parallax.layers import build_layers
+from lyra_core.layered_depth.depth import SKY_DEPTH_M, ParallaxDepth, photo_depth
+from lyra_core.layered_depth.layers import build_layers
 from lyra_core.parallax.splats import build_splats
 from lyra_core.values import CameraPath, Gaussians, Seed, VideoClip
 

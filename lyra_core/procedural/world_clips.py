@@ -13,13 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra_core.errors import CameraPathError, ConfigError
-from lyra_core.formats.replacing import replacing
 from lyra_core.procedural.atlas import Atlas
 from lyra_core.procedural.scene_batch import SceneBatch
 from lyra_core.procedural.scenes import sample_scene
 from lyra_core.procedural.views import sample_path
 from lyra_core.procedural.workers import spread
 from lyra_core.procedural.worlds import Frames, render_color, render_frames
+from lyra_core.replacing import replacing
 
 TRAINING_PATHS = ("wander", "wander", "wander", "wander-and-return", "orbit-left", "pan-right", "truck-left", "zoom-in")
 LONG_TRAINING_PATHS = (

@@ -1,6 +1,6 @@
 import pytest
 
-from lyra_core.formats.replacing import replacing
+from lyra_core.replacing import replacing
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):

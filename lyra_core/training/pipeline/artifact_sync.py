@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from lyra_core.formats.replacing import replacing
+from lyra_core.replacing import replacing
 from lyra_core.training.loop import FULL_CHECKPOINT
 
 LEFT_OUT = (FULL_CHECKPOINT, ".partial", ".tmp")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lyra_core.formats.replacing import replacing
+from lyra_core.replacing import replacing
 from lyra_core.training.loop import FULL_CHECKPOINT, METRICS, STATE
 from lyra_core.weights.ema_weights import WEIGHTS
 

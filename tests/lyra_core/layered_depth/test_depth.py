@@ -8,8 +8,8 @@ import torch
 from lyra_core.errors import DepthError
 from lyra_core.formats.image import open_image
 from lyra_core.geometry.camera_paths import build_camera_path
-from lyra_core.parallax.depth import FAR_M, NEAREST_M, SKY_DEPTH_M, ParallaxDepth, photo_depth
-from lyra_core.parallax.filters import flood, guided_filter, regions, snap_edges
+from lyra_core.layered_depth.depth import FAR_M, NEAREST_M, SKY_DEPTH_M, ParallaxDepth, photo_depth
+from lyra_core.layered_depth.filters import flood, guided_filter, regions, snap_edges
 
 SEEDS = Path(__file__).resolve().parents[3] / "examples" / "seeds"
 

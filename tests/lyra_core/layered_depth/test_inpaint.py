@@ -2,7 +2,7 @@
 
 import torch
 
-from lyra_core.parallax.inpaint import fill, nearest_known, push_pull
+from lyra_core.layered_depth.inpaint import fill, nearest_known, push_pull
 
 
 def test_push_pull_keeps_known_pixels_and_continues_smoothly():
