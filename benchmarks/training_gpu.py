@@ -130,7 +130,7 @@ def measure_dit(options):
     """Whole training steps, by batch: a rate that grows with it says that the processor launches too slowly."""
     from lyra_core.procedural.chunks import ChunkMaker
     from lyra_core.training.chunk_pool import ChunkPool, joined_rows
-    from lyra_core.training.cuda_graph import RecordedStep
+    from lyra_core.training.cuda_graph import CudaGraphStep
     from lyra_core.training.flow import FlowConfig, flow_batch, flow_losses
     from lyra_core.training.loop import LoopConfig, _Precision
     from lyra_core.training.video import clip_maker, frozen_vae
@@ -161,7 +161,7 @@ def measure_dit(options):
         if options.compile:
             worker.dit.compile_blocks()
             drawn = flow_batch(rows, config.dit.history_layout, FlowConfig(), MINI, there)
-            ways["recorded"] = RecordedStep(partial(flow_losses, worker), list(worker.parameters()), drawn)
+            ways["recorded"] = CudaGraphStep(partial(flow_losses, worker), list(worker.parameters()), drawn)
         for name, way in ways.items():
 
             def step(precision=precision, rows=rows, there=there, way=way):

@@ -26,7 +26,7 @@ from lyra_core.training.distill import StudentConfig
 from lyra_core.training.gan import SharpenConfig, sharpen_vae
 from lyra_core.training.loop import LoopConfig, LoopResult
 from lyra_core.training.pack_command import add_pack
-from lyra_core.training.pipeline.command import add_campaign
+from lyra_core.training.pipeline.command import add_pipeline
 from lyra_core.training.vae import VaeTrainingConfig, train_vae
 from lyra_core.training.video import train_video
 from lyra_core.training.video_config import MINI_FLOW, VideoTrainingConfig
@@ -35,7 +35,7 @@ from lyra_core.video.mini_vae import TINY_MINI_VAE
 
 TOY_LAYOUT = "f1k1f4s2f1s1f2k2f1k1_g2"
 EXAMPLES = """examples:
-  lyra train mini --out runs/mini --gpus 4                      all that follows, as stages over the machine's GPUs
+  lyra train mini --out runs/mini --gpus 4                      all that follows, as steps over the machine's GPUs
   lyra train views --out .training/views.npz                    camera paths, once for many runs
   lyra train vae --minutes 7 --views .training/views.npz --out runs/vae
   lyra train pack --vae runs/vae/weights.safetensors --run runs/vae/summary.json
@@ -44,7 +44,7 @@ EXAMPLES = """examples:
   lyra train pack --video runs/video/weights.safetensors --run runs/video/summary.json
   lyra train pack --depth runs/depth/weights.safetensors --run runs/depth/summary.json
   lyra train video --toy --minutes 0.2 --device cpu --out runs/toy   a try without a GPU
-  lyra train mini --toy --device cpu --out runs/toy             a try of all stages
+  lyra train mini --toy --device cpu --out runs/toy             a try of all steps
   lyra train lyra2 --help                                       your own clips, Lyra 2 at full size
 """
 
@@ -84,17 +84,20 @@ def _arguments() -> argparse.ArgumentParser:
     vae.add_argument("--batch", type=int, default=96, help="clips of 9 frames a step")
     vae.add_argument("--sharpen", action="store_true", help="train the decoder of --start-from against a critic")
     vae.add_argument(
-        "--critic", type=float, default=0.5, help="its share of the gradient, with --sharpen (default: 0.5)"
+        "--gan-weight",
+        type=float,
+        default=0.5,
+        help="the critic's share of the gradient, with --sharpen (default: 0.5)",
     )
-    vae.add_argument("--critic-first", type=int, default=150, help="steps in which it only learns (default: 150)")
-    vae.add_argument("--rate", type=float, help="largest learning rate (default: 1.5e-3; with --sharpen 3e-4)")
+    vae.add_argument("--gan-warmup", type=int, default=150, help="steps in which only the critic learns (default: 150)")
+    vae.add_argument("--lr", type=float, help="largest learning rate (default: 1.5e-3; with --sharpen 3e-4)")
     vae.add_argument("--max-speed", type=int, help="path frames a clip may go on by (default: 8; with --sharpen 2)")
     video = commands.add_parser("video", help="train the mini video network on a frozen autoencoder")
     _common(video)
     video.add_argument("--vae", type=Path, help="weights of the autoencoder (weights.safetensors)")
     video.add_argument("--batch", type=int, default=32, help="chunks a step and GPU")
-    video.add_argument("--no-augmentation", action="store_true", help="no self-augmented histories (the twin)")
-    video.add_argument("--rate", type=float, help="largest learning rate (default: 1e-3; of a student 2e-4)")
+    video.add_argument("--no-augmentation", action="store_true", help="no self-augmented histories (an ablation)")
+    video.add_argument("--lr", type=float, help="largest learning rate (default: 1e-3; of a student 2e-4)")
     video.add_argument("--student", action="store_true", help="a four-step student of --start-from, its teacher")
     video.add_argument(
         "--history-level",
@@ -110,7 +113,7 @@ def _arguments() -> argparse.ArgumentParser:
     add_depth(commands)
     add_pack(commands)
     add_table(commands)
-    add_campaign(commands)
+    add_pipeline(commands)
     add_finetune(commands)
     return parser
 
@@ -157,8 +160,8 @@ def vae_config(options: argparse.Namespace) -> VaeTrainingConfig:
     if options.sharpen:
         # at the speeds of the video network's chunks
         config = replace(config, loop=replace(config.loop, learning_rate=3e-4, betas=(0.5, 0.99)), max_speed=2)
-    if options.rate is not None:
-        config = replace(config, loop=replace(config.loop, learning_rate=options.rate))
+    if options.lr is not None:
+        config = replace(config, loop=replace(config.loop, learning_rate=options.lr))
     if options.max_speed is not None:
         config = replace(config, max_speed=options.max_speed)
     if not options.toy:
@@ -175,7 +178,7 @@ def video_config(options: argparse.Namespace) -> VideoTrainingConfig:
         options,
         180,
         precision="float32" if options.toy else "copy",
-        learning_rate=options.rate or (2e-4 if options.student else 1e-3),
+        learning_rate=options.lr or (2e-4 if options.student else 1e-3),
         final_rate=0.05,
         betas=(0.9, 0.95),
         weight_decay=0.02,
@@ -217,8 +220,8 @@ def _train(options: argparse.Namespace, log: logging.Logger) -> int:
         if isinstance(config, VideoTrainingConfig):
             run = functools.partial(train_video, config)
         elif options.sharpen:
-            weights = {"adversarial": options.critic, "matching": 0.2 * options.critic}
-            sharpen = SharpenConfig(**weights, critic_first=options.critic_first)
+            weights = {"adversarial": options.gan_weight, "matching": 0.2 * options.gan_weight}
+            sharpen = SharpenConfig(**weights, critic_first=options.gan_warmup)
             run = functools.partial(sharpen_vae, config, sharpen)
         else:
             run = functools.partial(train_vae, config)

@@ -37,7 +37,7 @@ EXAMPLES = """examples:
   lyra train lyra2 --data data --out runs/toy --steps 4 --toy   tiny random networks on a CPU, the same code
   torchrun --nproc-per-node 8 -m lyra_core.training lyra2 --data data --weights weights --out runs/own --steps 5000
   torchrun --nproc-per-node 2 -m lyra_core.training lyra2 --data data --weights weights --out runs/own --steps 2000 \\
-      --lora 32 --learning-rate 1e-4
+      --lora 32 --lr 1e-4
   lyra run photo.jpg --recipe lyra2 --set weights=runs/own/weights
 """
 
@@ -63,7 +63,7 @@ def add_finetune(commands: Any) -> None:  # argparse's type of it is private
         help="parameters that stay, e.g. 'blocks.*.ffn.*'",
     )
     tune.add_argument("--layers", type=int, help="keep only the first blocks, to try things")
-    tune.add_argument("--learning-rate", type=float, default=3e-5)
+    tune.add_argument("--lr", "--learning-rate", dest="learning_rate", type=float, default=3e-5)
     tune.add_argument("--batch", type=int, default=1, help="clips a step and process")
     tune.add_argument("--height", type=int, default=480)
     tune.add_argument("--width", type=int, default=832)

@@ -20,7 +20,7 @@ Batch = TypeVar("Batch", bound="DataclassInstance")
 WARM_UPS = 3
 
 
-class RecordedStep(Generic[Batch]):
+class CudaGraphStep(Generic[Batch]):
     """Losses and gradients of batches of one shape.
 
     What is recorded may not draw random numbers or read values on the processor: a batch (a dataclass of tensors)
@@ -48,7 +48,7 @@ class RecordedStep(Generic[Batch]):
                 self._clear()
         torch.cuda.current_stream().wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
-        # only this thread's calls are recorded; others had better rest, see Beside.settle
+        # only this thread's calls are recorded; others had better rest, see Prefetch.settle
         with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
             losses = compute(self.batch)
             losses["loss"].backward()  # type: ignore[no-untyped-call]

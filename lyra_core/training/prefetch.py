@@ -15,7 +15,7 @@ import torch
 Result = TypeVar("Result")
 
 
-class Beside(Generic[Result]):
+class Prefetch(Generic[Result]):
     """One piece of work at a time."""
 
     def __init__(self, device: torch.device) -> None:

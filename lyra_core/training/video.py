@@ -28,7 +28,7 @@ from lyra_core.procedural.clip_maker import ClipMaker, photo_library
 from lyra_core.procedural.clips import Clips
 from lyra_core.procedural.world_clips import WorldLibrary, load_views
 from lyra_core.training.chunk_pool import ChunkPool
-from lyra_core.training.cuda_graph import RecordedStep
+from lyra_core.training.cuda_graph import CudaGraphStep
 from lyra_core.training.data_parallel import ALONE, Replicas
 from lyra_core.training.distill import (
     StudentAndCritic,
@@ -158,7 +158,7 @@ class _Learner:
 
     def __init__(self, config: VideoTrainingConfig, samples: Samples, seed: int) -> None:
         self.config, self.samples, self.seed = config, samples, seed
-        self.recorded: RecordedStep[FlowBatch] | None = None
+        self.recorded: CudaGraphStep[FlowBatch] | None = None
 
     def __call__(self, networks: MiniNetworks, step: int) -> dict[str, Tensor]:
         config = self.config
@@ -170,7 +170,7 @@ class _Learner:
         if self.recorded is None:
             networks.dit.compile_blocks()
             self.samples.settle()
-            self.recorded = RecordedStep(partial(flow_losses, networks), list(networks.parameters()), batch)
+            self.recorded = CudaGraphStep(partial(flow_losses, networks), list(networks.parameters()), batch)
         return self.recorded(batch)
 
 
@@ -181,7 +181,7 @@ class _StudentLearner:
         self, config: VideoTrainingConfig, student: StudentConfig, teacher: MiniNetworks, samples: Samples, seed: int
     ) -> None:
         self.config, self.student, self.teacher, self.samples, self.seed = config, student, teacher, samples, seed
-        self.recorded: dict[bool, RecordedStep[StudentBatch]] = {}
+        self.recorded: dict[bool, CudaGraphStep[StudentBatch]] = {}
 
     def __call__(self, both: StudentAndCritic, step: int) -> dict[str, Tensor]:
         config, is_full = self.config, (step + 1) % self.student.critic_steps == 0
@@ -197,7 +197,7 @@ class _StudentLearner:
         if is_full not in self.recorded:
             moved = both if is_full else both.critic
             self.samples.settle()
-            self.recorded[is_full] = RecordedStep(compute, list(moved.parameters()), batch)
+            self.recorded[is_full] = CudaGraphStep(compute, list(moved.parameters()), batch)
         return self.recorded[is_full](batch)
 
 

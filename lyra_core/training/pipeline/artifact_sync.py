@@ -1,4 +1,4 @@
-"""Copies what a stage leaves to another folder, so that it outlives the machine: large files in parts, no checkpoints.
+"""Copies what a step leaves to another folder, so that it outlives the machine: large files in parts, no checkpoints.
 
 cat weights.safetensors.part* > weights.safetensors    puts parts together again
 """
@@ -14,7 +14,7 @@ from lyra_core.training.loop import FULL_CHECKPOINT
 LEFT_OUT = (FULL_CHECKPOINT, ".partial", ".tmp")
 
 
-def collect(source: Path, target: Path, part_bytes: int) -> list[Path]:
+def sync_artifacts(source: Path, target: Path, part_bytes: int) -> list[Path]:
     """Copy a file or all files of a folder; whatever the target had under their names is replaced.
 
     Args:

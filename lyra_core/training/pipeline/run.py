@@ -1,4 +1,4 @@
-"""One try of a stage: its commands as processes one after the other, with a log, and an end that leaves none behind."""
+"""One try of a step: its commands as processes one after the other, with a log, and an end that leaves none behind."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def filled(command: Sequence[str], places: Mapping[str, str]) -> list[str]:
     return found
 
 
-class Attempt:
+class Run:
     """Runs commands one after the other and knows how they ended.
 
     Args:
@@ -66,7 +66,7 @@ class Attempt:
     ) -> None:
         self._left, self._places = list(commands), places
         self.gpus, self._processes, self._folder, self.log = tuple(gpus), processes, folder, log
-        # a stage without GPUs sees none: it would take memory of one that another stage measures or fills
+        # a step without GPUs sees none: it would take memory of one that another step measures or fills
         self._environment = {**environment, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
         self.begun = time.monotonic()
         self.start = log.stat().st_size if log.is_file() else 0
@@ -82,7 +82,7 @@ class Attempt:
             now = dt.datetime.now().astimezone().isoformat(timespec="seconds")
             file.write(f"== {now} GPUs {','.join(self.gpus) or 'none'}: {shlex.join(command)}\n".encode())
             file.flush()
-            # a session of its own: a Ctrl-C in the terminal reaches the campaign alone, which ends its stages in order
+            # a session of its own: a Ctrl-C in the terminal reaches the pipeline alone, which ends its steps in order
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

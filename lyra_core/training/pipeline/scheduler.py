@@ -1,8 +1,8 @@
-"""Runs the stages of a recipe over the GPUs of one machine, each as soon as its inputs and enough GPUs are there.
+"""Runs the steps of a pipeline over the GPUs of one machine, each as soon as its inputs and enough GPUs are there.
 
-    status = Campaign(mini_recipe(...), Path("runs/mini"), gpus=["0", "1"], places={...}).run()
+    status = Pipeline(mini_steps(...), Path("runs/mini"), PipelineConfig(gpus=("0", "1")), print).run()
 
-A stage that fails is tried once more, from its last checkpoint where it has one; then the campaign goes on with what
+A step that fails is tried once more, from its last checkpoint where it has one; then the pipeline goes on with what
 does not depend on it. Run again, it skips what is finished with the same arguments and inputs and goes on with what was
 paused.
 """
@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Literal
 
 from lyra_core.errors import ConfigError
-from lyra_core.training.pipeline.artifact_sync import collect
-from lyra_core.training.pipeline.run import Attempt
-from lyra_core.training.pipeline.step import DONE, Command, Identity, Stage, StageFolder, last_line, telling_line
+from lyra_core.training.pipeline.artifact_sync import sync_artifacts
+from lyra_core.training.pipeline.run import Run
+from lyra_core.training.pipeline.step import DONE, Command, Identity, Step, StepFolder, last_line, telling_line
 
 State = Literal["waiting", "running", "finished", "was finished", "paused", "failed", "ended", "not started"]
 FINISHED: frozenset[State] = frozenset({"finished", "was finished"})
@@ -29,8 +29,8 @@ TRIES = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CampaignConfig:
-    """How a campaign uses its machine and its time.
+class PipelineConfig:
+    """How a pipeline uses its machine and its time.
 
     Attributes:
         gpus: names of the GPUs, as CUDA_VISIBLE_DEVICES has them.
@@ -41,10 +41,10 @@ class CampaignConfig:
         folder: to run commands in.
         pause_after_s: seconds after which all is paused and this call ends; None runs to the end.
         reserve_s: seconds of them that a training needs when it was asked to stop: to measure and to write pictures.
-        least_s: a stage that would have less time than this is not started.
-        collect: folder that receives what each stage leaves, at its end.
+        least_s: a step that would have less time than this is not started.
+        sync_to: folder that receives what each step leaves, at its end.
         part_bytes: larger files arrive there in parts of this size.
-        chosen: names of stages to run; None for all. What they need of others must be there already.
+        chosen: names of steps to run; None for all. What they need of others must be there already.
         report_every_s: seconds between reports of what runs.
         poll_s: seconds between looks at the processes.
     """
@@ -58,7 +58,7 @@ class CampaignConfig:
     pause_after_s: float | None = None
     reserve_s: float = 90.0
     least_s: float = 60.0
-    collect: Path | None = None
+    sync_to: Path | None = None
     part_bytes: int = 15 * 2**20
     chosen: tuple[str, ...] | None = None
     report_every_s: float = 60.0
@@ -67,37 +67,35 @@ class CampaignConfig:
 
 @dataclass(slots=True)
 class _Standing:
-    """How a stage stands."""
+    """How a step stands."""
 
-    stage: Stage
-    folder: StageFolder
+    step: Step
+    folder: StepFolder
     state: State = "waiting"
     tries: int = 0
-    attempt: Attempt | None = None
+    run: Run | None = None
     gpus: int = 0
     seconds: float = 0.0
     why: str = ""
 
 
-class Campaign:
-    """The stages of one call.
+class Pipeline:
+    """The steps of one call.
 
     Args:
-        stages: in order: where several could start, the first ones do.
+        steps: in order: where several could start, the first ones do.
         out: their folders and logs.
         config: of machine and time.
         report: receives a line of text now and then.
 
     Raises:
-        ConfigError: stages that need unknown ones or each other, or a choice that cannot be run.
+        ConfigError: steps that need unknown ones or each other, or a choice that cannot be run.
     """
 
-    def __init__(
-        self, stages: Iterable[Stage], out: Path, config: CampaignConfig, report: Callable[[str], None]
-    ) -> None:
+    def __init__(self, steps: Iterable[Step], out: Path, config: PipelineConfig, report: Callable[[str], None]) -> None:
         self.out, self.config, self.say = out.resolve(), config, report
         self.places = {"out": str(self.out), **config.places}
-        self.standings = {stage.name: _Standing(stage, StageFolder(stage, self.out)) for stage in stages}
+        self.standings = {step.name: _Standing(step, StepFolder(step, self.out)) for step in steps}
         self._free = list(config.gpus)
         self._begun = time.monotonic()
         self._signal: int | None = None
@@ -105,31 +103,31 @@ class Campaign:
 
     def _check(self) -> None:
         if not self._free:
-            raise ConfigError("a campaign needs at least one GPU, or with --device cpu one place for a process")
+            raise ConfigError("a pipeline needs at least one GPU, or with --device cpu one place for a process")
         known: set[str] = set()
         for name, standing in self.standings.items():
-            if not set(standing.stage.after) <= known:
-                raise ConfigError(f"stage {name} needs {sorted(set(standing.stage.after) - known)}, not defined before")
+            if not set(standing.step.after) <= known:
+                raise ConfigError(f"step {name} needs {sorted(set(standing.step.after) - known)}, not defined before")
             known.add(name)
         chosen = set(self.config.chosen) if self.config.chosen is not None else known
         if not chosen <= known:
-            raise ConfigError(f"stages are {sorted(known)}, found {sorted(chosen - known)}")
+            raise ConfigError(f"steps are {sorted(known)}, found {sorted(chosen - known)}")
         for name, standing in self.standings.items():
             if name not in chosen and self._is_there(standing):
                 self._skip(standing)
             elif name not in chosen:
                 standing.state = "not started"
-                asking = sorted(n for n in chosen if name in self.standings[n].stage.after)
+                asking = sorted(n for n in chosen if name in self.standings[n].step.after)
                 if asking:
                     raise ConfigError(
-                        f"stages {asking} need {name}, which is not finished in {self.out}; add it to --stages"
+                        f"steps {asking} need {name}, which is not finished in {self.out}; add it to --only"
                     )
 
     def _is_there(self, standing: _Standing) -> bool:
-        return standing.folder.ended is not None or self._keeps(standing.stage)
+        return standing.folder.ended is not None or self._keeps(standing.step)
 
-    def _keeps(self, stage: Stage) -> bool:
-        return stage.is_kept and Path(self._fill(stage.makes)).exists()
+    def _keeps(self, step: Step) -> bool:
+        return step.is_kept and Path(self._fill(step.makes)).exists()
 
     def _fill(self, text: str) -> str:
         for name, place in self.places.items():
@@ -141,13 +139,13 @@ class Campaign:
         self._signal = number
 
     def run(self) -> int:
-        """Run all stages.
+        """Run all steps.
 
         Returns:
-            0 where all that was asked is finished or paused, 1 where a stage failed, 128 + N after signal N.
+            0 where all that was asked is finished or paused, 1 where a step failed, 128 + N after signal N.
 
         Raises:
-            ConfigError: another campaign runs in the same folder.
+            ConfigError: another pipeline runs in the same folder.
             OSError: files that cannot be written.
         """
         self.out.mkdir(parents=True, exist_ok=True)
@@ -156,8 +154,8 @@ class Campaign:
                 self._loop()
             finally:
                 for standing in self._running():
-                    if standing.attempt is not None:
-                        standing.attempt.ask()  # all of them first: each may take a while
+                    if standing.run is not None:
+                        standing.run.ask()  # all of them first: each may take a while
                 for standing in self._running():
                     has_checkpoint = standing.folder.checkpoint.is_file()
                     why = "the time was up" if self._signal is None else f"signal {self._signal}"
@@ -181,7 +179,7 @@ class Campaign:
             time.sleep(self.config.poll_s)
 
     def _running(self) -> list[_Standing]:
-        return [standing for standing in self.standings.values() if standing.attempt is not None]
+        return [standing for standing in self.standings.values() if standing.run is not None]
 
     def _left(self) -> float | None:
         """Seconds left to this call; None where it may take as long as it takes."""
@@ -189,37 +187,35 @@ class Campaign:
             return None
         return self.config.pause_after_s - (time.monotonic() - self._begun)
 
-    def _is_ready(self, stage: Stage) -> bool:
-        return all(self.standings[name].state in FINISHED for name in stage.after)
+    def _is_ready(self, step: Step) -> bool:
+        return all(self.standings[name].state in FINISHED for name in step.after)
 
     def _start_ready(self) -> None:
         """Start what can start, in order: first each with the least it needs, then the rest of the GPUs are shared."""
         starting: list[tuple[_Standing, list[str]]] = []
         for standing in self.standings.values():
-            if standing.state != "waiting" or not self._is_ready(standing.stage):
+            if standing.state != "waiting" or not self._is_ready(standing.step):
                 continue
             if self._is_finished(standing):
                 continue
-            if not self._has_time(standing.stage):
+            if not self._has_time(standing.step):
                 self._give_up(standing, "too little time was left")
                 continue
-            least = self._count(standing.stage)[0]
+            least = self._count(standing.step)[0]
             if least <= len(self._free):
                 starting.append((standing, self._take(least)))
         for standing, gpus in starting:
-            most = self._count(standing.stage)[1]
+            most = self._count(standing.step)[1]
             gpus.extend(self._take(min(most - len(gpus), max(0, len(self._free) - self._claimed()))))
         for standing, gpus in starting:
             self._start(standing, gpus)
 
     def _is_finished(self, standing: _Standing) -> bool:
         """Whether there is nothing to do; notes it."""
-        if standing.tries or not (
-            self._keeps(standing.stage) or standing.folder.is_done(self._identity(standing.stage))
-        ):
+        if standing.tries or not (self._keeps(standing.step) or standing.folder.is_done(self._identity(standing.step))):
             return False
         self._skip(standing)
-        self.say(f"stage {standing.stage.name} was finished before: skipped")
+        self.say(f"step {standing.step.name} was finished before: skipped")
         return True
 
     @staticmethod
@@ -228,49 +224,49 @@ class Campaign:
         standing.state = "was finished"
         standing.seconds, standing.gpus = float(done.get("seconds", 0.0)), int(done.get("gpus", 0))
 
-    def _has_time(self, stage: Stage) -> bool:
+    def _has_time(self, step: Step) -> bool:
         left = self._left()
-        return left is None or left - (self.config.reserve_s if stage.is_training else 0.0) >= self.config.least_s
+        return left is None or left - (self.config.reserve_s if step.is_training else 0.0) >= self.config.least_s
 
-    def _count(self, stage: Stage) -> tuple[int, int]:
-        """GPUs of a stage on this machine, at least and at most."""
+    def _count(self, step: Step) -> tuple[int, int]:
+        """GPUs of a step on this machine, at least and at most."""
         there = len(self.config.gpus)
-        most = there if stage.gpus is None else min(stage.gpus, there)
-        return (most if stage.least is None else min(stage.least, most), most)
+        most = there if step.gpus is None else min(step.gpus, there)
+        return (most if step.least is None else min(step.least, most), most)
 
     def _claimed(self) -> int:
-        """GPUs to be left for stages that wait for nothing but a stage without GPUs, which will soon be over."""
+        """GPUs to be left for steps that wait for nothing but a step without GPUs, which will soon be over."""
         claimed = 0
         for standing in self.standings.values():
-            missing = [self.standings[n] for n in standing.stage.after if self.standings[n].state not in FINISHED]
+            missing = [self.standings[n] for n in standing.step.after if self.standings[n].state not in FINISHED]
             if standing.state == "waiting" and missing and all(self._is_soon_over(one) for one in missing):
-                claimed += self._count(standing.stage)[0]
+                claimed += self._count(standing.step)[0]
         return claimed
 
     def _is_soon_over(self, standing: _Standing) -> bool:
-        can_run = standing.state in ("waiting", "running") and self._is_ready(standing.stage)
-        return can_run and self._count(standing.stage)[1] == 0
+        can_run = standing.state in ("waiting", "running") and self._is_ready(standing.step)
+        return can_run and self._count(standing.step)[1] == 0
 
     def _take(self, count: int) -> list[str]:
         taken, self._free = self._free[:count], self._free[count:]
         return taken
 
-    def _identity(self, stage: Stage) -> Identity:
-        """What a stage is made with: arguments as written, content of places, and when each input was finished."""
-        commands = [list(command) for command in stage.commands]
+    def _identity(self, step: Step) -> Identity:
+        """What a step is made with: arguments as written, content of places, and when each input was finished."""
+        commands = [list(command) for command in step.commands]
         digests = {
             name: digest
             for name, digest in self.config.digests.items()
             if any("{" + name + "}" in argument for command in commands for argument in command)
         }
-        inputs = {name: self.standings[name].folder.ended for name in stage.after}
-        return {"commands": commands, "minutes": stage.minutes, "digests": digests, "inputs": inputs}
+        inputs = {name: self.standings[name].folder.ended for name in step.after}
+        return {"commands": commands, "minutes": step.minutes, "digests": digests, "inputs": inputs}
 
     def _start(self, standing: _Standing, gpus: list[str]) -> None:
-        stage, folder = standing.stage, standing.folder
-        resumes = folder.begin(self._identity(stage))
+        step, folder = standing.step, standing.folder
+        resumes = folder.begin(self._identity(step))
         environment = os.environ if self.config.environment is None else self.config.environment
-        standing.attempt = Attempt(
+        standing.run = Run(
             self._commands(standing, resumes=resumes),
             self.places,
             gpus=gpus,
@@ -284,26 +280,26 @@ class Campaign:
         where = f"on GPUs {','.join(gpus)}" if gpus else "without a GPU"
         how = f", from its checkpoint at {folder.progress():.0%}" if resumes else ""
         again = f", try {standing.tries} of {TRIES}" if standing.tries > 1 else ""
-        self.say(f"stage {stage.name} starts {where}{how}{again}")
+        self.say(f"step {step.name} starts {where}{how}{again}")
 
     def _commands(self, standing: _Standing, *, resumes: bool) -> Sequence[Command]:
         """Commands with what only the scheduler knows."""
-        stage, folder = standing.stage, standing.folder
-        if not stage.is_training:
-            return stage.commands
-        more = ["--minutes", f"{stage.minutes:g}", "--out", str(folder.path)]
+        step, folder = standing.step, standing.folder
+        if not step.is_training:
+            return step.commands
+        more = ["--minutes", f"{step.minutes:g}", "--out", str(folder.path)]
         if resumes:
             more += ["--resume", str(folder.checkpoint)]
         left = self._left()
         if left is not None:
             # a time, not a length: nobody knows how long the start-up will take
             more += ["--pause-at", f"{time.time() + left - self.config.reserve_s:.1f}"]
-        return [*stage.commands[:-1], (*stage.commands[-1], *more)]
+        return [*step.commands[:-1], (*step.commands[-1], *more)]
 
     def _look_at(self, standing: _Standing) -> None:
-        """See whether a stage has ended, and how."""
-        attempt, folder = standing.attempt, standing.folder
-        if attempt is None or (status := attempt.poll()) is None:
+        """See whether a step has ended, and how."""
+        run, folder = standing.run, standing.folder
+        if run is None or (status := run.poll()) is None:
             return
         missing = folder.missing()
         if status == 0 and not missing and folder.progress() >= 1:
@@ -311,7 +307,7 @@ class Campaign:
         elif status == 0 and folder.progress() < 1 and folder.checkpoint.is_file() and self._left() is not None:
             self._end(standing, "paused", f"at {folder.progress():.0%}")
         else:
-            why = telling_line(folder.log, attempt.start)
+            why = telling_line(folder.log, run.start)
             if status == 0:
                 why = f"it ended without {', '.join(missing)}" if missing else "it ended before its time"
             self._fail(standing, f"exit status {status}, see {folder.log}, which ends with: {why}")
@@ -323,7 +319,7 @@ class Campaign:
             standing.state = "waiting"
 
     def _give_up(self, standing: _Standing, why: str) -> None:
-        """A stage that will not run (again) in this call."""
+        """A step that will not run (again) in this call."""
         if standing.tries:
             standing.state = "failed"
         else:
@@ -331,42 +327,42 @@ class Campaign:
 
     def _end(self, standing: _Standing, state: State, why: str = "") -> None:
         """Free the GPUs, note what was done and copy it to where it outlives the machine."""
-        stage, folder, attempt = standing.stage, standing.folder, standing.attempt
-        if attempt is None:
+        step, folder, run = standing.step, standing.folder, standing.run
+        if run is None:
             return
-        attempt.end()
-        self._free = [gpu for gpu in self.config.gpus if gpu in {*self._free, *attempt.gpus}]
-        standing.seconds = folder.spend(attempt.seconds)
-        standing.state, standing.why, standing.attempt = state, why, None
+        run.end()
+        self._free = [gpu for gpu in self.config.gpus if gpu in {*self._free, *run.gpus}]
+        standing.seconds = folder.spend(run.seconds)
+        standing.state, standing.why, standing.run = state, why, None
         if state == "finished":
             done = {"seconds": round(standing.seconds, 1), "gpus": standing.gpus, "ended": time.time()}
-            folder.write(DONE, {**self._identity(stage), **done})
-        self.say(f"stage {stage.name} {state} after {attempt.seconds:.0f} s{': ' + why if why else ''}")
-        self._collect(standing)
+            folder.write(DONE, {**self._identity(step), **done})
+        self.say(f"step {step.name} {state} after {run.seconds:.0f} s{': ' + why if why else ''}")
+        self._sync(standing)
 
-    def _collect(self, standing: _Standing) -> None:
-        target, stage, folder = self.config.collect, standing.stage, standing.folder
+    def _sync(self, standing: _Standing) -> None:
+        target, step, folder = self.config.sync_to, standing.step, standing.folder
         if target is None:
             return
-        sources = {folder.path: stage.name, folder.log: f"log/{folder.log.name}"}
-        if stage.makes:
-            made = Path(self._fill(stage.makes))
+        sources = {folder.path: step.name, folder.log: f"log/{folder.log.name}"}
+        if step.makes:
+            made = Path(self._fill(step.makes))
             sources[made] = made.name
         try:
             for source, name in sources.items():
                 if source.exists():
-                    collect(source, target / name, self.config.part_bytes)
+                    sync_artifacts(source, target / name, self.config.part_bytes)
         except OSError as error:
-            # what was trained is still in its folder, and the other stages are not at fault
-            self.say(f"stage {stage.name} could not be copied to {target}: {error}")
+            # what was trained is still in its folder, and the other steps are not at fault
+            self.say(f"step {step.name} could not be copied to {target}: {error}")
 
     def _report_running(self) -> None:
         lines = [f"{(time.monotonic() - self._begun) / 60:.1f} minutes; {len(self._free)} GPUs are free"]
         for standing in self._running():
-            attempt = standing.attempt
-            if attempt is not None:
-                said = last_line(standing.folder.log, attempt.start)
-                lines.append(f"  {standing.stage.name:<16} {attempt.seconds:6.0f} s  {said[:140]}")
+            run = standing.run
+            if run is not None:
+                said = last_line(standing.folder.log, run.start)
+                lines.append(f"  {standing.step.name:<16} {run.seconds:6.0f} s  {said[:140]}")
         self.say("\n".join(lines))
 
     def _conclude(self) -> int:
@@ -374,7 +370,7 @@ class Campaign:
         for standing in self.standings.values():
             if standing.state == "waiting":
                 self._give_up(standing, self._hindrance(standing))
-        lines = ["stage            seconds GPUs state"]
+        lines = ["step             seconds GPUs state"]
         for name, standing in self.standings.items():
             measures = standing.folder.measures() if standing.state in {*FINISHED, "paused"} else {}
             why = "" if standing.state == "failed" else standing.why  # told at length below
@@ -383,7 +379,7 @@ class Campaign:
         self.say("\n".join(lines))
         failed = [standing for standing in self.standings.values() if standing.state == "failed"]
         for standing in failed:
-            self.say(f"stage {standing.stage.name} failed in {standing.tries} of {TRIES} tries: {standing.why}")
+            self.say(f"step {standing.step.name} failed in {standing.tries} of {TRIES} tries: {standing.why}")
         if self._signal is not None:
             return 128 + self._signal
         if failed:
@@ -394,20 +390,20 @@ class Campaign:
         return 0
 
     def _hindrance(self, standing: _Standing) -> str:
-        missing = [name for name in standing.stage.after if self.standings[name].state not in FINISHED]
+        missing = [name for name in standing.step.after if self.standings[name].state not in FINISHED]
         return f"waits for {', '.join(missing)}" if missing else "too few GPUs were free in time"
 
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Hold the folder: two campaigns in it would train the same stages over each other.
+    """Hold the folder: two pipelines in it would train the same steps over each other.
 
     Raises:
         ConfigError: another one holds it.
     """
-    with (out / "campaign.lock").open("w") as file:
+    with (out / "pipeline.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise ConfigError(f"another campaign runs in {out}; wait for it or choose another folder") from error
+            raise ConfigError(f"another pipeline runs in {out}; wait for it or choose another folder") from error
         yield

@@ -1,10 +1,10 @@
-"""A stage of a campaign: what is run, on how many GPUs, after what; and its folder, which remembers how far it came.
+"""A step of a pipeline: what is run, on how many GPUs, after what; and its folder, which remembers how far it came.
 
-OUT/STAGE/begun.json    what it was begun with
-OUT/STAGE/full.pt       the checkpoint of a training, to go on from
-OUT/STAGE/done.json     it is finished: what it was made with, seconds, GPUs, when
-OUT/log/STAGE.log       everything it said
-OUT/earlier/STAGE       what stood in the way of a new beginning
+OUT/STEP/begun.json    what it was begun with
+OUT/STEP/full.pt       the checkpoint of a training, to go on from
+OUT/STEP/done.json     it is finished: what it was made with, seconds, GPUs, when
+OUT/log/STEP.log       everything it said
+OUT/earlier/STEP       what stood in the way of a new beginning
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _ERROR = re.compile(r"^(?:\[rank\d+\]: ?)?([\w.]*(?:Error|Exception|Interrupt)\b
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """One stage.
+class Step:
+    """One step.
 
     Attributes:
         name: of its folder and log.
@@ -38,8 +38,8 @@ class Stage:
             start, and an argument with a * becomes the files it matches, as in a shell.
         gpus: how many it uses at most; None for all of the machine, 0 for none. A smaller machine gives what it has.
         least: how many it starts with at least; None for as many as `gpus`.
-        minutes: of training, which can be paused and gone on with; 0 for stages that are no trainings.
-        after: stages whose results it needs.
+        minutes: of training, which can be paused and gone on with; 0 for steps that are no trainings.
+        after: steps whose results it needs.
         makes: a file or folder outside its own folder that it leaves, with places as in commands.
         is_kept: whether what it makes is used as it is where it is there already, whoever made it.
     """
@@ -59,12 +59,12 @@ class Stage:
         return self.minutes > 0
 
 
-class StageFolder:
-    """What a stage has written below the folder of its campaign."""
+class StepFolder:
+    """What a step has written below the folder of its pipeline."""
 
-    def __init__(self, stage: Stage, out: Path) -> None:
-        self.stage, self.out = stage, out
-        self.path, self.log = out / stage.name, out / "log" / f"{stage.name}.log"
+    def __init__(self, step: Step, out: Path) -> None:
+        self.step, self.out = step, out
+        self.path, self.log = out / step.name, out / "log" / f"{step.name}.log"
 
     def read(self, name: str) -> dict[str, Any]:
         """A JSON file of the folder; empty where there is none that can be read."""
@@ -83,7 +83,7 @@ class StageFolder:
     def ended(self) -> float | None:
         """When it was finished, in seconds since 1970; None where it is not, or its weights are gone."""
         found = self.read(DONE).get("ended")
-        is_whole = not self.stage.is_training or (self.path / WEIGHTS).is_file()
+        is_whole = not self.step.is_training or (self.path / WEIGHTS).is_file()
         return float(found) if isinstance(found, int | float) and is_whole else None
 
     def is_done(self, identity: Identity) -> bool:
@@ -92,7 +92,7 @@ class StageFolder:
 
     def can_resume(self, identity: Identity) -> bool:
         """Whether there is a checkpoint of just these arguments and inputs."""
-        return self.checkpoint.is_file() and self.stage.is_training and _same(self.read(BEGUN), identity)
+        return self.checkpoint.is_file() and self.step.is_training and _same(self.read(BEGUN), identity)
 
     @property
     def checkpoint(self) -> Path:
@@ -106,7 +106,7 @@ class StageFolder:
         """
         resumes = self.can_resume(identity)
         if self.path.exists() and not resumes:
-            earlier = self.out / "earlier" / self.stage.name
+            earlier = self.out / "earlier" / self.step.name
             shutil.rmtree(earlier, ignore_errors=True)
             earlier.parent.mkdir(parents=True, exist_ok=True)
             self.path.rename(earlier)
@@ -125,12 +125,12 @@ class StageFolder:
         return total
 
     def progress(self) -> float:
-        """Share of the training that is over; 1 for stages that are none."""
-        return float(self.read(STATE).get("progress", 0.0)) if self.stage.is_training else 1.0
+        """Share of the training that is over; 1 for steps that are none."""
+        return float(self.read(STATE).get("progress", 0.0)) if self.step.is_training else 1.0
 
     def missing(self) -> list[str]:
         """Files that a finished training leaves and that are not there."""
-        wanted = (WEIGHTS, SUMMARY) if self.stage.is_training else ()
+        wanted = (WEIGHTS, SUMMARY) if self.step.is_training else ()
         return [name for name in wanted if not (self.path / name).is_file()]
 
     def measures(self, most: int = 4) -> dict[str, float]:

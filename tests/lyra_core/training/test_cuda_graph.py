@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from lyra_core.training.cuda_graph import RecordedStep
+from lyra_core.training.cuda_graph import CudaGraphStep
 from lyra_core.training.flow import FlowBatch, flow_losses, random_inputs
 from lyra_core.video.mini_config import MINI_DIT
 from lyra_core.video.mini_networks import build_mini_networks
@@ -46,7 +46,7 @@ def test_recorded_steps_are_the_plain_ones():
         for parameter in networks.parameters():
             parameter.add_(0.02)  # zero heads and gates would hide everything
     parameters = list(networks.parameters())
-    recorded = RecordedStep(lambda given: flow_losses(networks, given), parameters, batch(0, config))
+    recorded = CudaGraphStep(lambda given: flow_losses(networks, given), parameters, batch(0, config))
     for seed in (1, 2):
         given = batch(seed, config)
         assert {f.name for f in fields(given)} == set(recorded.names)

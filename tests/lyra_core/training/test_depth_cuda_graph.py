@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lyra_core.gaussians.depth_anything.mini import TINY_REFINED_DEPTH
-from lyra_core.training.cuda_graph import RecordedStep
+from lyra_core.training.cuda_graph import CudaGraphStep
 from lyra_core.training.depth import DepthBatch, batch_losses, build_mini_depth
 
 pytestmark = [
@@ -33,7 +33,7 @@ def test_recorded_steps_are_the_launched_ones(is_lone: bool):
     parameters = list(model.parameters())
     views = 1 if is_lone else 3
     with torch.autocast("cuda", torch.bfloat16):
-        recorded = RecordedStep(lambda given: batch_losses(model, is_lone, given), parameters, batch(0, views))
+        recorded = CudaGraphStep(lambda given: batch_losses(model, is_lone, given), parameters, batch(0, views))
     for seed in (1, 2):
         given = batch(seed, views)
         found = {name: float(value) for name, value in recorded(given).items()}

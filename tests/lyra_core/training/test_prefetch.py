@@ -5,11 +5,11 @@ import threading
 import pytest
 import torch
 
-from lyra_core.training.prefetch import Beside
+from lyra_core.training.prefetch import Prefetch
 
 
 def test_results_come_when_taken():
-    beside = Beside(torch.device("cpu"))
+    beside = Prefetch(torch.device("cpu"))
     assert beside.take() is None
     free = threading.Event()
     beside.start(lambda: free.wait(10) and 7)
@@ -20,7 +20,7 @@ def test_results_come_when_taken():
 
 
 def test_errors_are_raised_where_results_are_taken():
-    beside = Beside(torch.device("cpu"))
+    beside = Prefetch(torch.device("cpu"))
     beside.start(lambda: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         beside.take()
@@ -28,7 +28,7 @@ def test_errors_are_raised_where_results_are_taken():
 
 
 def test_settling_waits_and_leaves_the_result():
-    beside = Beside(torch.device("cpu"))
+    beside = Prefetch(torch.device("cpu"))
     beside.settle()  # nothing runs
     free, begun = threading.Event(), threading.Event()
     beside.start(lambda: begun.set() or (free.wait(10) and 7))

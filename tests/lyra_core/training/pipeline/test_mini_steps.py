@@ -1,4 +1,4 @@
-"""Commands of the recipe are ones that exist, stages start beside each other where they can, and the toy runs."""
+"""Commands of the recipe are ones that exist, steps start beside each other where they can, and the toy runs."""
 
 import json
 from dataclasses import replace
@@ -11,12 +11,12 @@ from lyra_core.errors import ConfigError, WeightsError
 from lyra_core.evaluation.command import PARTS
 from lyra_core.train_command import _arguments, main
 from lyra_core.training.pipeline.command import gpu_names, planned
-from lyra_core.training.pipeline.mini_steps import Recipe, mini_stages
+from lyra_core.training.pipeline.mini_steps import MiniChoices, mini_steps
 from lyra_core.training.pipeline.run import TRAINING, filled, launched
-from lyra_core.training.pipeline.scheduler import Campaign, CampaignConfig
+from lyra_core.training.pipeline.scheduler import Pipeline, PipelineConfig
 from lyra_core.weights.mini_manifest import MINI_FOLDER, read_components
 
-RECIPES = [Recipe(), Recipe(has_start=True), Recipe(is_toy=True, device="cpu", has_table=False)]
+RECIPES = [MiniChoices(), MiniChoices(has_start=True), MiniChoices(is_toy=True, device="cpu", has_table=False)]
 ADDED = ("--minutes", "1", "--out", "out", "--resume", "full.pt", "--pause-at", "2")
 
 
@@ -24,21 +24,21 @@ def options(*arguments):
     return _arguments().parse_args(["mini", *arguments])
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=["nothing", "start", "toy"])
-def test_training_commands_are_understood(recipe):
+@pytest.mark.parametrize("choices", RECIPES, ids=["nothing", "start", "toy"])
+def test_training_commands_are_understood(choices):
     places = {"workers": "2"}
-    for stage in mini_stages(recipe):
-        for command in stage.commands:
+    for step in mini_steps(choices):
+        for command in step.commands:
             if command[:2] == TRAINING:
-                added = ADDED if stage.is_training else ()
+                added = ADDED if step.is_training else ()
                 found = _arguments().parse_args([*filled(command[2:], places), *added])
-                assert found.command == command[2], stage.name
+                assert found.command == command[2], step.name
 
 
 def test_every_part_of_the_table_is_measured_once():
     measured = []
-    for stage in mini_stages(Recipe()):
-        for command in stage.commands:
+    for step in mini_steps(MiniChoices()):
+        for command in step.commands:
             if command[2] == "table":
                 found = _arguments().parse_args(filled(command[2:], {}))
                 measured += [] if found.merge else found.parts
@@ -46,30 +46,30 @@ def test_every_part_of_the_table_is_measured_once():
 
 
 def test_inputs_are_among_what_is_waited_for():
-    """A stage that reads a file of another waits for that one."""
-    for recipe in RECIPES:
-        stages = mini_stages(recipe)
-        for stage in stages:
-            text = " ".join(argument for command in stage.commands for argument in command)
-            for other in stages:
-                if other is not stage and "{out}/" + other.name + "/" in text:
-                    assert other.name in stage.after, (stage.name, other.name)
+    """A step that reads a file of another waits for that one."""
+    for choices in RECIPES:
+        steps = mini_steps(choices)
+        for step in steps:
+            text = " ".join(argument for command in step.commands for argument in command)
+            for other in steps:
+                if other is not step and "{out}/" + other.name + "/" in text:
+                    assert other.name in step.after, (step.name, other.name)
 
 
-def starts(recipe, gpus, tmp_path):
-    """What starts where, with stages that do nothing."""
+def starts(choices, gpus, tmp_path):
+    """What starts where, with steps that do nothing."""
     said = []
     # trainings that take long enough for others to start beside them
     nothing = {True: (("-c", "import time; time.sleep(0.4)"),), False: (("-c", "pass"),)}
-    stages = [replace(s, commands=nothing[s.is_training], minutes=0.0, makes="") for s in mini_stages(recipe)]
-    config = CampaignConfig(gpus=gpu_names(gpus, "cpu"), poll_s=0.01)
-    assert Campaign(stages, tmp_path, config, said.append).run() == 0
+    steps = [replace(s, commands=nothing[s.is_training], minutes=0.0, makes="") for s in mini_steps(choices)]
+    config = PipelineConfig(gpus=gpu_names(gpus, "cpu"), poll_s=0.01)
+    assert Pipeline(steps, tmp_path, config, said.append).run() == 0
     lines = [line.split() for line in said if " starts " in line]
-    return {line[1]: line[-1] for line in lines}, [line.split()[1] for line in said if line.startswith("stage ")]
+    return {line[1]: line[-1] for line in lines}, [line.split()[1] for line in said if line.startswith("step ")]
 
 
 def test_four_gpus_are_used_at_once(tmp_path):
-    gpus, order = starts(Recipe(has_start=True), 4, tmp_path)
+    gpus, order = starts(MiniChoices(has_start=True), 4, tmp_path)
     first = [gpus[name].split(",") for name in ("vae", "depth", "base")]
     assert sorted(len(some) for some in first) == [1, 1, 2]
     assert len({gpu for some in first for gpu in some}) == 4
@@ -79,9 +79,9 @@ def test_four_gpus_are_used_at_once(tmp_path):
 
 
 def test_one_gpu_is_enough(tmp_path):
-    gpus, order = starts(Recipe(), 1, tmp_path)
+    gpus, order = starts(MiniChoices(), 1, tmp_path)
     assert {found for found in gpus.values() if found != "GPU"} == {"0"}
-    assert order.index("vae") < order.index("base") < order.index("twin") < order.index("student")
+    assert order.index("vae") < order.index("base") < order.index("ablation") < order.index("student")
 
 
 def test_trainings_of_several_gpus_go_through_torchrun():
@@ -93,24 +93,26 @@ def test_trainings_of_several_gpus_go_through_torchrun():
 
 
 def test_minutes_are_shorter_from_weights_and_scaled():
-    def minutes(recipe):
-        return {stage.name: stage.minutes for stage in mini_stages(recipe)}
+    def minutes(choices):
+        return {step.name: step.minutes for step in mini_steps(choices)}
 
-    fresh, start, half = (minutes(r) for r in (Recipe(), Recipe(has_start=True), Recipe(minutes_scale=0.5)))
+    fresh, start, half = (
+        minutes(r) for r in (MiniChoices(), MiniChoices(has_start=True), MiniChoices(minutes_scale=0.5))
+    )
     assert (fresh["vae"], fresh["base"], fresh["depth"]) == (7, 15, 22)
     assert (start["vae"], start["base"], start["depth"]) == (7, 7, 7)
     assert half["depth"] == 11
 
 
 def test_options_become_a_plan(tmp_path):
-    stages, config = planned(
+    steps, config = planned(
         options("--out", str(tmp_path), "--device", "cpu", "--gpus", "2", "--start-from", str(MINI_FOLDER))
     )
-    assert {"vae", "table"} <= {stage.name for stage in stages}
+    assert {"vae", "table"} <= {step.name for step in steps}
     assert (config.gpus, config.is_spread, config.places["start"]) == (("0", "1"), False, str(MINI_FOLDER))
     assert config.digests["start"]
     assert all(Path(config.places[name]).is_absolute() for name in ("views", "photographs"))
-    chosen = planned(options("--out", "x", "--device", "cpu", "--stages", "pack", "table*"))[1].chosen
+    chosen = planned(options("--out", "x", "--device", "cpu", "--only", "pack", "table*"))[1].chosen
     assert chosen[0] == "pack"
     assert {"table", "table-drift"} < set(chosen)
 
@@ -122,7 +124,7 @@ def test_options_become_a_plan(tmp_path):
         (("--start-from", "nowhere"), WeightsError, "nowhere"),
         (("--start-from", "x/weights"), ConfigError, "where the new weights go"),
         (("--minutes-scale", "0"), ConfigError, "positive"),
-        (("--stages", "vea"), ConfigError, "none is vea"),
+        (("--only", "vea"), ConfigError, "none is vea"),
         (("--gpus", "0"), ConfigError, "wanted 0 GPUs"),
     ],
 )
@@ -146,10 +148,10 @@ def test_the_toy_runs_through_and_is_not_run_twice(tmp_path, caplog):
     for name in ("a", "coffee_table"):
         Image.radial_gradient("L").convert("RGB").save(photographs / f"{name}.png")
     out, kept = tmp_path / "out", tmp_path / "kept"
-    command = ["mini", "--toy", "--device", "cpu", "--gpus", "2", "--out", str(out), "--collect", str(kept)]
+    command = ["mini", "--toy", "--device", "cpu", "--gpus", "2", "--out", str(out), "--sync-to", str(kept)]
     command += ["--photographs", str(photographs), "--part-mib", "0.1"]
     assert main([*command, "--minutes-scale", "0.3"]) == 0
-    names = [stage.name for stage in mini_stages(RECIPES[2])]
+    names = [step.name for step in mini_steps(RECIPES[2])]
     assert all((out / name / "done.json").is_file() for name in names)
     assert set(read_components(out / "weights")) == {"vae", "video", "depth"}
     assert (kept / "weights" / "mini.json").is_file()
@@ -158,6 +160,6 @@ def test_the_toy_runs_through_and_is_not_run_twice(tmp_path, caplog):
     assert json.loads((out / "student" / "state.json").read_text())["progress"] == 1
     caplog.clear()
     caplog.set_level("INFO")
-    assert main([*command, "--minutes-scale", "0.3", "--share", "0.5"]) == 0
+    assert main([*command, "--minutes-scale", "0.3", "--student-weight", "0.5"]) == 0
     started = [message for message in caplog.messages if " starts " in message]
-    assert started == ["stage pack starts without a GPU"]
+    assert started == ["step pack starts without a GPU"]

@@ -1,4 +1,4 @@
-"""Stages run in order of their needs on the GPUs there are, are tried again, skipped, paused and copied away."""
+"""Steps run in order of their needs on the GPUs there are, are tried again, skipped, paused and copied away."""
 
 import json
 import os
@@ -15,10 +15,10 @@ import psutil
 import pytest
 
 from lyra_core.errors import ConfigError
-from lyra_core.training.pipeline.scheduler import Campaign, CampaignConfig
-from lyra_core.training.pipeline.step import Stage, last_line, telling_line
+from lyra_core.training.pipeline.scheduler import Pipeline, PipelineConfig
+from lyra_core.training.pipeline.step import Step, last_line, telling_line
 
-CONFIG = CampaignConfig(gpus=("0", "1"), poll_s=0.01, reserve_s=0.0, least_s=0.0)
+CONFIG = PipelineConfig(gpus=("0", "1"), poll_s=0.01, reserve_s=0.0, least_s=0.0)
 TRAINING = """
 import json, sys, time
 from pathlib import Path
@@ -39,7 +39,7 @@ while done < 1 and time.time() < end:
 
 
 def says(text, *, seconds=0.0, log="{out}/order", **fields):
-    """A stage that notes its beginning and its end."""
+    """A step that notes its beginning and its end."""
     code = f"""
         import os, time
         note = lambda word: open(r"{log}", "a").write(word + " {text} " + os.environ["CUDA_VISIBLE_DEVICES"] + "\\n")
@@ -47,13 +47,13 @@ def says(text, *, seconds=0.0, log="{out}/order", **fields):
         time.sleep({seconds})
         note("end")
     """
-    return Stage(name=text, commands=(("-c", textwrap.dedent(code)),), **fields)
+    return Step(name=text, commands=(("-c", textwrap.dedent(code)),), **fields)
 
 
-def run(stages, out, **changes):
+def run(steps, out, **changes):
     said = []
-    campaign = Campaign(stages, out, replace(CONFIG, **changes), said.append)
-    return campaign.run(), "\n".join(said)
+    pipeline = Pipeline(steps, out, replace(CONFIG, **changes), said.append)
+    return pipeline.run(), "\n".join(said)
 
 
 def noted(out):
@@ -61,14 +61,14 @@ def noted(out):
 
 
 def test_stages_start_after_what_they_need_on_gpus_of_their_own(tmp_path):
-    stages = [
+    steps = [
         says("views"),
         says("first", seconds=0.3, gpus=1, after=("views",)),
         says("second", seconds=0.3, gpus=1, after=("views",)),
         says("both", gpus=None, after=("views",)),
         says("last", after=("first", "both")),
     ]
-    status, said = run(stages, tmp_path)
+    status, said = run(steps, tmp_path)
     lines = noted(tmp_path)
     assert status == 0
     assert [line[:2] for line in lines[:2]] == [["begin", "views"], ["end", "views"]]
@@ -77,11 +77,11 @@ def test_stages_start_after_what_they_need_on_gpus_of_their_own(tmp_path):
     assert {line[2] for line in lines[2:4]} == {"0", "1"}
     assert [line[1:] for line in lines[6:8]] == [["both", "0,1"]] * 2
     assert lines[-1][1] == "last"
-    assert "stage both starts on GPUs 0,1" in said
+    assert "step both starts on GPUs 0,1" in said
 
 
 def test_more_than_the_least_is_taken_only_of_what_others_leave(tmp_path):
-    """A stage that can use more GPUs does not keep others waiting, nor those that wait for a stage without GPUs."""
+    """A step that can use more GPUs does not keep others waiting, nor those that wait for a step without GPUs."""
     wide = says("wide", seconds=0.5, gpus=3, least=1)
     assert run([wide], tmp_path / "alone", gpus=("0", "1", "2", "3"))[0] == 0
     assert noted(tmp_path / "alone")[0][2] == "0,1,2"
@@ -94,35 +94,35 @@ def test_more_than_the_least_is_taken_only_of_what_others_leave(tmp_path):
 
 
 def test_finished_stages_are_skipped_and_changed_ones_run_again_with_what_needs_them(tmp_path):
-    stages = [says("a"), says("b", after=("a",)), says("c")]
-    run(stages, tmp_path)
+    steps = [says("a"), says("b", after=("a",)), says("c")]
+    run(steps, tmp_path)
     before = len(noted(tmp_path))
-    status, said = run(stages, tmp_path)
+    status, said = run(steps, tmp_path)
     assert (status, len(noted(tmp_path))) == (0, before)
-    assert "stage b was finished before: skipped" in said
-    stages[0] = says("a", seconds=0.01)
-    run(stages, tmp_path)
+    assert "step b was finished before: skipped" in said
+    steps[0] = says("a", seconds=0.01)
+    run(steps, tmp_path)
     assert [line[1] for line in noted(tmp_path)[before:]] == ["a", "a", "b", "b"]
     assert (tmp_path / "earlier" / "a" / "done.json").is_file()
     assert json.loads((tmp_path / "b" / "done.json").read_text())["inputs"].keys() == {"a"}
 
 
 def test_a_folder_may_be_moved(tmp_path):
-    stages = [says("a"), says("b", after=("a",))]
-    run(stages, tmp_path / "here")
+    steps = [says("a"), says("b", after=("a",))]
+    run(steps, tmp_path / "here")
     (tmp_path / "here").rename(tmp_path / "there")
-    assert "stage b was finished" in run(stages, tmp_path / "there")[1]
+    assert "step b was finished" in run(steps, tmp_path / "there")[1]
     assert len(noted(tmp_path / "there")) == 4
 
 
 def test_other_content_of_the_weights_to_begin_with_is_another_stage(tmp_path):
-    stages = [says("a", log="{out}/order"), Stage(name="b", commands=(("-c", "'{start}'"),))]
+    steps = [says("a", log="{out}/order"), Step(name="b", commands=(("-c", "'{start}'"),))]
     places = {"start": "one"}
-    run(stages, tmp_path, places=places, digests={"start": "1"})
-    assert "stage b was finished" in run(stages, tmp_path, places={"start": "two"}, digests={"start": "1"})[1]
-    said = run(stages, tmp_path, places=places, digests={"start": "2"})[1]
-    assert "stage a was finished" in said
-    assert "stage b starts" in said
+    run(steps, tmp_path, places=places, digests={"start": "1"})
+    assert "step b was finished" in run(steps, tmp_path, places={"start": "two"}, digests={"start": "1"})[1]
+    said = run(steps, tmp_path, places=places, digests={"start": "2"})[1]
+    assert "step a was finished" in said
+    assert "step b starts" in said
 
 
 def test_what_is_there_is_used_as_it_is(tmp_path):
@@ -130,16 +130,16 @@ def test_what_is_there_is_used_as_it_is(tmp_path):
     (tmp_path / "views.npz").touch()
     status, said = run([paths, says("next", after=("paths",))], tmp_path / "out", places={"views": str(tmp_path)})
     assert (status, [line[1] for line in noted(tmp_path / "out")]) == (0, ["next", "next"])
-    assert "stage paths was finished before" in said
+    assert "step paths was finished before" in said
 
 
 def test_a_stage_that_fails_is_tried_once_more_and_holds_up_only_what_needs_it(tmp_path):
-    fails = Stage(name="fails", commands=(("-c", "print('one'); raise ValueError('no such thing')"),), gpus=1)
-    stages = [fails, says("needs", after=("fails",)), says("further", after=("needs",)), says("other")]
-    status, said = run(stages, tmp_path)
+    fails = Step(name="fails", commands=(("-c", "print('one'); raise ValueError('no such thing')"),), gpus=1)
+    steps = [fails, says("needs", after=("fails",)), says("further", after=("needs",)), says("other")]
+    status, said = run(steps, tmp_path)
     log = tmp_path / "log" / "fails.log"
     assert status == 1
-    assert f"stage fails failed in 2 of 2 tries: exit status 1, see {log}, which ends with: ValueError: no such" in said
+    assert f"step fails failed in 2 of 2 tries: exit status 1, see {log}, which ends with: ValueError: no such" in said
     assert log.read_text().count("raise ValueError") >= 2
     assert {line[1] for line in noted(tmp_path)} == {"other"}
     assert "waits for fails" in said
@@ -148,7 +148,7 @@ def test_a_stage_that_fails_is_tried_once_more_and_holds_up_only_what_needs_it(t
 
 def test_a_second_try_can_succeed(tmp_path):
     code = "import pathlib, sys; p = pathlib.Path(r'{out}/seen'); sys.exit(p.touch() or 3 if not p.exists() else 0)"
-    status, said = run([Stage(name="shy", commands=(("-c", code),)), says("next", after=("shy",))], tmp_path)
+    status, said = run([Step(name="shy", commands=(("-c", code),)), says("next", after=("shy",))], tmp_path)
     assert status == 0
     assert "try 2 of 2" in said
     assert noted(tmp_path)[-1][1] == "next"
@@ -156,7 +156,7 @@ def test_a_second_try_can_succeed(tmp_path):
 
 def test_of_several_commands_the_first_that_fails_ends_the_stage(tmp_path):
     good, bad = ("-c", "print('fine')"), ("-c", "raise SystemExit('enough')")
-    status, said = run([Stage(name="pack", commands=(good, bad, good))], tmp_path)
+    status, said = run([Step(name="pack", commands=(good, bad, good))], tmp_path)
     assert status == 1
     assert "which ends with: enough" in said
     assert (tmp_path / "log" / "pack.log").read_text().count("\nfine\n") == 2
@@ -165,15 +165,15 @@ def test_of_several_commands_the_first_that_fails_ends_the_stage(tmp_path):
 def training(tmp_path, minutes, **fields):
     script = tmp_path / "training.py"
     script.write_text(TRAINING)
-    return Stage(name="train", commands=((str(script),),), gpus=1, minutes=minutes, **fields)
+    return Step(name="train", commands=((str(script),),), gpus=1, minutes=minutes, **fields)
 
 
 def test_a_paused_training_goes_on_from_its_checkpoint(tmp_path):
-    stages = [training(tmp_path, 0.02), says("next", after=("train",))]
+    steps = [training(tmp_path, 0.02), says("next", after=("train",))]
     out, kept = tmp_path / "out", tmp_path / "kept"
-    status, said = run(stages, out, pause_after_s=1.0, reserve_s=0.4, collect=kept, part_bytes=1000)
+    status, said = run(steps, out, pause_after_s=1.0, reserve_s=0.4, sync_to=kept, part_bytes=1000)
     assert status == 0
-    assert "stage train paused" in said
+    assert "step train paused" in said
     assert "the same command goes on" in said
     assert not (out / "train" / "done.json").exists()
     assert sorted(path.name for path in (kept / "train").glob("weights*")) == [
@@ -182,7 +182,7 @@ def test_a_paused_training_goes_on_from_its_checkpoint(tmp_path):
     assert b"".join(p.read_bytes() for p in sorted((kept / "train").glob("weights*"))) == b"w" * 2500
     assert {"summary.json", "metrics.jsonl", "begun.json"} <= {path.name for path in (kept / "train").iterdir()}
     assert not (kept / "train" / "full.pt").exists()
-    status, said = run(stages, out, collect=kept)
+    status, said = run(steps, out, sync_to=kept)
     assert status == 0
     assert "from its checkpoint at" in said
     assert "psnr_worlds 31.25" in said
@@ -202,11 +202,11 @@ def test_a_training_with_other_arguments_begins_anew(tmp_path):
 
 
 def test_a_training_that_fails_goes_on_from_its_checkpoint(tmp_path):
-    stage = training(tmp_path, 0.002)
+    step = training(tmp_path, 0.002)
     code = (tmp_path / "training.py").read_text()
     crash = 'if "--resume" not in options: (out / "full.pt").write_text("0.9"); sys.exit("lost")\n'
     (tmp_path / "training.py").write_text(code.replace("end = ", crash + "end = "))
-    status, said = run([stage], tmp_path / "out")
+    status, said = run([step], tmp_path / "out")
     assert status == 0
     assert "ends with: lost" in said
     assert "from its checkpoint at 0%, try 2 of 2" in said
@@ -236,53 +236,53 @@ def test_of_torchruns_report_the_reason_is_told(tmp_path):
 
 
 def test_a_training_without_weights_is_not_finished(tmp_path):
-    status, said = run([Stage(name="empty", commands=(("-c", "pass"),), minutes=1.0)], tmp_path)
+    status, said = run([Step(name="empty", commands=(("-c", "pass"),), minutes=1.0)], tmp_path)
     assert status == 1
     assert "it ended without weights.safetensors, summary.json" in said
 
 
 def test_stages_that_do_not_end_in_time_are_ended_and_late_ones_not_started(tmp_path):
-    stages = [says("long", seconds=60, gpus=1), training(tmp_path, 1.0, after=())]
+    steps = [says("long", seconds=60, gpus=1), training(tmp_path, 1.0, after=())]
     begin = time.monotonic()
-    status, said = run(stages, tmp_path, pause_after_s=0.5, least_s=0.4, reserve_s=0.2)
+    status, said = run(steps, tmp_path, pause_after_s=0.5, least_s=0.4, reserve_s=0.2)
     assert (status, time.monotonic() - begin < 10) == (0, True)
-    assert "stage long ended after" in said
+    assert "step long ended after" in said
     assert "too little time was left" in said
     assert [line[0] for line in noted(tmp_path)] == ["begin"]
 
 
 def test_chosen_stages_use_what_others_left(tmp_path):
-    stages = [says("a"), says("b", after=("a",)), says("c", after=("b",))]
+    steps = [says("a"), says("b", after=("a",)), says("c", after=("b",))]
     with pytest.raises(ConfigError, match=r"\['b'\] need a, which is not finished"):
-        run(stages, tmp_path, chosen=("b",))
-    run(stages, tmp_path, chosen=("a",))
-    status, said = run(stages, tmp_path, chosen=("b",))
+        run(steps, tmp_path, chosen=("b",))
+    run(steps, tmp_path, chosen=("a",))
+    status, said = run(steps, tmp_path, chosen=("b",))
     assert (status, [line[1] for line in noted(tmp_path)[::2]]) == (0, ["a", "b"])
     assert "the time is up" not in said
     with pytest.raises(ConfigError, match="found"):
-        run(stages, tmp_path, chosen=("d",))
+        run(steps, tmp_path, chosen=("d",))
     with pytest.raises(ConfigError, match="not defined before"):
         run([says("b", after=("a",)), says("a")], tmp_path)
 
 
 def test_every_stage_that_runs_is_told_of_with_its_last_line(tmp_path):
     code = "import time; print('half way', flush=True); time.sleep(0.5)"
-    said = run([Stage(name="slow", commands=(("-c", code),))], tmp_path, report_every_s=0.2)[1]
+    said = run([Step(name="slow", commands=(("-c", code),))], tmp_path, report_every_s=0.2)[1]
     assert any("slow" in line and "half way" in line and " s " in line for line in said.splitlines())
 
 
-def test_a_folder_is_one_campaigns(tmp_path):
+def test_a_folder_is_one_pipelines(tmp_path):
     thread = threading.Thread(target=run, args=([says("a", seconds=1.0)], tmp_path))
     thread.start()
     while not (tmp_path / "order").exists():
         time.sleep(0.01)
-    with pytest.raises(ConfigError, match="another campaign"):
+    with pytest.raises(ConfigError, match="another pipeline"):
         run([says("a")], tmp_path)
     thread.join()
 
 
 def test_a_signal_ends_all_processes(tmp_path):
-    """Those of a stage too that have a session of their own, as torchrun's do."""
+    """Those of a step too that have a session of their own, as torchrun's do."""
     code = """
         import subprocess, sys, time
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
@@ -292,13 +292,13 @@ def test_a_signal_ends_all_processes(tmp_path):
     main = f"""
         import sys
         from pathlib import Path
-        from lyra_core.training.pipeline.scheduler import Campaign, CampaignConfig
+        from lyra_core.training.pipeline.scheduler import Pipeline, PipelineConfig
         from lyra_core.training.pipeline.command import stopping
-        from lyra_core.training.pipeline.step import Stage
-        stage = Stage(name="long", commands=(("-c", {textwrap.dedent(code)!r}),))
-        campaign = Campaign([stage], Path(sys.argv[1]), CampaignConfig(gpus=("0",)), print)
-        with stopping(campaign):
-            sys.exit(campaign.run())
+        from lyra_core.training.pipeline.step import Step
+        step = Step(name="long", commands=(("-c", {textwrap.dedent(code)!r}),))
+        pipeline = Pipeline([step], Path(sys.argv[1]), PipelineConfig(gpus=("0",)), print)
+        with stopping(pipeline):
+            sys.exit(pipeline.run())
     """
     root = Path(__file__).resolve().parents[4]
     process = subprocess.Popen(
