@@ -149,7 +149,7 @@ def _loop(options: argparse.Namespace, evaluate_every_s: float, **changes: objec
 def vae_config(options: argparse.Namespace) -> VaeTrainingConfig:
     """The autoencoder's run as asked."""
     config = VaeTrainingConfig(
-        loop=_loop(options, 60, precision="float32" if options.toy else "autocast"),
+        loop=_loop(options, 60.0, precision="float32" if options.toy else "autocast"),
         seed=options.seed,
         batch=options.batch,
         photographs=options.photographs,
@@ -176,7 +176,7 @@ def video_config(options: argparse.Namespace) -> VideoTrainingConfig:
     """The video network's run as asked."""
     loop = _loop(
         options,
-        180,
+        180.0,
         precision="float32" if options.toy else "copy",
         learning_rate=options.lr or (2e-4 if options.student else 1e-3),
         final_rate=0.05,
