@@ -61,7 +61,7 @@ def together(device: str) -> Iterator[tuple[Replicas, str]]:
 def shard(networks: ReleasedNetworks, config: ShardConfig, device: str | torch.device) -> None:
     """Spread the transformer over the joined processes, in place: each block a unit, the rest another.
 
-    Changes of LoRA layers stay whole in every process; average their gradients (replicas.average_gradients).
+    Changes of LoRA layers stay whole in every process; average their gradients (data_parallel.average_gradients).
 
     Args:
         networks: may be on the meta device.

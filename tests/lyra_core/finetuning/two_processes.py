@@ -1,4 +1,4 @@
-"""What test_sharding runs in two processes: `two_processes.py rows ROWS OUT` or `two_processes.py files CLIPS OUT`."""
+"""What test_fsdp runs in two processes: `two_processes.py rows ROWS OUT` or `two_processes.py files CLIPS OUT`."""
 
 import json
 import sys
