@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 
 from lyra_core.gaussians.depth_anything.mini import MINI_DEPTH, TINY_REFINED_DEPTH
+from lyra_core.procedural.depth_windows import WindowConfig, WindowPool, WindowSource, vary_colors
+from lyra_core.training.cuda_graph import CudaGraphStep
 from lyra_core.training.depth import DepthBatch, batch_losses, build_mini_depth
-from lyra_core.training.depth_windows import WindowConfig, WindowPool, WindowSource, vary_colors
 from lyra_core.training.loop import step_generator
-from lyra_core.training.recorded import RecordedStep
 
 
 def say(**row: object) -> None:
@@ -76,7 +76,7 @@ def measure_model(given: argparse.Namespace, device: torch.device) -> None:
         if device.type != "cuda":
             continue
         with torch.autocast(device.type, torch.bfloat16):
-            recorded = RecordedStep(partial(batch_losses, model, is_lone), parameters, batch)
+            recorded = CudaGraphStep(partial(batch_losses, model, is_lone), parameters, batch)
         say(what=what, way="recorded", ms=milliseconds(partial(recorded, batch), given.repeats, device))
         say(what="memory", gib=round(torch.cuda.max_memory_allocated() / 2**30, 1))
         if given.kernels:

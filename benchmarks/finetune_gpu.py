@@ -16,13 +16,13 @@ from pathlib import Path
 import torch
 from torch.distributed.tensor import DTensor
 
-from lyra_core.training.chunks import ChunkRows
-from lyra_core.training.finetune import FinetuneConfig, finetune
-from lyra_core.training.finetune_networks import TOY_DIT, TrainedPart, trained_networks
+from lyra_core.finetuning.fsdp import together
+from lyra_core.finetuning.loop import FinetuneConfig, finetune
+from lyra_core.finetuning.lora import LoraConfig
+from lyra_core.finetuning.networks import TOY_DIT, TrainedPart, trained_networks
+from lyra_core.procedural.chunks import ChunkRows
 from lyra_core.training.flow import FlowConfig, flow_loss
 from lyra_core.training.loop import step_generator
-from lyra_core.training.lora import LoraConfig
-from lyra_core.training.sharding import together
 from lyra_core.video.attention import cudnn_first
 from lyra_core.video.dit import LYRA2_14B
 from lyra_core.video.rollout_config import FAITHFUL

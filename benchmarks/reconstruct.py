@@ -42,7 +42,7 @@ def load(name: str, folder: Path) -> VideoClip:
     kind, seed, path, frames, height, width = SCENES[name]
     file = folder / f"clip_{name}.safetensors"
     if not file.exists():
-        from lyra_core.training.worlds import scene_clip
+        from lyra_core.procedural.worlds import scene_clip
 
         write_stored_clip(scene_clip(seed, path, frames, height, width, kind=kind), file)
     return StoredClip(file).window(torch.arange(frames))

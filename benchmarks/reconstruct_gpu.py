@@ -27,7 +27,7 @@ from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.refine import RefineConfig, refine
 from lyra_core.gaussians.render import render
-from lyra_core.training.shaken import ShakenClip, shaken_clip
+from lyra_core.procedural.shaken import ShakenClip, shaken_clip
 from lyra_core.values import Gaussians, VideoClip
 
 TARGET_DB = 40.0

@@ -45,9 +45,9 @@ def rate(function, count, seconds, device):
 
 
 def prepare(options):
-    from lyra_core.training.atlas import build_atlas
-    from lyra_core.training.workers import preparing
-    from lyra_core.training.world_clips import WorldLibrary
+    from lyra_core.procedural.atlas import build_atlas
+    from lyra_core.procedural.workers import preparing
+    from lyra_core.procedural.world_clips import WorldLibrary
 
     begin = time.perf_counter()
     with preparing() as workers:
@@ -80,7 +80,7 @@ def check_renderer(worlds, options):
     """The GPU's frames beside the plain reference's, and a picture of some."""
     from PIL import Image
 
-    from lyra_core.training.worlds import render_frames
+    from lyra_core.procedural.worlds import render_frames
 
     for shelf in worlds.shelves:
         some = torch.tensor([0], device=options.device)
@@ -128,12 +128,13 @@ def measure_vae(options):
 
 def measure_dit(options):
     """Whole training steps, by batch: a rate that grows with it says that the processor launches too slowly."""
+    from lyra_core.procedural.chunks import ChunkMaker
     from lyra_core.training.chunk_pool import ChunkPool, joined_rows
-    from lyra_core.training.chunks import ChunkMaker
+    from lyra_core.training.cuda_graph import CudaGraphStep
     from lyra_core.training.flow import FlowConfig, flow_batch, flow_losses
     from lyra_core.training.loop import LoopConfig, _Precision
-    from lyra_core.training.recorded import RecordedStep
-    from lyra_core.training.video import VideoTrainingConfig, clip_maker, frozen_vae
+    from lyra_core.training.video import clip_maker, frozen_vae
+    from lyra_core.training.video_config import VideoTrainingConfig
     from lyra_core.video.mini_config import MINI
     from lyra_core.video.mini_networks import build_mini_networks
 
@@ -160,7 +161,7 @@ def measure_dit(options):
         if options.compile:
             worker.dit.compile_blocks()
             drawn = flow_batch(rows, config.dit.history_layout, FlowConfig(), MINI, there)
-            ways["recorded"] = RecordedStep(partial(flow_losses, worker), list(worker.parameters()), drawn)
+            ways["recorded"] = CudaGraphStep(partial(flow_losses, worker), list(worker.parameters()), drawn)
         for name, way in ways.items():
 
             def step(precision=precision, rows=rows, there=there, way=way):

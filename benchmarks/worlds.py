@@ -5,8 +5,8 @@ import time
 
 import torch
 
-from lyra_core.training.atlas import build_atlas
-from lyra_core.training.world_clips import WorldLibrary
+from lyra_core.procedural.atlas import build_atlas
+from lyra_core.procedural.world_clips import WorldLibrary
 
 
 def main():

@@ -15,8 +15,8 @@ from catalogs.rejects import record_attempt
 from flows.home import shorten_ray_folder
 from flows.parameters import GenerateParameters
 from flows.settings import Settings, ray_address_source
-from lyra_core._launch import factory_root
 from lyra_core.errors import ConfigError
+from lyra_core.factory import factory_root
 from lyra_core.formats.patience import Patience
 from lyra_core.formats.store import Store
 from tasks.ledger import Job, Ledger, RetryPolicy

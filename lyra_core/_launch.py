@@ -7,14 +7,8 @@ checkout has them beside lyra_core. The folder the user stands in never wins, wh
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-
-def factory_root() -> Path:
-    """The folder that holds flows/, tasks/ and catalogs/: bundled in a wheel, or the checkout."""
-    package = Path(__file__).resolve().parent
-    bundled = package / "_app"
-    return bundled if (bundled / "flows").is_dir() else package.parent
+from lyra_core.factory import factory_root
 
 
 def main() -> None:

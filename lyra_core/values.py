@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from lyra_core.errors import CameraPathError, FrameError, GaussiansError
-from lyra_core.geometry.camera_files import RIGIDITY_TOLERANCE
+from lyra_core.geometry.camera_list import RIGIDITY_TOLERANCE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from lyra_core.errors import CameraPathError, FormatError
-from lyra_core.formats.replacing import replacing
 from lyra_core.geometry.camera import matrix_to_quat, quat_to_matrix, rigid
+from lyra_core.replacing import replacing
 from lyra_core.values import CameraPath, Gaussians
 
 # OpenCV camera axes (x right, y down, z forward) to OpenGL's (x right, y up, z backward), and back.

@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from lyra_core.errors import FormatError, FrameError
-from lyra_core.formats.replacing import replacing
+from lyra_core.replacing import replacing
 
 if TYPE_CHECKING:
     from av.container import InputContainer

@@ -25,7 +25,7 @@ from torch import Tensor
 from lyra_core.errors import FrameError, SeedError
 from lyra_core.formats.eight_bits import declared_top, to_eight_bits
 from lyra_core.formats.panorama import require_perspective
-from lyra_core.formats.replacing import replacing
+from lyra_core.replacing import replacing
 from lyra_core.values import Seed
 
 MIN_SIDE_PX = 16

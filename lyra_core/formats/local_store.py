@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lyra_core.errors import StoreError, StoreRefusedError
-from lyra_core.formats.store import (
+from lyra_core.formats.store_interface import (
     HIDDEN_PREFIX,
     READ_BLOCK,
     ObjectInfo,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lyra_core.errors import StoreError, StoreRefusedError
-from lyra_core.formats.store import (
+from lyra_core.formats.store_interface import (
     HIDDEN_PREFIX,
     READ_BLOCK,
     ObjectInfo,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lyra_core.errors import FormatError, GaussiansError
-from lyra_core.formats.replacing import replacing
+from lyra_core.replacing import replacing
 from lyra_core.values import Gaussians
 
 # 64k rows keep the interleaved buffer inside the second-level cache: measured fastest of 16k to 1M.

@@ -3,7 +3,7 @@
     points = close_holes(points, anchors, source)      where a keyframe's own picture has gaps
     behind = build_backing(anchors, source, shell)     behind outlines, beyond the borders, all around
 
-The continuation is the baseline's (lyra_core.parallax.layers), made from keyframes and their depth. Of it only what no
+The continuation is the baseline's (layered_depth.layers), made from keyframes and their depth. Of it only what no
 keyframe sees is kept: it never covers what the video shows, and is met where a camera leaves the video's path.
 """
 
@@ -21,6 +21,9 @@ from lyra_core.gaussians.coarsen import PointSet
 from lyra_core.gaussians.duplicates import NEAR_PLANE, View, project_points
 from lyra_core.gaussians.pixel_footprint import FootprintConfig, lift_pixels
 from lyra_core.gaussians.rasterize import Rasterizer
+from lyra_core.layered_depth.depth import SKY_DEPTH_M
+from lyra_core.layered_depth.layers import build_layers
+from lyra_core.layered_depth.splats import layer_splats
 from lyra_core.values import Gaussians
 
 FOOTPRINT = FootprintConfig()
@@ -86,10 +89,6 @@ def build_backing(anchors: list[Anchor], source: ClipSource, shell_radius_m: flo
         source: the video, for colours.
         shell_radius_m: distance of the video's sky.
     """
-    from lyra_core.parallax.depth import SKY_DEPTH_M
-    from lyra_core.parallax.layers import build_layers
-    from lyra_core.parallax.splats import layer_splats
-
     scale = SKY_SHARE * SKY_DEPTH_M / shell_radius_m
     parts = []
     for number, anchor in enumerate(anchors):

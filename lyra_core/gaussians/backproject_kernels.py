@@ -13,8 +13,8 @@ import math
 import numba
 import numpy as np
 
-from lyra_core.gaussians.jit import jit
 from lyra_core.gaussians.rasterize_kernels import MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE, TILE
+from lyra_core.jit import jit
 
 
 @jit()

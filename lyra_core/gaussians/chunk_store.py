@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra_core.errors import StoreError, TornObjectError
-from lyra_core.formats.replacing import replacing
 from lyra_core.gaussians.lifters import HeadGaussians, Lift
+from lyra_core.replacing import replacing
 from lyra_core.values import Gaussians, VideoClip
 
 FORMAT = "lift-1"

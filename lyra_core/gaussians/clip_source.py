@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lyra_core.errors import FormatError, FrameError
-from lyra_core.formats.replacing import replacing
+from lyra_core.replacing import replacing
 from lyra_core.values import CameraPath, VideoClip
 
 LAYERS = ("depth_m", "depth_confidence", "sky")

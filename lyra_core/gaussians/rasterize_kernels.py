@@ -17,7 +17,7 @@ import math
 import numba
 import numpy as np
 
-from lyra_core.gaussians.jit import jit
+from lyra_core.jit import jit
 
 TILE = 16
 LANES = 8  # pixels composited by one run of vector instructions

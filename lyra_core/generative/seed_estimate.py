@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from lyra_core.depth import DepthEstimate, DepthEstimator
 from lyra_core.errors import StoreError
-from lyra_core.formats.replacing import replacing
+from lyra_core.replacing import replacing
 from lyra_core.values import Seed
 from lyra_core.video.chunk_store import chain_inputs
 

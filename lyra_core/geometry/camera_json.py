@@ -15,7 +15,7 @@ from typing import TypeGuard
 import numpy as np
 
 from lyra_core.errors import CameraPathError
-from lyra_core.geometry.camera_files import CameraList, KeyPose, checked_cameras
+from lyra_core.geometry.camera_list import CameraList, KeyPose, checked_cameras
 
 MAX_KEY_POSES = 1000
 _KEYS = {"position", "look_at", "quaternion", "hfov"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from lyra_core.gaussians.jit import jit
+from lyra_core.jit import jit
 
 
 @jit()

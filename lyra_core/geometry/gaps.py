@@ -46,8 +46,8 @@ def close_gaps(
         way = "torch" if values.is_cuda else "numba"
     if way == "torch":
         return _close_torch(values, depth_m, landed, gap_px)
-    from lyra_core.gaussians.jit import kernel_threads
     from lyra_core.geometry.gap_kernels import close_frames
+    from lyra_core.jit import kernel_threads
 
     frames, deep = (t.detach().to("cpu", torch.float32, copy=True).contiguous() for t in (values, depth_m))
     whole = landed.to("cpu", copy=True).contiguous()

@@ -16,7 +16,7 @@ import math
 import numba
 import numpy as np
 
-from lyra_core.gaussians.jit import jit
+from lyra_core.jit import jit
 
 _ONE = np.float32(1.0)
 _ZERO = np.float32(0.0)

@@ -28,7 +28,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra_core.errors import CameraPathError
-from lyra_core.formats.replacing import replacing
 from lyra_core.geometry.camera import (
     compose,
     intrinsics_from_hfov,
@@ -41,6 +40,7 @@ from lyra_core.geometry.camera import (
 from lyra_core.geometry.camera_files import CameraList, KeyPose, read_camera_bytes, read_cameras
 from lyra_core.geometry.key_poses import KeyPoses, interpolate_key_poses
 from lyra_core.geometry.requests import num_chunks, require_frames
+from lyra_core.replacing import replacing
 from lyra_core.values import CameraPath
 
 

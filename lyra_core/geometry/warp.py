@@ -309,8 +309,8 @@ def _max_log_depth_torch(scene: _Scene, config: WarpConfig) -> Tensor:
 
 
 def _max_log_depth_numba(scene: _Scene, config: WarpConfig) -> Tensor:
-    from lyra_core.gaussians.jit import kernel_threads
     from lyra_core.geometry.splat_kernels import max_log_depth
+    from lyra_core.jit import kernel_threads
 
     result = torch.zeros(scene.world_to_cam.shape[0])
     with kernel_threads():
@@ -331,8 +331,8 @@ def _planes(points: Tensor) -> np.ndarray:
 
 
 def _splat_numba(scene: _Scene, normaliser: Tensor, chosen: list[int], config: WarpConfig) -> Tensor:  # noqa: ARG001
-    from lyra_core.gaussians.jit import kernel_threads
     from lyra_core.geometry.splat_kernels import splat
+    from lyra_core.jit import kernel_threads
 
     s, _, c, h, w = scene.values.shape
     pick = (lambda t: t[chosen]) if s > 1 else (lambda t: t)

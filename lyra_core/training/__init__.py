@@ -1,1 +1,1 @@
-"""Procedural worlds and training loops."""
+"""Training of the mini model: its networks, and the loop that all of them share."""

@@ -23,16 +23,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra_core.errors import ConfigError
+from lyra_core.evaluation.depth_measure import save_pictures, standard_measures
 from lyra_core.gaussians.depth_anything.mini import LONE_UNIT_M, MINI_DEPTH, MiniDepth, MiniDepthConfig
 from lyra_core.gaussians.depth_anything.mini_estimator import MIN_SOLID_PIXELS
 from lyra_core.gaussians.refine import Draw
+from lyra_core.procedural.depth_windows import WindowConfig, WindowPool, Windows, WindowSource, sent, vary_colors
+from lyra_core.training.cuda_graph import CudaGraphStep
+from lyra_core.training.data_parallel import ALONE, Replicas
 from lyra_core.training.depth_confidence import fit_confidence
 from lyra_core.training.depth_losses import depth_losses, picture_loss
-from lyra_core.training.depth_measure import save_pictures, standard_measures
-from lyra_core.training.depth_windows import WindowConfig, WindowPool, Windows, WindowSource, sent, vary_colors
-from lyra_core.training.loop import WEIGHTS, LoopConfig, LoopResult, load_weights, save_weights, step_generator, train
-from lyra_core.training.recorded import RecordedStep
-from lyra_core.training.replicas import ALONE, Replicas
+from lyra_core.training.loop import LoopConfig, LoopResult, step_generator, train
+from lyra_core.weights.ema_weights import WEIGHTS, load_weights, save_weights
 
 FIRST_AND_LAST_S, MEASURE_S = 50.0, 8.0  # on one GPU: what no clock of the loop counts
 
@@ -135,11 +136,11 @@ def batch_losses(model: MiniDepth, is_lone: bool, batch: DepthBatch) -> dict[str
 
 
 class DepthTask:
-    """The losses of a step; on a GPU recorded, with gradients (see lyra_core.training.recorded)."""
+    """The losses of a step; on a GPU recorded, with gradients (see lyra_core.training.cuda_graph)."""
 
     def __init__(self, config: DepthTrainingConfig, pool: WindowPool, draw: Draw | None, seed: int) -> None:
         self.config, self.pool, self.draw, self.seed = config, pool, draw, seed
-        self.recorded: dict[bool, RecordedStep[DepthBatch]] = {}
+        self.recorded: dict[bool, CudaGraphStep[DepthBatch]] = {}
 
     def __call__(self, model: MiniDepth, step: int) -> dict[str, Tensor]:
         """Losses of a step by name; data are a function of seed and step."""
@@ -153,7 +154,7 @@ class DepthTask:
         if config.is_recorded and batch.images.is_cuda:
             if is_lone not in self.recorded:
                 compute = partial(batch_losses, model, is_lone)
-                self.recorded[is_lone] = RecordedStep(compute, list(model.parameters()), batch)
+                self.recorded[is_lone] = CudaGraphStep(compute, list(model.parameters()), batch)
             losses = dict(self.recorded[is_lone](batch))
         else:
             losses = batch_losses(model, is_lone, batch)

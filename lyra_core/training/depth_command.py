@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from lyra_core.gaussians.depth_anything.mini import TINY_REFINED_DEPTH
+from lyra_core.procedural.depth_windows import DEPTH_PATHS, WindowConfig
+from lyra_core.procedural.workers import preparing
+from lyra_core.procedural.world_clips import sample_views, save_views
+from lyra_core.training.data_parallel import joined
 from lyra_core.training.depth import DepthTrainingConfig, train_depth
-from lyra_core.training.depth_windows import DEPTH_PATHS, WindowConfig
 from lyra_core.training.loop import LoopConfig
-from lyra_core.training.replicas import joined
-from lyra_core.training.workers import preparing
-from lyra_core.training.world_clips import sample_views, save_views
 
 
 def add_depth(commands: Any) -> None:  # argparse's type of it is private
@@ -37,11 +37,11 @@ def add_depth(commands: Any) -> None:  # argparse's type of it is private
     depth.add_argument("--scenes", type=int, default=1280, help="procedural scenes to learn from")
     depth.add_argument("--workers", type=int, help="processes that prepare scenes (default: most of the cores)")
     depth.add_argument("--views", type=Path, help="camera paths made by `depth-views` (default: search now)")
-    depth.add_argument("--rate", type=float, default=6e-4, help="learning rate at the top")
+    depth.add_argument("--lr", type=float, default=6e-4, help="learning rate at the top")
     depth.add_argument("--splats-from", type=int, default=1200, help="first step whose Gaussians are drawn; -1: never")
     depth.add_argument("--within", type=float, help="minutes in which all must be done, start-up included")
     depth.add_argument(
-        "--launched", action="store_true", help="launch steps kernel by kernel in place of recording them"
+        "--no-cuda-graph", action="store_true", help="launch steps kernel by kernel instead of replaying CUDA graphs"
     )
     depth.add_argument("--toy", action="store_true", help="small frames and model, to try the command on a CPU")
     depth.set_defaults(run=run_depth)
@@ -74,7 +74,7 @@ def depth_config(options: argparse.Namespace) -> DepthTrainingConfig:
         max_seconds=60 * options.minutes,
         pause_after_s=None if options.pause_after is None else 60 * options.pause_after,
         pause_at=options.pause_at,
-        learning_rate=options.rate,
+        learning_rate=options.lr,
         betas=(0.9, 0.98),
         precision="float32" if toy else "autocast",
         evaluate_every_s=0 if toy else 120,
@@ -92,7 +92,7 @@ def depth_config(options: argparse.Namespace) -> DepthTrainingConfig:
             seed=options.seed,
             batch=options.batch,
             splat_from_step=splats_from,
-            is_recorded=not options.launched,
+            is_recorded=not options.no_cuda_graph,
         )
     data = WindowConfig(
         height=32,

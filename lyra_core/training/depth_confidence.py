@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lyra_core.errors import DepthError
 from lyra_core.gaussians.depth_anything.mini import MiniDepth
 from lyra_core.gaussians.depth_anything.mini_estimator import see_lone, see_window
-from lyra_core.training.depth_windows import Windows
+from lyra_core.procedural.depth_windows import Windows
 
 EXPECTED_ERROR = 0.1
 ERROR_LIMITS = (0.005, 2.0)

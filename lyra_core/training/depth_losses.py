@@ -16,8 +16,8 @@ from lyra_core.gaussians.depth_anything.mini import MiniPrediction
 from lyra_core.gaussians.depth_anything.mini_gaussians import world_gaussians
 from lyra_core.gaussians.photometric import ssim
 from lyra_core.gaussians.refine import Draw
+from lyra_core.procedural.depth_windows import Windows
 from lyra_core.training.depth_confidence import ERROR_LIMITS, EXPECTED_ERROR
-from lyra_core.training.depth_windows import Windows
 
 CONFIDENCE_WEIGHT = 0.02
 GRADIENT_WEIGHT, GRADIENT_SCALES = 1.0, 3

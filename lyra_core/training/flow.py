@@ -7,25 +7,42 @@ frames get a little noise and captions are sometimes left out, as in the release
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra_core.training.chunks import ChunkRows
-from lyra_core.training.released_networks import ReleasedNetworks
+from lyra_core.procedural.chunks import ChunkRows
 from lyra_core.video.conditioning import MASK_CHANNELS
 from lyra_core.video.context import ChunkInputs
 from lyra_core.video.dit_config import DiTConfig
 from lyra_core.video.layout import HistoryLayout
-from lyra_core.video.mini_networks import MiniNetworks
 from lyra_core.video.rollout_config import RolloutConfig
 from lyra_core.video.schedule import NUM_TRAIN_TIMESTEPS, TrainingSchedule, training_schedule
 
 MAX_SLOT_NOISE = 1.0
 
-VideoNetworks = MiniNetworks | ReleasedNetworks
+
+@runtime_checkable
+class VideoNetwork(Protocol):
+    """The transformer of VideoNetworks, of which only the configuration is asked."""
+
+    config: DiTConfig
+
+
+@runtime_checkable
+class VideoNetworks(Protocol):
+    """What the objective trains: MiniNetworks, or ReleasedNetworks of a fine-tuning run."""
+
+    @property
+    def dit(self) -> VideoNetwork:
+        """The transformer."""
+
+    def __call__(
+        self, latents: Tensor, timestep: Tensor, inputs: ChunkInputs, captions: Tensor, last_frames: Tensor
+    ) -> Tensor:
+        """The velocity of noisy latents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from lyra_core.errors import ConfigError, WeightsError
-from lyra_core.training.replicas import ALONE, Replicas, average_gradients, share_number, share_tensors
+from lyra_core.training.data_parallel import ALONE, Replicas, average_gradients, share_number, share_tensors
+from lyra_core.weights.ema_weights import WEIGHTS, save_weights
 
 FULL_CHECKPOINT = "full.pt"
-WEIGHTS = "weights.safetensors"
 STATE = "state.json"
 METRICS = "metrics.jsonl"
 CURVE = "curve.png"
@@ -342,65 +342,6 @@ def save_checkpoint(
         "config": asdict(config),
     }
     (out_dir / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-
-
-def save_weights(state: dict[str, Tensor], path: Path) -> None:
-    """Averaged weights as safetensors in bfloat16 (integers as they are)."""
-    from safetensors.torch import save_file
-
-    compact = {
-        name: (value.to(torch.bfloat16) if value.is_floating_point() else value).cpu().contiguous()
-        for name, value in state.items()
-    }
-    partial = path.with_name(path.name + ".partial")
-    save_file(compact, str(partial))
-    partial.replace(path)
-
-
-def load_weights(model: nn.Module, path: Path, component: str) -> None:
-    """Compact weights into a model of the same shapes, whatever its dtype.
-
-    Args:
-        model: receives them.
-        path: a weights.safetensors, or a folder of packed weights (lyra_core.weights.mini_files).
-        component: of the folder.
-
-    Raises:
-        WeightsError: no such file, or weights of another model.
-    """
-    load_state(model, read_weights(path, component), path)
-
-
-def load_state(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Weights by name into a model of exactly these shapes; `path` is where they came from.
-
-    Raises:
-        WeightsError: weights of another model.
-    """
-    found, wanted = ({(k, tuple(v.shape)) for k, v in s.items()} for s in (state, model.state_dict()))
-    if found != wanted:
-        raise WeightsError(
-            f"{path} belongs to another model: "
-            f"missing {sorted(wanted - found)[:4]}, unknown {sorted(found - wanted)[:4]}"
-        )
-    model.load_state_dict(state)
-
-
-def read_weights(path: Path, component: str) -> dict[str, Tensor]:
-    """Compact weights by name; arguments as those of load_weights.
-
-    Raises:
-        WeightsError: no such file.
-    """
-    from safetensors.torch import load_file
-
-    from lyra_core.weights.mini_files import read_state
-
-    if path.is_dir():
-        return read_state(path, component)[0]
-    if path.is_file():
-        return load_file(str(path))
-    raise WeightsError(f"weights are read from a {WEIGHTS} or a folder of packed weights; there is none at {path}")
 
 
 def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, result: LoopResult) -> None:

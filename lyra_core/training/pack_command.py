@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from lyra_core.errors import WeightsError
+from lyra_core.evaluation.card import write_card
 from lyra_core.gaussians.depth_anything.mini import MINI_DEPTH
 from lyra_core.video.mini_config import MINI_DIT
 from lyra_core.video.mini_vae import MINI_VAE
-from lyra_core.weights.mini_card import write_card
 from lyra_core.weights.mini_files import write_component
 from lyra_core.weights.mini_manifest import MINI_FOLDER, Training
 
@@ -32,7 +32,9 @@ def add_pack(commands: Any) -> None:  # argparse's type of it is private
         type=Path,
         help="weights.safetensors that --video or --vae went on from (its teacher, say): packs a mean of both",
     )
-    pack.add_argument("--share", type=float, default=0.4, help="of the later weights in that mean (default: 0.4)")
+    pack.add_argument(
+        "--student-weight", type=float, default=0.4, help="of the later weights in that mean (default: 0.4)"
+    )
     pack.add_argument("--name", default="video", help="name of the video component (default: video)")
     pack.add_argument(
         "--run", dest="summaries", type=Path, nargs="+", help="summary.json of the run, and of those it went on from"
@@ -70,7 +72,7 @@ def pack_weights(options: argparse.Namespace, log: logging.Logger) -> None:
             raise WeightsError(f"{name} is packed from compact weights (weights.safetensors), found none at {path}")
         state = load_file(str(path))
         if options.blend is not None and path == (options.video or options.vae):
-            state = blended(state, load_file(str(options.blend)), options.share)
+            state = blended(state, load_file(str(options.blend)), options.student_weight)
         write_component(options.out, name, state, widths, training)
     log.info("%s; now run benchmarks/mini.py, then the command card", write_card(options.out))
 

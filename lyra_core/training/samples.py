@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from lyra_core.training.beside import Beside
+from lyra_core.procedural.chunks import ChunkRows
 from lyra_core.training.chunk_pool import ChunkPool, Predict
-from lyra_core.training.chunks import ChunkRows
 from lyra_core.training.flow import one_step_prediction
 from lyra_core.training.loop import step_generator
+from lyra_core.training.prefetch import Prefetch
+from lyra_core.training.video_config import VideoTrainingConfig
 from lyra_core.video.mini_networks import MiniNetworks, build_mini_networks
-
-if TYPE_CHECKING:
-    from lyra_core.training.video import VideoTrainingConfig
 
 
 class Samples:
@@ -23,7 +19,7 @@ class Samples:
 
     def __init__(self, config: VideoTrainingConfig, pool: ChunkPool, seed: int, device: torch.device) -> None:
         self.config, self.pool, self.seed, self.device = config, pool, seed, device
-        self.beside: Beside[dict[str, ChunkRows]] = Beside(device)
+        self.beside: Prefetch[dict[str, ChunkRows]] = Prefetch(device)
         self.stand_in: MiniNetworks | None = None
 
     def draw(self, networks: MiniNetworks, step: int) -> ChunkRows:

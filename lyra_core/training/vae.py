@@ -20,22 +20,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from lyra_core.errors import ConfigError
-from lyra_core.training.atlas import build_atlas
-from lyra_core.training.loop import (
-    WEIGHTS,
-    LoopConfig,
-    LoopResult,
-    load_state,
-    read_weights,
-    save_weights,
-    step_generator,
-    train,
-)
-from lyra_core.training.photo_clips import Number, PhotoLibrary, jitter_colors, photo_clips
-from lyra_core.training.photographs import load_photographs
-from lyra_core.training.replicas import ALONE, Replicas
-from lyra_core.training.world_clips import LONG_PATHS, SHORT_PATHS, WorldLibrary, load_views, psnr_db
+from lyra_core.evaluation.autoencoding import reconstruct, to_video
+from lyra_core.evaluation.measures import psnr_db
+from lyra_core.procedural.atlas import build_atlas
+from lyra_core.procedural.photo_clips import Number, PhotoLibrary, jitter_colors, photo_clips
+from lyra_core.procedural.photographs import load_photographs
+from lyra_core.procedural.world_clips import LONG_PATHS, SHORT_PATHS, WorldLibrary, load_views
+from lyra_core.training.data_parallel import ALONE, Replicas
+from lyra_core.training.loop import LoopConfig, LoopResult, step_generator, train
 from lyra_core.video.mini_vae import GROUP, MINI_VAE, MiniVAE, MiniVAEConfig, build_mini_vae
+from lyra_core.weights.ema_weights import WEIGHTS, load_state, read_weights, save_weights
 
 Clips = Float[Tensor, "b t 3 h w"]
 
@@ -239,11 +233,6 @@ def _forward(model: MiniVAE, video: Tensor, noise: Tensor, kl_weight: float) -> 
     return reconstruction_loss(found, video) + kl_weight * kl, squared, kl
 
 
-def to_video(clips: Clips) -> Float[Tensor, "b 3 t h w"]:
-    """Clips as the autoencoder takes them, in [-1, 1]."""
-    return (clips * 2 - 1).transpose(1, 2)
-
-
 def latent_noise(config: VaeTrainingConfig, count: int, generator: torch.Generator, device: torch.device) -> Tensor:
     """Noise of the latents of `count` clips, on the device."""
     side = config.model.spatial_factor
@@ -252,17 +241,6 @@ def latent_noise(config: VaeTrainingConfig, count: int, generator: torch.Generat
     there = torch.Generator(device)
     there.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
     return torch.randn(shape, generator=there, device=device)
-
-
-@torch.no_grad()
-def reconstruct(model: MiniVAE, clips: Clips) -> Clips:
-    """Clips through encoder and decoder, in pieces; sRGB in [0, 1]."""
-    out = []
-    for part in clips.split(16):
-        with torch.autocast(part.device.type, torch.bfloat16, enabled=part.is_cuda):
-            found = model.decode(model.encode(to_video(part)))
-        out.append((found.float().transpose(1, 2) * 0.5 + 0.5).clamp(0, 1))
-    return torch.cat(out)
 
 
 def held_out_clips(source: ClipSource, count: int) -> dict[str, Clips]:

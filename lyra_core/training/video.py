@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -20,23 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from lyra_core.errors import ConfigError
-from lyra_core.training.atlas import build_atlas
-from lyra_core.training.chunk_pool import ChunkPool, ClipMaker, MixConfig, photo_library
-from lyra_core.training.chunks import ChunkConfig, ChunkMaker, Clips
-from lyra_core.training.flow import (
-    FlowBatch,
-    FlowConfig,
-    flow_batch,
-    flow_loss,
-    flow_losses,
-)
-from lyra_core.training.generate import generate
-from lyra_core.training.loop import WEIGHTS, LoopConfig, LoopResult, load_weights, save_weights, step_generator, train
-from lyra_core.training.measures import masked_psnr_db, mean_of, seen_by_seed, sharpness_ratio
-from lyra_core.training.recorded import RecordedStep
-from lyra_core.training.replicas import ALONE, Replicas
-from lyra_core.training.samples import Samples
-from lyra_core.training.student import (
+from lyra_core.evaluation.generate import generate
+from lyra_core.evaluation.measures import masked_psnr_db, mean_of, seen_by_seed, sharpness_ratio
+from lyra_core.procedural.atlas import build_atlas
+from lyra_core.procedural.chunks import ChunkMaker
+from lyra_core.procedural.clip_maker import ClipMaker, photo_library
+from lyra_core.procedural.clips import Clips
+from lyra_core.procedural.world_clips import WorldLibrary, load_views
+from lyra_core.training.chunk_pool import ChunkPool
+from lyra_core.training.cuda_graph import CudaGraphStep
+from lyra_core.training.data_parallel import ALONE, Replicas
+from lyra_core.training.distill import (
     StudentAndCritic,
     StudentBatch,
     StudentConfig,
@@ -44,86 +38,22 @@ from lyra_core.training.student import (
     student_batch,
     student_losses,
 )
+from lyra_core.training.flow import (
+    FlowBatch,
+    flow_batch,
+    flow_loss,
+    flow_losses,
+)
+from lyra_core.training.loop import LoopResult, step_generator, train
+from lyra_core.training.samples import Samples
 from lyra_core.training.vae import load_grown
-from lyra_core.training.world_clips import LONG_PATHS, PathPlan, WorldLibrary, load_views
-from lyra_core.video.dit_config import DiTConfig
-from lyra_core.video.mini_config import MINI, MINI_DIT
+from lyra_core.training.video_config import VideoTrainingConfig
 from lyra_core.video.mini_networks import MiniNetworks, build_mini_networks
-from lyra_core.video.mini_vae import MINI_VAE, MiniVAE, MiniVAEConfig, build_mini_vae
+from lyra_core.video.mini_vae import MiniVAE, build_mini_vae
 from lyra_core.video.rollout_config import RolloutConfig
+from lyra_core.weights.ema_weights import WEIGHTS, load_weights, save_weights
 
 SAMPLES = "samples.png"
-MINI_FLOW = FlowConfig(shift=3.0, weighting="even", hole_weight=2.0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VideoTrainingConfig:
-    """One training run of the mini video network.
-
-    Attributes:
-        loop: length and speed.
-        vae_weights: compact weights of the autoencoder, its latents' statistics in them.
-        vae: its widths.
-        dit: widths of the network.
-        rollout: how conditions are made and how samples are drawn.
-        chunks: how chunks are cut from clips.
-        flow: noise levels and what is hidden.
-        mix: kinds of samples.
-        seed: of weights and data.
-        height: rows of frames.
-        width: columns.
-        batch: samples a step.
-        photographs: folder of photographs.
-        views: file of camera paths; None searches for them.
-        plan: camera paths, where they are searched.
-        num_scenes: procedural scenes to learn from.
-        num_held_out: clips to measure on.
-        textures_per_kind: procedural textures of each kind.
-        texture_size: texels of a side.
-        pool_rows: samples kept on the device; 0 makes every batch anew (a resumed run is then the same bit for bit).
-        first_rows: samples made before the first step.
-        clips_at_once: clips rendered at once.
-        steps_per_refill: steps between fresh samples.
-        augment_from: step from which self-augmented histories are made: before, the network predicts nothing.
-        supersample: rays along each side of a pixel.
-        is_compiled: compile the blocks of the network.
-        student: how a few-step student learns from the weights the run starts from; None trains the network itself.
-    """
-
-    loop: LoopConfig
-    vae_weights: Path | None = None
-    vae: MiniVAEConfig = field(default_factory=lambda: MINI_VAE)
-    dit: DiTConfig = field(default_factory=lambda: MINI_DIT)
-    rollout: RolloutConfig = field(default_factory=lambda: MINI)
-    chunks: ChunkConfig = field(default_factory=ChunkConfig)
-    flow: FlowConfig = field(default_factory=lambda: MINI_FLOW)
-    mix: MixConfig = field(default_factory=MixConfig)
-    seed: int = 0
-    height: int = 128
-    width: int = 224
-    batch: int = 32
-    photographs: Path | None = None
-    views: Path | None = None
-    plan: PathPlan = LONG_PATHS
-    num_scenes: int = 640
-    num_held_out: int = 12
-    textures_per_kind: int = 16
-    texture_size: int = 256
-    pool_rows: int = 6000
-    first_rows: int = 600
-    clips_at_once: int = 6
-    steps_per_refill: int = 8
-    augment_from: int = 300
-    supersample: int = 2
-    is_compiled: bool = False
-    student: StudentConfig | None = None
-
-    def __post_init__(self) -> None:
-        if min(self.batch, self.clips_at_once, self.steps_per_refill) < 1:
-            raise ConfigError(
-                f"batch, clips_at_once and steps_per_refill are at least 1, found {self.batch}, "
-                f"{self.clips_at_once} and {self.steps_per_refill}"
-            )
 
 
 def frozen_vae(config: VideoTrainingConfig, device: torch.device) -> MiniVAE:
@@ -228,7 +158,7 @@ class _Learner:
 
     def __init__(self, config: VideoTrainingConfig, samples: Samples, seed: int) -> None:
         self.config, self.samples, self.seed = config, samples, seed
-        self.recorded: RecordedStep[FlowBatch] | None = None
+        self.recorded: CudaGraphStep[FlowBatch] | None = None
 
     def __call__(self, networks: MiniNetworks, step: int) -> dict[str, Tensor]:
         config = self.config
@@ -240,7 +170,7 @@ class _Learner:
         if self.recorded is None:
             networks.dit.compile_blocks()
             self.samples.settle()
-            self.recorded = RecordedStep(partial(flow_losses, networks), list(networks.parameters()), batch)
+            self.recorded = CudaGraphStep(partial(flow_losses, networks), list(networks.parameters()), batch)
         return self.recorded(batch)
 
 
@@ -251,7 +181,7 @@ class _StudentLearner:
         self, config: VideoTrainingConfig, student: StudentConfig, teacher: MiniNetworks, samples: Samples, seed: int
     ) -> None:
         self.config, self.student, self.teacher, self.samples, self.seed = config, student, teacher, samples, seed
-        self.recorded: dict[bool, RecordedStep[StudentBatch]] = {}
+        self.recorded: dict[bool, CudaGraphStep[StudentBatch]] = {}
 
     def __call__(self, both: StudentAndCritic, step: int) -> dict[str, Tensor]:
         config, is_full = self.config, (step + 1) % self.student.critic_steps == 0
@@ -267,7 +197,7 @@ class _StudentLearner:
         if is_full not in self.recorded:
             moved = both if is_full else both.critic
             self.samples.settle()
-            self.recorded[is_full] = RecordedStep(compute, list(moved.parameters()), batch)
+            self.recorded[is_full] = CudaGraphStep(compute, list(moved.parameters()), batch)
         return self.recorded[is_full](batch)
 
 

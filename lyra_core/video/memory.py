@@ -340,7 +340,7 @@ class SpatialMemory:
         return self._coverage_numba(world_to_cam, intrinsics)
 
     def _coverage_numba(self, world_to_cam: Tensor, intrinsics: Tensor) -> Tensor:
-        from lyra_core.gaussians.jit import kernel_threads
+        from lyra_core.jit import kernel_threads
         from lyra_core.video.memory_kernels import coverage, nearest_depth
 
         w2c, K = (t.contiguous().numpy() for t in self._queries(world_to_cam, intrinsics))
@@ -365,7 +365,7 @@ def _new_cells(seen: Tensor, covered: Tensor, backend: str) -> Tensor:
     """Cells each frame would newly cover, on the CPU. [n] int64"""
     if backend == "torch" or (backend == "auto" and seen.device.type != "cpu"):
         return (seen & (1 - covered)).sum(1, dtype=torch.int64).cpu()
-    from lyra_core.gaussians.jit import kernel_threads
+    from lyra_core.jit import kernel_threads
     from lyra_core.video.memory_kernels import new_cells
 
     gains = torch.zeros(seen.shape[0], dtype=torch.int64)

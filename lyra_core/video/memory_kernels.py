@@ -14,7 +14,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from lyra_core.gaussians.jit import jit
+from lyra_core.jit import jit
 
 _EPS = np.float32(1e-7)
 _ZERO = np.float32(0.0)

@@ -45,7 +45,7 @@ MINI = RolloutConfig(
     memory=MENDED.memory,
     # without depth the sky would be drawn anew in every chunk; far away, only rotation moves it
     depth=replace(MENDED.depth, sky="far"),
-    # a student by distribution matching (lyra_core.training.student)
+    # a student by distribution matching (lyra_core.training.distill)
     sampler="distilled",
     num_steps=4,
     shift=3.0,

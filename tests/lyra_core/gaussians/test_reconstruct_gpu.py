@@ -18,7 +18,7 @@ from lyra_core.gaussians.prune import is_finite
 from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.refine import RefineConfig, refine
 from lyra_core.gaussians.render import render
-from lyra_core.training.shaken import shaken_clip
+from lyra_core.procedural.shaken import shaken_clip
 from lyra_core.values import VideoClip
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

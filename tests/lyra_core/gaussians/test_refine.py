@@ -12,7 +12,7 @@ from lyra_core.gaussians.rasterize_torch import rasterize_torch
 from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.refine import LearningRates, RefineConfig, refine
 from lyra_core.gaussians.render import render
-from lyra_core.training.shaken import shaken_clip
+from lyra_core.procedural.shaken import shaken_clip
 from lyra_core.values import CameraPath, Gaussians, VideoClip
 
 HEIGHT, WIDTH = 18, 28

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lyra_core.training.__main__ import main
-from lyra_core.training.clip_export import export_clip
+from lyra_core.finetuning.clip_export import export_clip
+from lyra_core.train_command import main
 
 pytestmark = pytest.mark.slow
 OPTIONS = ("--device", "cpu", "--height", "48", "--width", "64", "--clip-frames", "17", "--steps", "2")

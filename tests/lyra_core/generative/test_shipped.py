@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from lyra_core.evaluation.estimated_depth import camera_path, with_seed_depth
+from lyra_core.evaluation.measures import masked_psnr_db, seen_by_seed
 from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.render import render
 from lyra_core.generative.mini import load_mini_model
-from lyra_core.training.atlas import default_atlas
-from lyra_core.training.chunks import Clips
-from lyra_core.training.estimated_depth import camera_path, with_seed_depth
-from lyra_core.training.measures import masked_psnr_db, seen_by_seed
-from lyra_core.training.scene_batch import SceneBatch
-from lyra_core.training.scenes import sample_scene
-from lyra_core.training.views import sample_path
-from lyra_core.training.worlds import render_scene
+from lyra_core.procedural.atlas import default_atlas
+from lyra_core.procedural.clips import Clips
+from lyra_core.procedural.scene_batch import SceneBatch
+from lyra_core.procedural.scenes import sample_scene
+from lyra_core.procedural.views import sample_path
+from lyra_core.procedural.worlds import render_scene
 from lyra_core.values import Seed
 from lyra_core.video.depth_cache import SKY_DEPTH_M
 from lyra_core.video.world_state import to_bytes, to_unit_range

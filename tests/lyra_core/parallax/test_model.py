@@ -11,9 +11,9 @@ from lyra_core.errors import CameraPathError, ReconstructionError
 from lyra_core.formats.image import open_image
 from lyra_core.gaussians.render import render
 from lyra_core.geometry.camera_paths import build_camera_path, measure_scene_depth_m
-from lyra_core.parallax.layers import build_layers
+from lyra_core.layered_depth.layers import build_layers
+from lyra_core.layered_depth.splats import quats_of
 from lyra_core.parallax.model import ParallaxModel
-from lyra_core.parallax.splats import quats_of
 from lyra_core.quality import psnr_db
 from lyra_core.values import VideoClip
 

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from lyra_core.errors import ConfigError, WeightsError
-from lyra_core.training.loop import CURVE, FULL_CHECKPOINT, METRICS, STATE, WEIGHTS, LoopConfig, step_generator, train
+from lyra_core.training.loop import CURVE, FULL_CHECKPOINT, METRICS, STATE, LoopConfig, step_generator, train
+from lyra_core.weights.ema_weights import WEIGHTS
 
 TRUTH = torch.tensor([[1.0, -2.0, 0.5]])
 

@@ -1,0 +1,1 @@
+"""Fine-tuning of the released video network on one's own clips."""

@@ -1,0 +1,1 @@
+"""Layers of a photograph by depth: what it shows and what continues behind it, as surfaces and as splats."""

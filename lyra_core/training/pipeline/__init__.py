@@ -1,0 +1,1 @@
+"""The training pipeline of mini: steps over the GPUs of one machine, resumable."""
