@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lyra_core.video.narrow_attention import NarrowAttention
 from lyra_core.video.rope import Rotation, rotate
 
 
@@ -85,6 +86,8 @@ class SelfAttention(nn.Module):
         self.o = nn.Linear(dim, dim)
         self.norm_q = RMSNorm(dim, eps)
         self.norm_k = RMSNorm(dim, eps)
+        self.narrow: NarrowAttention | None = None  # set where the products are to be made in 8 bits
+        self.has_kernels = False  # whether lyra_core.video.block_kernels does what lies between the products
 
     def forward(
         self,
@@ -100,11 +103,19 @@ class SelfAttention(nn.Module):
             rotation: rotary positions.
         """
         steered = x + bias
-        query = rotate(split_heads(self.norm_q(self.q(steered)), self.num_heads), rotation)
-        key = rotate(split_heads(self.norm_k(self.k(steered)), self.num_heads), rotation)
+        query = self._turn(self.q(steered), self.norm_q, rotation)
+        key = self._turn(self.k(steered), self.norm_k, rotation)
         value = split_heads(self.v(x), self.num_heads)
+        if self.narrow is not None:
+            return self.o(self.narrow(query, key, value).flatten(2))
         memory = KeyValue(key=key.transpose(1, 2), value=value.transpose(1, 2))
         return self.o(attend(query.transpose(1, 2), memory))
+
+    def _turn(self, x: Tensor, norm: RMSNorm, rotation: Rotation) -> Float[Tensor, "b l heads dim"]:
+        if not self.has_kernels:
+            return rotate(split_heads(norm(x), self.num_heads), rotation)
+        turned: Tensor = torch.ops.lyra.turn(x, norm.weight, rotation.cos, rotation.sin, self.num_heads, norm.eps)
+        return turned
 
 
 class CrossAttention(nn.Module):
@@ -124,6 +135,7 @@ class CrossAttention(nn.Module):
         self.o = nn.Linear(dim, dim)
         self.norm_q = RMSNorm(dim, eps)
         self.norm_k = RMSNorm(dim, eps)
+        self.has_kernels = False
         if has_image:
             self.k_img = nn.Linear(dim, dim)
             self.v_img = nn.Linear(dim, dim)
@@ -151,7 +163,11 @@ class CrossAttention(nn.Module):
             text: projected text.
             image: projected image tokens, or None for a network without an image branch.
         """
-        query = split_heads(self.norm_q(self.q(x)), self.num_heads).transpose(1, 2)
+        query = split_heads(self.norm_q(self.q(x)), self.num_heads)
+        if self.has_kernels:
+            second = (None, None) if image is None else (image.key, image.value)
+            return self.o(torch.ops.lyra.attend_both(query, text.key, text.value, *second).flatten(2))
+        query = query.transpose(1, 2)
         mixed = attend(query, text)
         if image is not None:
             mixed = mixed + attend(query, image)

@@ -21,6 +21,7 @@ Parameters carry the names of the released checkpoint, without its prefix.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -55,6 +56,9 @@ BOOKKEEPING_KEYS = frozenset(
     }
 )
 
+Step = Callable[..., Tensor]
+"""Applies one block, as `step` does."""
+
 # Tokens whose sine and cosine features exist at once: 8192 x 20480 values are 0.7 GB in fp32.
 TOKENS_AT_ONCE = 8192
 
@@ -66,6 +70,7 @@ class DiT(nn.Module):
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False
+        self.step: Step = step  # a compiled one computes the same (lyra_core.video.speed)
         dim, patch_area = config.dim, config.patch**2
         self.patch_embedding = nn.Linear(config.content_channels * patch_area, dim)
         self.clean_patch_embeddings = nn.ModuleList(
@@ -203,7 +208,7 @@ class DiT(nn.Module):
             text = context.text[index] if context.text else None
             image = context.image[index] if context.image else None
             feature = context.position_features[index]
-            x = self._run(_step, block, x, e0, feature, context.camera_tokens, context.rotation, text, image)
+            x = self._run(self.step, block, x, e0, feature, context.camera_tokens, context.rotation, text, image)
 
         return self._velocity(x, e, latents)
 
@@ -324,7 +329,7 @@ class DiT(nn.Module):
         return layout
 
 
-def _step(
+def step(
     block: Block,
     x: Tensor,
     time: Tensor,

@@ -10,6 +10,7 @@ frames, except the first, which covers the first frame alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -24,6 +25,7 @@ from lyra_core.video.vae_layers import (
     FrameAttention,
     ResidualBlock,
     Upsample,
+    has_kernels,
 )
 
 
@@ -114,6 +116,15 @@ def _head(dim: int, out_dim: int) -> nn.Sequential:
     return nn.Sequential(ChannelNorm(dim, 3), nn.SiLU(), CausalConv3d(dim, out_dim, (3, 3, 3)))
 
 
+def apply_head(head: nn.Sequential, x: Tensor, cache: CausalCache) -> Tensor:
+    """Norm, SiLU and the last convolution."""
+    norm, convolution = cast("ChannelNorm", head[0]), cast("CausalConv3d", head[2])
+    if not has_kernels(x):
+        return convolution(nn.functional.silu(norm(x)), cache)
+    bias = cast("Tensor", convolution.bias)
+    return convolution.convolve_activated(norm, x, None, cache) + bias[:, None, None, None]
+
+
 class Encoder(nn.Module):
     """Pixels to features, level by level."""
 
@@ -144,7 +155,7 @@ class Encoder(nn.Module):
         x = self.conv1(x, cache)
         for layer in (*self.downsamples, *self.middle):
             x = layer(x, cache)
-        return self.head[2](self.head[1](self.head[0](x)), cache)
+        return apply_head(self.head, x, cache)
 
 
 class Decoder(nn.Module):
@@ -178,7 +189,7 @@ class Decoder(nn.Module):
         x = self.conv1(x, cache)
         for layer in (*self.middle, *self.upsamples):
             x = layer(x, cache)
-        return self.head[2](self.head[1](self.head[0](x)), cache)
+        return apply_head(self.head, x, cache)
 
 
 class VAE(nn.Module):
@@ -187,6 +198,7 @@ class VAE(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
+        self.is_channels_last = False
         channels, levels = config.latent_channels, config.multipliers
         self.encoder = Encoder(config.dim, 2 * channels, levels, config.num_res_blocks, config.temporal_downsample)
         self.conv1 = nn.Conv3d(2 * channels, 2 * channels, 1)
@@ -203,6 +215,15 @@ class VAE(nn.Module):
     def dtype(self) -> torch.dtype:
         """The dtype of the weights, in which everything is computed."""
         return self.conv2.weight.dtype
+
+    def put_channels_last(self) -> None:
+        """Lay weights out as Hopper's convolutions want them, and what is computed with them: same numbers, faster."""
+        formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Conv3d):
+                weight = module.weight
+                weight.data = weight.data.contiguous(memory_format=formats[weight.ndim])
+        self.is_channels_last = True
 
     def encode(
         self,
@@ -258,6 +279,8 @@ class VAE(nn.Module):
     def _windows(self, x: Tensor, cache: CausalCache, latents: int, *, encode: bool) -> tuple[Tensor, ...]:
         """The first frame or latent alone where nothing came before, then equal windows."""
         size = latents * (self.config.temporal_factor if encode else 1)
+        if self.is_channels_last:
+            x = x.contiguous(memory_format=torch.channels_last_3d)
         head = (x[:, :, :1],) if cache.is_fresh else ()
         rest = x[:, :, len(head) :]
         return (*head, *(rest.split(size, dim=2) if rest.shape[2] else ()))

@@ -1,0 +1,107 @@
+"""Linear layers in 8 bits: fp8 (e4m3) weights and inputs, one scale a row of each, products summed in float32.
+
+A row is an output channel of the weights and a token of the inputs, so that one loud channel or token costs the others
+no precision. Weights are converted once; inputs are scaled as they come, which torch.compile merges into the
+operations before. The plain layer is what it is compared with; `multiply_reference` is the plain form of the product.
+
+Legend: m tokens, n output channels, k input channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lyra_core.errors import RecipeError
+
+NARROW = torch.float8_e4m3fn
+LARGEST = 448.0
+"""The largest number of the format."""
+SMALLEST_PEAK = 1e-12
+"""Rows of zeros get the scale of this peak instead of a division by zero."""
+MULTIPLE = 16
+"""Channels that the matrix units take together."""
+
+
+def has_scaled_products(device: torch.device | str) -> bool:
+    """Whether a device multiplies fp8 matrices with scales of rows: CUDA from compute capability 8.9 on."""
+    device = torch.device(device)
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
+
+
+def narrow_rows(x: Float[Tensor, "*m k"]) -> tuple[Tensor, Float[Tensor, "*m 1"]]:
+    """Rows in 8 bits, and the float32 scales that bring them back: x is about values * scale."""
+    wide = x.float()
+    scale = wide.abs().amax(-1, keepdim=True).clamp(min=SMALLEST_PEAK) / LARGEST
+    return (wide / scale).clamp(-LARGEST, LARGEST).to(NARROW), scale
+
+
+def multiply_reference(
+    values: Float[Tensor, "m k"],
+    scale: Float[Tensor, "m 1"],
+    weight: Float[Tensor, "n k"],
+    weight_scale: Float[Tensor, "1 n"],
+    bias: Float[Tensor, " n"] | None,
+    dtype: torch.dtype,
+) -> Float[Tensor, "m n"]:
+    """The scaled product in float32, on any device."""
+    product = (values.float() @ weight.float().T) * scale * weight_scale
+    return (product if bias is None else product + bias.float()).to(dtype)
+
+
+class ScaledLinear(nn.Module):
+    """What takes the place of a linear layer whose products are to be made in 8 bits."""
+
+    weight: Tensor
+    weight_scale: Tensor
+    bias: Tensor | None
+
+    def __init__(self, layer: nn.Linear, *, has_gelu: bool = False, is_emulated: bool = False) -> None:
+        """Convert a layer's weights, on their device.
+
+        Args:
+            layer: the plain layer.
+            has_gelu: apply GELU (tanh form) to the input first.
+            is_emulated: compute the product by its plain form, for devices that cannot.
+
+        Raises:
+            RecipeError: channels that are no multiples of 16.
+        """
+        super().__init__()
+        if layer.in_features % MULTIPLE or layer.out_features % MULTIPLE:
+            raise RecipeError(
+                f"a layer in 8 bits needs channels in multiples of {MULTIPLE}, "
+                f"found {layer.in_features} to {layer.out_features}"
+            )
+        values, scale = narrow_rows(layer.weight.detach())
+        self.register_buffer("weight", values)
+        self.register_buffer("weight_scale", scale.T.contiguous())
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach())
+        self.has_gelu = has_gelu
+        self.is_emulated = is_emulated
+
+    def _narrow(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.has_gelu:
+            return narrow_rows(x)
+        if self.is_emulated:
+            return narrow_rows(nn.functional.gelu(x, approximate="tanh"))
+        values, scale = torch.ops.lyra.gelu_rows(x)
+        return values, scale
+
+    def forward(self, x: Float[Tensor, "*b k"]) -> Float[Tensor, "*b n"]:
+        """Apply the layer; the result has the dtype of x."""
+        values, scale = self._narrow(x.flatten(0, -2))
+        if self.is_emulated:
+            product = multiply_reference(values, scale, self.weight, self.weight_scale, self.bias, x.dtype)
+        else:
+            product = torch._scaled_mm(
+                values,
+                self.weight.T,
+                scale_a=scale,
+                scale_b=self.weight_scale,
+                bias=self.bias,
+                out_dtype=x.dtype,
+                use_fast_accum=True,
+            )
+        return product.unflatten(0, x.shape[:-1])
