@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lyra_core.errors import FrameError, RecipeError
+from lyra_core.video.still import run_still, run_trailing
 from lyra_core.video.vae_layers import (
     CausalCache,
     CausalConv3d,
@@ -112,17 +113,22 @@ def _middle(dim: int) -> nn.ModuleList:
     return nn.ModuleList([ResidualBlock(dim, dim), FrameAttention(dim), ResidualBlock(dim, dim)])
 
 
-def _head(dim: int, out_dim: int) -> nn.Sequential:
-    return nn.Sequential(ChannelNorm(dim, 3), nn.SiLU(), CausalConv3d(dim, out_dim, (3, 3, 3)))
-
-
-def apply_head(head: nn.Sequential, x: Tensor, cache: CausalCache) -> Tensor:
+class Head(nn.Sequential):
     """Norm, SiLU and the last convolution."""
-    norm, convolution = cast("ChannelNorm", head[0]), cast("CausalConv3d", head[2])
-    if not has_kernels(x):
-        return convolution(nn.functional.silu(norm(x)), cache)
-    bias = cast("Tensor", convolution.bias)
-    return convolution.convolve_activated(norm, x, None, cache) + bias[:, None, None, None]
+
+    def __init__(self, dim: int, out_dim: int) -> None:
+        super().__init__(ChannelNorm(dim, 3), nn.SiLU(), CausalConv3d(dim, out_dim, (3, 3, 3)))
+        self.memory_frames = 2
+
+    def forward(  # type: ignore[override]
+        self, x: Float[Tensor, "b c t h w"], cache: CausalCache
+    ) -> Float[Tensor, "b d t h w"]:
+        """Apply to a window."""
+        norm, convolution = cast("ChannelNorm", self[0]), cast("CausalConv3d", self[2])
+        if not has_kernels(x):
+            return convolution(nn.functional.silu(norm(x)), cache)
+        bias = cast("Tensor", convolution.bias)
+        return convolution.convolve_activated(norm, x, None, cache) + bias[:, None, None, None]
 
 
 class Encoder(nn.Module):
@@ -147,15 +153,19 @@ class Encoder(nn.Module):
             if level < len(temporal_downsample):
                 self.downsamples.append(Downsample(width, temporal=temporal_downsample[level]))
         self.middle = _middle(width)
-        self.head = _head(width, out_dim)
+        self.head = Head(width, out_dim)
 
     def forward(self, x: Float[Tensor, "b 3 t h w"], cache: CausalCache) -> Float[Tensor, "b c t2 h2 w2"]:
         """Encode one window."""
         cache.begin_window()
-        x = self.conv1(x, cache)
-        for layer in (*self.downsamples, *self.middle):
+        for layer in self.layers:
             x = layer(x, cache)
-        return apply_head(self.head, x, cache)
+        return x
+
+    @property
+    def layers(self) -> tuple[nn.Module, ...]:
+        """In the order of calls."""
+        return (self.conv1, *self.downsamples, *self.middle, self.head)
 
 
 class Decoder(nn.Module):
@@ -181,15 +191,19 @@ class Decoder(nn.Module):
             if level < len(temporal_upsample):
                 self.upsamples.append(Upsample(width, temporal=temporal_upsample[level]))
                 width //= 2
-        self.head = _head(width, 3)
+        self.head = Head(width, 3)
 
     def forward(self, x: Float[Tensor, "b c t h w"], cache: CausalCache) -> Float[Tensor, "b 3 t2 h2 w2"]:
         """Decode one window."""
         cache.begin_window()
-        x = self.conv1(x, cache)
-        for layer in (*self.middle, *self.upsamples):
+        for layer in self.layers:
             x = layer(x, cache)
-        return apply_head(self.head, x, cache)
+        return x
+
+    @property
+    def layers(self) -> tuple[nn.Module, ...]:
+        """In the order of calls."""
+        return (self.conv1, *self.middle, *self.upsamples, self.head)
 
 
 class VAE(nn.Module):
@@ -248,7 +262,31 @@ class VAE(nn.Module):
         cache = CausalCache() if cache is None else cache
         self._require_frames(video, cache)
         windows = self._windows(video.to(self.dtype), cache, latents_per_window, encode=True)
-        features = torch.cat([self.encoder(window, cache) for window in windows], dim=2)
+        return self._normalised(torch.cat([self.encoder(window, cache) for window in windows], dim=2))
+
+    def encode_still(
+        self, image: Float[Tensor, "b 3 h w"], num_latents: int, cache: CausalCache
+    ) -> Float[Tensor, "b c n rows columns"]:
+        """`encode` of one image repeated, 1 + 4n frames, without computing again what stays the same.
+
+        Args:
+            image: sRGB in [-1, 1].
+            num_latents: 1 + n.
+            cache: fresh; afterwards as if all frames had been encoded.
+        """
+        self._require_frames(image[:, :, None], cache)
+        step = self.config.temporal_factor
+        frames = image.to(self.dtype)[:, :, None].expand(-1, -1, 1 + step, -1, -1)
+        first, *others = self._windows(frames, cache, 1, encode=True)
+        windows = [first, *(others[:1] * (num_latents - 1))]
+        return self._normalised(torch.cat(run_still(self.encoder.layers, windows, cache), dim=2))
+
+    def remember(self, latents: Float[Tensor, "b c t h w"], cache: CausalCache) -> None:
+        """Bring a fresh cache to where `decode` of the latents leaves it, without the frames that leave no trace."""
+        windows = self._windows(self._denormalised(latents), cache, 1, encode=False)
+        run_trailing(self.decoder.layers, list(windows), cache)
+
+    def _normalised(self, features: Tensor) -> Tensor:
         mean = self.conv1(features).chunk(2, dim=1)[0]
         offset, scale = self._statistics(mean.device)
         return (mean - offset) / scale
@@ -271,10 +309,12 @@ class VAE(nn.Module):
             sRGB around [-1, 1], not clamped: 4 frames a latent, 1 for the first. [b 3 t2 8h 8w]
         """
         cache = CausalCache() if cache is None else cache
-        offset, scale = self._statistics(latents.device)
-        x = self.conv2(latents.to(self.dtype) * scale + offset)
-        windows = self._windows(x, cache, latents_per_window, encode=False)
+        windows = self._windows(self._denormalised(latents), cache, latents_per_window, encode=False)
         return torch.cat([self.decoder(window, cache) for window in windows], dim=2)
+
+    def _denormalised(self, latents: Tensor) -> Tensor:
+        offset, scale = self._statistics(latents.device)
+        return self.conv2(latents.to(self.dtype) * scale + offset)
 
     def _windows(self, x: Tensor, cache: CausalCache, latents: int, *, encode: bool) -> tuple[Tensor, ...]:
         """The first frame or latent alone where nothing came before, then equal windows."""

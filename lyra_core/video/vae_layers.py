@@ -8,6 +8,8 @@ checkpoint.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -50,6 +52,19 @@ class CausalCache:
             self._entries.append(kept)
         self._cursor += 1
 
+    @property
+    def position(self) -> int:
+        """Entries that come before the current layer's."""
+        return self._cursor
+
+    def skip_to(self, position: int) -> None:
+        """Go on behind layers whose entries stay as they are."""
+        self._cursor = position
+
+    def entries(self, start: int, stop: int) -> list[Tensor]:
+        """Entries of some layers, as far as they exist."""
+        return self._entries[start:stop]
+
     def copy(self) -> CausalCache:
         """An independent cache of the same state."""
         twin = CausalCache()
@@ -69,6 +84,7 @@ class CausalConv3d(nn.Conv3d):
     def __init__(self, in_dim: int, out_dim: int, kernel: tuple[int, int, int]) -> None:
         super().__init__(in_dim, out_dim, kernel, padding=(0, kernel[1] // 2, kernel[2] // 2))
         self.reach = kernel[0] - 1
+        self.memory_frames = self.reach
 
     def forward(  # type: ignore[override]
         self, x: Float[Tensor, "b c t h w"], cache: CausalCache
@@ -151,6 +167,7 @@ class ResidualBlock(nn.Module):
             }
         )
         self.shortcut = nn.Conv3d(in_dim, out_dim, 1) if in_dim != out_dim else nn.Identity()
+        self.memory_frames = 4
 
     def forward(self, x: Float[Tensor, "b c t h w"], cache: CausalCache) -> Float[Tensor, "b d t h w"]:
         """Apply the block to a window."""
@@ -165,12 +182,14 @@ class ResidualBlock(nn.Module):
         """The same with biases, norms, SiLU and what is remembered joined into one kernel between convolutions."""
         from lyra_core.video.vae_kernels import add
 
-        layers = self.residual
-        y = layers["2"].convolve_activated(layers["0"], x, None, cache)
-        y = layers["6"].convolve_activated(layers["3"], y, layers["2"].bias, cache)
+        norms = [cast("ChannelNorm", self.residual[name]) for name in ("0", "3")]
+        first, second = (cast("CausalConv3d", self.residual[name]) for name in ("2", "6"))
+        y = first.convolve_activated(norms[0], x, None, cache)
+        y = second.convolve_activated(norms[1], y, first.bias, cache)
+        bias = cast("Tensor", second.bias)
         if isinstance(self.shortcut, nn.Identity):
-            return add(y, x, layers["6"].bias, None)
-        return add(y, nn.functional.conv3d(x, self.shortcut.weight), layers["6"].bias, self.shortcut.bias)
+            return add(y, x, bias, None)
+        return add(y, nn.functional.conv3d(x, self.shortcut.weight), bias, self.shortcut.bias)
 
 
 class FrameAttention(nn.Module):
@@ -181,6 +200,7 @@ class FrameAttention(nn.Module):
         self.norm = ChannelNorm(dim, 2)
         self.to_qkv = nn.Conv2d(dim, 3 * dim, 1)
         self.proj = nn.Conv2d(dim, dim, 1)
+        self.memory_frames = 0
 
     def forward(self, x: Float[Tensor, "b c t h w"], cache: CausalCache) -> Float[Tensor, "b c t h w"]:
         """Attend; frames are independent, so nothing is remembered."""
@@ -224,6 +244,14 @@ class Upsample(nn.Module):
             nn.Conv2d(dim, dim // 2, 3, padding=1),
         )
         self.time_conv = CausalConv3d(dim, 2 * dim, (3, 1, 1)) if temporal else None
+        self.memory_frames = 2 if temporal else 0
+
+    def begin_late(self, x: Float[Tensor, "b c t h w"], cache: CausalCache) -> None:
+        """Take the window to come for one of the middle of a video whose beginning was left out."""
+        if self.time_conv is not None:
+            position = cache.position
+            cache.write(x[:, :, :0])
+            cache.skip_to(position)
 
     def forward(self, x: Float[Tensor, "b c t h w"], cache: CausalCache) -> Float[Tensor, "b c2 t2 h2 w2"]:
         """Upsample; the very first latent of a video stays one frame."""
@@ -245,4 +273,5 @@ class Upsample(nn.Module):
             return self.resample(frames)
         from lyra_core.video.vae_kernels import double
 
-        return self.resample[1](double(frames))
+        enlarged: Tensor = self.resample[1](double(frames))
+        return enlarged

@@ -17,6 +17,7 @@ from lyra_core.errors import FrameError
 from lyra_core.values import CameraPath
 from lyra_core.video.autoencoder import VideoAutoencoder
 from lyra_core.video.memory import MemoryConfig, SpatialMemory
+from lyra_core.video.vae import VAE
 from lyra_core.video.vae_layers import CausalCache
 
 
@@ -59,13 +60,22 @@ class WorldState:
         self._frames = [seed_image[None].cpu()]
         self._encoder, self._decoder = CausalCache(), CausalCache()
         encoded = min(num_encoded or num_prefix, num_prefix)
-        still = self.last_image[None, :, None]
-        repeated = still.expand(-1, -1, 1 + (encoded - 1) * vae.config.temporal_factor, -1, -1)
-        latents = vae.encode(repeated, self._encoder, latents_per_window=latents_per_window)
-        # Only the decoder's stream is wanted here: what it says of the repeated photograph is known.
-        vae.decode(latents, self._decoder, latents_per_window=latents_per_window)
+        latents = self._begin_streams(encoded)
         last = latents[:, :, -1:].expand(-1, -1, num_prefix - encoded, -1, -1)
         self.history = torch.cat([latents, last], dim=2)[0].float()
+
+    def _begin_streams(self, count: int) -> Float[Tensor, "1 c n rows columns"]:
+        """Encode the repeated photograph, `count` latents long, and tell the decoder of it."""
+        vae, still = self.vae, self.last_image[None]
+        if isinstance(vae, VAE):
+            latents = vae.encode_still(still, count, self._encoder)
+            vae.remember(latents, self._decoder)
+            return latents
+        repeated = still[:, :, None].expand(-1, -1, 1 + (count - 1) * vae.config.temporal_factor, -1, -1)
+        latents = vae.encode(repeated, self._encoder, latents_per_window=self.latents_per_window)
+        # Only the decoder's stream is wanted here: what it says of the repeated photograph is known.
+        vae.decode(latents, self._decoder, latents_per_window=self.latents_per_window)
+        return latents
 
     def append(
         self, sampled: Float[Tensor, "c n rows columns"], history: Float[Tensor, "c n rows columns"] | None = None
