@@ -10,7 +10,7 @@ lyra_core.video.scaled_linear. Needs Triton.
 Legend: b batch, l tokens, s text or image tokens, d channels.
 """
 # mypy: disable-error-code="no-untyped-def"
-# ruff: noqa: ANN001
+# ruff: noqa: ANN001, ARG001
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _turn(
 
 @kernel
 def _attend_one(
-    query, key, value, count, head_stride, token_stride, scale,
+    query, key, value, count, token_stride, scale,
     D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Attention of the rows of one program to one set of tokens; scale includes log2(e)."""
@@ -97,14 +97,10 @@ def _attend_both(
     at = ((item.to(tl.int64) * length + row) * heads + head)[:, None] * D + channel[None, :]
     q = tl.load(query + at, mask=(row < length)[:, None], other=0.0)
     offset = item * text_batch + head * text_head
-    mixed = _attend_one(
-        q, text_key + offset, text_value + offset, texts, text_head, text_token, scale, D, ROWS, COLUMNS
-    )
+    mixed = _attend_one(q, text_key + offset, text_value + offset, texts, text_token, scale, D, ROWS, COLUMNS)
     if images > 0:
         offset = item * image_batch + head * image_head
-        mixed += _attend_one(
-            q, image_key + offset, image_value + offset, images, image_head, image_token, scale, D, ROWS, COLUMNS
-        )
+        mixed += _attend_one(q, image_key + offset, image_value + offset, images, image_token, scale, D, ROWS, COLUMNS)
     tl.store(out + at, mixed.to(out.dtype.element_ty), mask=(row < length)[:, None])
 
 

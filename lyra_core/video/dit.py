@@ -71,6 +71,7 @@ class DiT(nn.Module):
         self.config = config
         self.gradient_checkpointing = False
         self.step: Step = step  # a compiled one computes the same (lyra_core.video.speed)
+        self.store: Store = "squeezed"
         dim, patch_area = config.dim, config.patch**2
         self.patch_embedding = nn.Linear(config.content_channels * patch_area, dim)
         self.clean_patch_embeddings = nn.ModuleList(
@@ -109,7 +110,7 @@ class DiT(nn.Module):
         inputs: ChunkInputs,
         *,
         layout: HistoryLayout | None = None,
-        store: Store = "squeezed",
+        store: Store | None = None,
     ) -> PreparedContext:
         """Compute everything that does not depend on the noisy latents or the timestep.
 
@@ -118,13 +119,14 @@ class DiT(nn.Module):
             layout: slots of this call, if their counts differ from the configuration's.
             store: "squeezed" keeps the narrow correspondence features of each block (0.8 GB at
                 full size) and computes the bias from them at each step, 1.5 % of a forward; "full"
-                keeps the biases (16 GB).
+                keeps the biases (16 GB). None is the network's own choice, which a loader may set.
 
         Raises:
             FrameError: inputs whose slots do not fit the layout.
             RecipeError: a layout whose packing differs from the network's.
         """
         layout = self._checked_layout(inputs, layout)
+        store = store or self.store
         rows, columns = self._token_grid(inputs)
         camera = camera_tokens(inputs.rays.to(self.dtype), layout, self.config.patch)
         features = self._position_features(inputs, layout, camera, store)

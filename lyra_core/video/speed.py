@@ -46,6 +46,9 @@ class SpeedProfile:
     num_kept: int = 1
 
 
+ROOM_FOR_BIASES = 70 * 2**30
+"""Bytes of a GPU on which narrow weights leave room for the position biases of all blocks (16 GB at full size)."""
+
 PLAIN = SpeedProfile(is_compiled=False)
 PROFILES: dict[str, SpeedProfile] = {
     "exact": SpeedProfile(),
@@ -55,7 +58,7 @@ PROFILES: dict[str, SpeedProfile] = {
 
 
 def apply_speed(dit: DiT, profile: SpeedProfile, *, is_emulated: bool = False) -> SpeedProfile:
-    """Make a network compute as a profile says, in place. A network has one profile: apply one to a plain network.
+    """Make a network compute as a profile says, in place; a bolder profile may follow a milder one.
 
     Args:
         dit: the network on its device, with its weights.
@@ -82,6 +85,8 @@ def apply_speed(dit: DiT, profile: SpeedProfile, *, is_emulated: bool = False) -
             own.narrow = NarrowAttention(own.norm_q.weight, own.norm_k.weight, is_emulated=is_emulated)
     if compiled:
         dit.step = CompiledStep()
+    if narrow and device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory >= ROOM_FOR_BIASES:
+        dit.store = "full"
     return SpeedProfile(
         is_compiled=compiled, has_narrow_products=narrow, has_narrow_attention=attends, num_kept=profile.num_kept
     )

@@ -15,7 +15,6 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-
 FEW_CHANNELS = 128
 """Convolutions to fewer channels run twice as fast in two dimensions, with the frames they read side by side."""
 
@@ -106,7 +105,6 @@ class CausalConv3d(nn.Conv3d):
         weight = nn.functional.pad(self.weight, (0, 0, 0, 0, 0, 0, 0, more))
         weight = weight.contiguous(memory_format=torch.channels_last_3d)
         return nn.functional.conv3d(frames, weight, self.bias, padding=self.padding)
-
 
     def convolve_activated(
         self, norm: ChannelNorm, x: Tensor, bias: Tensor | None, cache: CausalCache

@@ -79,6 +79,7 @@ def test_every_choice_changes_the_id(name):
     choices = {
         "video.sampler": "euler",
         "video.noise": "generator",
+        "video.speed": "fast",
         "video.captioner": "/models/captions",
         "video.negative_prompt": "blurry",
         "video.loras": "lora-realism-boost:0.4",
@@ -99,6 +100,12 @@ def test_every_choice_changes_the_id(name):
     assert field_names(changed)[name] != value
     same = canonical_digest(changed.hashed_fields()) == canonical_digest(recipe.hashed_fields())
     assert same == (name == "video.latents_per_window")
+
+
+def test_exact_speed_keeps_the_ids_worlds_had_before_the_field():
+    video = find_recipe("lyra2").hashed_fields()["video"]
+    assert "speed" not in video
+    assert find_recipe("lyra2", ["video.speed=fastest"]).hashed_fields()["video"]["speed"] == "fastest"
 
 
 def test_set_speaks_dots_none_and_tuples():

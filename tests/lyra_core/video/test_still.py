@@ -33,7 +33,7 @@ def test_encode_still_gives_the_bits_of_encode(vae, image, count):
 
 
 def test_encode_still_stops_computing_what_stands_still(vae, image):
-    calls = {name: 0 for name in ("first", "last")}
+    calls = dict.fromkeys(("first", "last"), 0)
     hooks = [
         layer.register_forward_hook(lambda *_, name=name: calls.__setitem__(name, calls[name] + 1))
         for name, layer in (("first", vae.encoder.downsamples[0]), ("last", vae.encoder.head))
