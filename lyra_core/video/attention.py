@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lyra_core.video.narrow_attention import NarrowAttention
 from lyra_core.video.rope import Rotation, rotate
+from lyra_core.video.scaled_linear import Rows
 
 
 class RMSNorm(nn.Module):
@@ -102,10 +103,16 @@ class SelfAttention(nn.Module):
             bias: what camera and correspondence add to the inputs of q and k. [b l d]
             rotation: rotary positions.
         """
-        steered = x + bias
+        return self.attend(x, x + bias, rotation)
+
+    def attend(self, x: Tensor | Rows, steered: Tensor | Rows, rotation: Rotation) -> Float[Tensor, "b l d"]:
+        """Attend with the bias added already: values from x, queries and keys from steered. [b l d]"""
         query = self._turn(self.q(steered), self.norm_q, rotation)
         key = self._turn(self.k(steered), self.norm_k, rotation)
         value = split_heads(self.v(x), self.num_heads)
+        if self.narrow is not None and self.has_kernels:
+            mixed, unit, mean = (t.flatten(2) for t in self.narrow.attend(query, key, value))
+            return self.o(Rows(*torch.ops.lyra.narrow(mixed, unit, mean)))
         if self.narrow is not None:
             return self.o(self.narrow(query, key, value).flatten(2))
         memory = KeyValue(key=key.transpose(1, 2), value=value.transpose(1, 2))
@@ -135,7 +142,6 @@ class CrossAttention(nn.Module):
         self.o = nn.Linear(dim, dim)
         self.norm_q = RMSNorm(dim, eps)
         self.norm_k = RMSNorm(dim, eps)
-        self.has_kernels = False
         if has_image:
             self.k_img = nn.Linear(dim, dim)
             self.v_img = nn.Linear(dim, dim)
@@ -155,7 +161,9 @@ class CrossAttention(nn.Module):
             value=split_heads(value, self.num_heads).transpose(1, 2),
         )
 
-    def forward(self, x: Float[Tensor, "b l d"], text: KeyValue, image: KeyValue | None) -> Float[Tensor, "b l d"]:
+    def forward(
+        self, x: Float[Tensor, "b l d"] | Rows, text: KeyValue, image: KeyValue | None
+    ) -> Float[Tensor, "b l d"]:
         """Attend.
 
         Args:
@@ -163,11 +171,7 @@ class CrossAttention(nn.Module):
             text: projected text.
             image: projected image tokens, or None for a network without an image branch.
         """
-        query = split_heads(self.norm_q(self.q(x)), self.num_heads)
-        if self.has_kernels:
-            second = (None, None) if image is None else (image.key, image.value)
-            return self.o(torch.ops.lyra.attend_both(query, text.key, text.value, *second).flatten(2))
-        query = query.transpose(1, 2)
+        query = split_heads(self.norm_q(self.q(x)), self.num_heads).transpose(1, 2)
         mixed = attend(query, text)
         if image is not None:
             mixed = mixed + attend(query, image)

@@ -1,13 +1,14 @@
-"""Three places of a block where a GPU waited for memory or for small products, as one Triton kernel each.
+"""Places of a block where a GPU waited for memory, each one Triton kernel that reads and writes once.
 
-    turn          norm over all channels and rotary position                     (1.8 ms as compiled tensors, 0.3 here)
-    attend_both   attention to text and to image tokens, and the sum of the two  (5.6 ms by cuDNN, whose tiles are long)
-    gelu_rows     GELU and the rows in 8 bits                                    (1.9 ms as compiled tensors)
+    turn        norm over all channels and rotary position
+    norm_rows   residual, layer norm, modulation, and the rows in 8 bits
+    narrow      rows in 8 bits, of attention's result
+    gelu_rows   GELU, and the rows in 8 bits
 
-Milliseconds of one layer at full size on an H100. Each has its plain form beside it: lyra_core.video.attention,
-lyra_core.video.scaled_linear. Needs Triton.
+Each has its plain form beside it: lyra_core.video.attention, lyra_core.video.block, lyra_core.video.scaled_linear.
+docs/log.md has the times. Needs Triton.
 
-Legend: b batch, l tokens, s text or image tokens, d channels.
+Legend: b batch, l tokens, d channels.
 """
 # mypy: disable-error-code="no-untyped-def"
 # ruff: noqa: ANN001, ARG001
@@ -15,7 +16,6 @@ Legend: b batch, l tokens, s text or image tokens, d channels.
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,8 +24,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-LARGEST = 448.0
-SMALLEST_PEAK = 1e-12
 NARROW = torch.float8_e4m3fn
 
 
@@ -61,47 +59,61 @@ def _turn(
 
 
 @kernel
-def _attend_one(
-    query, key, value, count, token_stride, scale,
-    D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+def _rows(
+    x, residual, gate, weight, offset, shift, scale, steer, kept, values, scales, steered, steered_scales,
+    length, width, eps,
+    HAS_RESIDUAL: tl.constexpr, HAS_GATE: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_SHIFT: tl.constexpr,
+    HAS_STEER: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Attention of the rows of one program to one set of tokens; scale includes log2(e)."""
-    channel, column = tl.arange(0, D), tl.arange(0, COLUMNS)
-    peak = tl.full((ROWS,), float("-inf"), tl.float32)
-    total = tl.zeros((ROWS,), tl.float32)
-    mixed = tl.zeros((ROWS, D), tl.float32)
-    for start in range(0, count, COLUMNS):
-        token = start + column
-        there = token < count
-        k = tl.load(key + token[None, :] * token_stride + channel[:, None], mask=there[None, :], other=0.0)
-        score = tl.where(there[None, :], tl.dot(query, k) * scale, float("-inf"))
-        higher = tl.maximum(peak, tl.max(score, axis=1))
-        share = tl.exp2(score - higher[:, None])
-        shrink = tl.exp2(peak - higher)
-        total = total * shrink + tl.sum(share, axis=1)
-        v = tl.load(value + token[:, None] * token_stride + channel[None, :], mask=there[:, None], other=0.0)
-        mixed = tl.dot(share.to(v.dtype), v, mixed * shrink[:, None])
-        peak = higher
-    return mixed / total[:, None]
+    row = tl.program_id(0).to(tl.int64)
+    item = (row // length) * width
+    at = tl.arange(0, WIDE)
+    inside = at < width
+    value = tl.load(x + row * width + at, mask=inside, other=0.0).to(tl.float32)
+    narrow = x.dtype.element_ty  # rounded where the plain form rounds
+    if HAS_RESIDUAL:
+        more = tl.load(residual + row * width + at, mask=inside, other=0.0).to(tl.float32)
+        if HAS_GATE:
+            more = more * tl.load(gate + item + at, mask=inside, other=0.0).to(narrow).to(tl.float32)
+        value = (value + more).to(narrow)
+        tl.store(kept + row * width + at, value, mask=inside)
+        value = value.to(tl.float32)
+    mean = tl.sum(value, axis=0) / width
+    value = tl.where(inside, value - mean, 0.0)
+    value = value * tl.rsqrt(tl.sum(value * value, axis=0) / width + eps)
+    if HAS_WEIGHT:
+        value = value * tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
+        value += tl.load(offset + at, mask=inside, other=0.0).to(tl.float32)
+    if HAS_SHIFT:
+        value = value * (1.0 + tl.load(scale + item + at, mask=inside, other=0.0))
+        value += tl.load(shift + item + at, mask=inside, other=0.0)
+    value = value.to(narrow).to(tl.float32)
+    _store_row(value, values + row * width, scales + row, at, inside)
+    if HAS_STEER:
+        value = value + tl.load(steer + row * width + at, mask=inside, other=0.0).to(tl.float32)
+        _store_row(value.to(narrow).to(tl.float32), steered + row * width, steered_scales + row, at, inside)
 
 
 @kernel
-def _attend_both(
-    query, text_key, text_value, image_key, image_value, out, length, heads, texts, images,
-    text_batch, text_head, text_token, image_batch, image_head, image_token, scale,
-    D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    item, head = tl.program_id(1) // heads, tl.program_id(1) % heads
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    channel = tl.arange(0, D)
-    at = ((item.to(tl.int64) * length + row) * heads + head)[:, None] * D + channel[None, :]
-    q = tl.load(query + at, mask=(row < length)[:, None], other=0.0)
-    offset = item * text_batch + head * text_head
-    mixed = _attend_one(q, text_key + offset, text_value + offset, texts, text_token, scale, D, ROWS, COLUMNS)
-    if images > 0:
-        offset = item * image_batch + head * image_head
-        mixed += _attend_one(q, image_key + offset, image_value + offset, images, image_token, scale, D, ROWS, COLUMNS)
-    tl.store(out + at, mixed.to(out.dtype.element_ty), mask=(row < length)[:, None])
+def _store_row(value, values, scale_to, at, inside):
+    """A row in 8 bits; what is not inside is 0."""
+    scale = tl.maximum(tl.max(tl.abs(value), axis=0), 1e-12) / 448.0
+    narrow = tl.minimum(tl.maximum(value / scale, -448.0), 448.0)
+    tl.store(values + at, narrow.to(values.dtype.element_ty), mask=inside)
+    tl.store(scale_to, scale)
+
+
+@kernel
+def _narrow(x, unit, mean, values, scales, length, width, HAS_UNIT: tl.constexpr, WIDE: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, WIDE)
+    inside = at < width
+    value = tl.load(x + row * width + at, mask=inside, other=0.0).to(tl.float32)
+    if HAS_UNIT:
+        item = (row // length) * width
+        value = value * tl.load(unit + item + at, mask=inside, other=0.0)
+        value += tl.load(mean + item + at, mask=inside, other=0.0)
+    _store_row(value, values + row * width, scales + row, at, inside)
 
 
 @kernel
@@ -113,10 +125,7 @@ def _gelu_rows(x, values, scales, width, WIDE: tl.constexpr):
     # x (1 + tanh u) / 2 = x sigmoid(2 u)
     inner = 1.5957691216057308 * (value + 0.044715 * value * value * value)
     value = (value * tl.sigmoid(inner)).to(x.dtype.element_ty).to(tl.float32)
-    scale = tl.maximum(tl.max(tl.abs(value), axis=0), 1e-12) / 448.0
-    narrow = tl.minimum(tl.maximum(value / scale, -448.0), 448.0)
-    tl.store(values + row * width + at, narrow.to(values.dtype.element_ty), mask=inside)
-    tl.store(scales + row, scale)
+    _store_row(value, values + row * width, scales + row, at, inside)
 
 
 # The schemas are written out because the tests' shape checker hides the annotations.
@@ -143,65 +152,138 @@ def _(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, heads: int, eps: floa
     return x.new_empty(x.shape[0], x.shape[1], heads, x.shape[2] // heads)
 
 
+def _rows_like(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Room for rows in 8 bits and their scales."""
+    return torch.empty(x.shape, dtype=NARROW, device=x.device), x.new_empty(*x.shape[:-1], 1, dtype=torch.float32)
+
+
+def _no_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.new_empty(0, dtype=NARROW), x.new_empty(0, dtype=torch.float32)
+
+
 @torch.library.custom_op(
-    "lyra::attend_both",
+    "lyra::norm_rows",
     mutates_args=(),
-    schema="(Tensor query, Tensor text_key, Tensor text_value, Tensor? image_key, Tensor? image_value) -> Tensor",
+    schema=(
+        "(Tensor x, Tensor? residual, Tensor? gate, Tensor? weight, Tensor? offset, Tensor? shift, Tensor? scale, "
+        "Tensor? steer, float eps) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    ),
 )
-def attend_both(
-    query: Tensor, text_key: Tensor, text_value: Tensor, image_key: Tensor | None, image_value: Tensor | None
-) -> Tensor:
-    """Sum of the attentions of queries [b l heads dim] to two sets of tokens [b heads s dim]."""
-    query = query.contiguous()
-    b, length, heads, dim = query.shape
-    out = torch.empty_like(query)
-    second_key, second_value = (text_key, text_value) if image_key is None else (image_key, image_value)
-    sets = [_alike(k, v) for k, v in ((text_key, text_value), (second_key, second_value))]
-    (first_key, first_value), (other_key, other_value) = sets
-    rows, columns, warps = TILES
-    _attend_both[(triton.cdiv(length, rows), b * heads)](
-        query, first_key, first_value, other_key, other_value, out, length, heads,
-        first_key.shape[2], 0 if image_key is None else other_key.shape[2],
-        *first_key.stride()[:3], *other_key.stride()[:3], math.log2(math.e) / math.sqrt(dim),
-        D=dim, ROWS=rows, COLUMNS=columns, num_warps=warps, num_stages=STAGES,
+def norm_rows(
+    x: Tensor,
+    residual: Tensor | None,
+    gate: Tensor | None,
+    weight: Tensor | None,
+    offset: Tensor | None,
+    shift: Tensor | None,
+    scale: Tensor | None,
+    steer: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Layer norm of x [b l d] (+ residual * gate), times a weight or modulated, its rows in 8 bits.
+
+    Args:
+        x: tokens.
+        residual: added first, times gate [b 1 d] where there is one.
+        gate: float32.
+        weight: of the norm, with its offset. [d]
+        offset: of the norm. [d]
+        shift: added after the norm, float32. [b 1 d]
+        scale: the norm is multiplied by 1 + scale, float32. [b 1 d]
+        steer: added to the result for a second one. [b l d]
+        eps: of the norm.
+
+    Returns:
+        The tokens with their residual, rows and scales, rows and scales of the steered; empty where not asked for.
+    """
+    x = x.contiguous()
+    length, width = x.shape[1:]
+    residual, gate, shift, scale, steer = (
+        None if t is None else t.contiguous() for t in (residual, gate, shift, scale, steer)
+    )
+    kept = x.new_empty(0) if residual is None else torch.empty_like(x)
+    values, scales = _rows_like(x)
+    steered, steered_scales = _no_rows(x) if steer is None else _rows_like(x)
+
+    def given(tensor: Tensor | None) -> Tensor:
+        return x if tensor is None else tensor
+
+    _rows[(x.shape[0] * length,)](
+        x, given(residual), given(gate), given(weight), given(offset), given(shift), given(scale), given(steer),
+        kept, values, scales, steered, steered_scales, length, width, eps,
+        HAS_RESIDUAL=residual is not None, HAS_GATE=gate is not None, HAS_WEIGHT=weight is not None,
+        HAS_SHIFT=shift is not None, HAS_STEER=steer is not None, WIDE=triton.next_power_of_2(width),
+        num_warps=8 if width > 2048 else 4,
     )  # fmt: skip
-    return out
+    return kept, values, scales, steered, steered_scales
 
 
-TILES = (128, 64, 8)
-"""Queries and tokens of a tile, and warps that share it."""
-STAGES = 3
-
-
-def _alike(key: Tensor, value: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Keys and values with equal strides, channels together."""
-    if value is None:
-        raise ValueError("keys need their values, found none")
-    if key.stride() == value.stride() and key.stride(-1) == 1:
-        return key, value
-    return key.contiguous(), value.contiguous()
-
-
-@attend_both.register_fake
+@norm_rows.register_fake
 def _(
-    query: Tensor, text_key: Tensor, text_value: Tensor, image_key: Tensor | None, image_value: Tensor | None
-) -> Tensor:
-    return torch.empty_like(query, memory_format=torch.contiguous_format)
+    x: Tensor,
+    residual: Tensor | None,
+    gate: Tensor | None,
+    weight: Tensor | None,
+    offset: Tensor | None,
+    shift: Tensor | None,
+    scale: Tensor | None,
+    steer: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    kept = x.new_empty(0) if residual is None else x.new_empty(x.shape)
+    return kept, *_rows_like(x), *(_no_rows(x) if steer is None else _rows_like(x))
+
+
+@torch.library.custom_op(
+    "lyra::narrow", mutates_args=(), schema="(Tensor x, Tensor? unit, Tensor? mean) -> (Tensor, Tensor)"
+)
+def narrow(x: Tensor, unit: Tensor | None, mean: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Rows of [b l d] (times unit plus mean, [b 1 d] float32) in 8 bits, and their scales [b l 1]."""
+    x = x.contiguous()
+    length, width = x.shape[1:]
+    values, scales = _rows_like(x)
+    _narrow[(x.shape[0] * length,)](
+        x, x if unit is None else unit.contiguous(), x if mean is None else mean.contiguous(), values, scales,
+        length, width, HAS_UNIT=unit is not None, WIDE=triton.next_power_of_2(width),
+        num_warps=8 if width > 2048 else 4,
+    )  # fmt: skip
+    return values, scales
+
+
+@narrow.register_fake
+def _(x: Tensor, unit: Tensor | None, mean: Tensor | None) -> tuple[Tensor, Tensor]:
+    return _rows_like(x)
 
 
 @torch.library.custom_op("lyra::gelu_rows", mutates_args=(), schema="(Tensor x) -> (Tensor, Tensor)")
 def gelu_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """GELU (tanh form) of [m k] in 8 bits, and the scales of its rows [m 1]."""
+    """GELU (tanh form) of [b l k] in 8 bits, and the scales of its rows [b l 1]."""
     x = x.contiguous()
-    rows, width = x.shape
-    values, scales = torch.empty_like(x, dtype=NARROW), torch.empty(rows, 1, dtype=torch.float32, device=x.device)
-    _gelu_rows[(rows,)](x, values, scales, width, WIDE=triton.next_power_of_2(width), num_warps=16)
+    width = x.shape[-1]
+    values, scales = _rows_like(x)
+    _gelu_rows[(x.numel() // width,)](
+        x, values, scales, width, WIDE=triton.next_power_of_2(width), num_warps=GELU_WARPS
+    )
     return values, scales
+
+
+GELU_WARPS = 16
 
 
 @gelu_rows.register_fake
 def _(x: Tensor) -> tuple[Tensor, Tensor]:
-    return (
-        torch.empty_like(x, dtype=NARROW, memory_format=torch.contiguous_format),
-        x.new_empty(x.shape[0], 1, dtype=torch.float32),
-    )
+    return _rows_like(x)
+
+
+@torch.library.custom_op(
+    "lyra::linear_gelu", mutates_args=(), schema="(Tensor x, Tensor weight, Tensor bias) -> Tensor"
+)
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """GELU (tanh form) of a linear layer of [b l k], made where the product is made."""
+    product = torch._addmm_activation(bias, x.flatten(0, 1), weight.T, use_gelu=True)
+    return product.unflatten(0, x.shape[:2])
+
+
+@linear_gelu.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])

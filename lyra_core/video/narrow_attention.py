@@ -55,6 +55,11 @@ class NarrowAttention(nn.Module):
         self, query: Float[Tensor, "b l heads dim"], key: Float[Tensor, "b l heads dim"], value: Tensor
     ) -> Float[Tensor, "b l heads dim"]:
         """Softmax attention without a mask; the result has the dtype of the values."""
+        mixed, unit, mean = self.attend(query, key, value)
+        return (mixed.float() * unit + mean).to(value.dtype)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The result in 8 bits [b l heads dim], and what brings it back: times a unit plus a mean [b 1 heads dim]."""
         narrow_query = _narrow(query.float() * self.query_scale)
         narrow_key = _narrow((key.float() - key.mean(1, keepdim=True, dtype=torch.float32)) * self.key_scale)
         mean = value.mean(1, keepdim=True, dtype=torch.float32)
@@ -64,7 +69,7 @@ class NarrowAttention(nn.Module):
         narrow_value = _narrow((value.float() - mean) / unit)
         product = _attend_reference if self.is_emulated else attend_narrow
         mixed = product(narrow_query, narrow_key, narrow_value, 1 / self.query_scale, 1 / self.key_scale)
-        return (mixed.float() * unit + mean).to(value.dtype)
+        return mixed, unit, mean
 
 
 def _narrow(x: Tensor) -> Tensor:

@@ -1,13 +1,15 @@
 """Linear layers in 8 bits: fp8 (e4m3) weights and inputs, one scale a row of each, products summed in float32.
 
 A row is an output channel of the weights and a token of the inputs, so that one loud channel or token costs the others
-no precision. Weights are converted once; inputs are scaled as they come, which torch.compile merges into the
-operations before. The plain layer is what it is compared with; `multiply_reference` is the plain form of the product.
+no precision. Weights are converted once; inputs are scaled as they come, in the kernels of
+lyra_core.video.block_kernels. The plain layer is what it is compared with; `multiply_reference` is the plain form of the product.
 
 Legend: m tokens, n output channels, k input channels.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -22,6 +24,18 @@ SMALLEST_PEAK = 1e-12
 """Rows of zeros get the scale of this peak instead of a division by zero."""
 MULTIPLE = 16
 """Channels that the matrix units take together."""
+
+
+class Rows(NamedTuple):
+    """Tokens in 8 bits.
+
+    Attributes:
+        values: fp8. [b l k]
+        scale: what brings each token back, float32. [b l 1]
+    """
+
+    values: Tensor
+    scale: Tensor
 
 
 def has_scaled_products(device: torch.device | str) -> bool:
@@ -78,22 +92,23 @@ class ScaledLinear(nn.Module):
         self.register_buffer("weight", values)
         self.register_buffer("weight_scale", scale.T.contiguous())
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach())
+        self.dtype = layer.weight.dtype
         self.has_gelu = has_gelu
         self.is_emulated = is_emulated
 
-    def _narrow(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.has_gelu:
-            return narrow_rows(x)
+    def _narrow(self, x: Tensor) -> Rows:
         if self.is_emulated:
-            return narrow_rows(nn.functional.gelu(x, approximate="tanh"))
-        values, scale = torch.ops.lyra.gelu_rows(x)
-        return values, scale
+            return Rows(*narrow_rows(nn.functional.gelu(x, approximate="tanh") if self.has_gelu else x))
+        operations = torch.ops.lyra  # of lyra_core.video.block_kernels
+        return Rows(*(operations.gelu_rows(x) if self.has_gelu else operations.narrow(x, None, None)))
 
-    def forward(self, x: Float[Tensor, "*b k"]) -> Float[Tensor, "*b n"]:
-        """Apply the layer; the result has the dtype of x."""
-        values, scale = self._narrow(x.flatten(0, -2))
+    def forward(self, x: Float[Tensor, "b l k"] | Rows) -> Float[Tensor, "b l n"]:
+        """Apply the layer; the result has the dtype the weights had."""
+        values, scale = x if isinstance(x, Rows) else self._narrow(x)
+        shape = values.shape[:-1]
+        values, scale = values.flatten(0, 1), scale.flatten(0, 1)
         if self.is_emulated:
-            product = multiply_reference(values, scale, self.weight, self.weight_scale, self.bias, x.dtype)
+            product = multiply_reference(values, scale, self.weight, self.weight_scale, self.bias, self.dtype)
         else:
             product = torch._scaled_mm(
                 values,
@@ -101,7 +116,7 @@ class ScaledLinear(nn.Module):
                 scale_a=scale,
                 scale_b=self.weight_scale,
                 bias=self.bias,
-                out_dtype=x.dtype,
+                out_dtype=self.dtype,
                 use_fast_accum=True,
             )
-        return product.unflatten(0, x.shape[:-1])
+        return product.unflatten(0, shape)

@@ -93,12 +93,8 @@ def apply_speed(dit: DiT, profile: SpeedProfile, *, is_emulated: bool = False) -
 
 
 def _use_kernels(block: Block) -> None:
-    """Take the kernels for what lies between the products; their tiles need heads of a power of two, at least 16."""
-    width = block.modulation.shape[-1] // block.self_attn.num_heads
-    fits = width >= MULTIPLE and width & (width - 1) == 0
-    block.self_attn.has_kernels = fits
-    if block.has_text:
-        block.cross_attn.has_kernels = fits
+    """Take the kernels for what lies between the products."""
+    block.self_attn.has_kernels = block.has_kernels = True
 
 
 class CompiledStep:
@@ -160,3 +156,5 @@ def _narrow_products(block: Block, is_emulated: bool) -> None:
     outer = narrow(block.ffn[2], has_gelu=True)
     activation = nn.Identity() if isinstance(outer, ScaledLinear) else block.ffn[1]
     block.ffn = nn.Sequential(narrow(block.ffn[0]), activation, outer)
+    # Channels of all layers follow from the width and the hidden width: all were narrowed or none.
+    block.has_rows = block.has_kernels and isinstance(outer, ScaledLinear)

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lyra_core.video.attention import KeyValue, RMSNorm, attend, split_heads
+from lyra_core.video.attention import RMSNorm, split_heads
+from lyra_core.video.block import modulate
 from lyra_core.video.context import ChunkInputs
 from lyra_core.video.dit import TINY, build_dit
 from lyra_core.video.narrow_attention import NarrowAttention, has_narrow_attention
@@ -60,33 +61,65 @@ def test_turn_is_norm_and_rotation(heads, dim):
     assert error(found, rotate(split_heads(norm(x), heads), rotation)) < 1e-3
 
 
+def rows_error(values, scale, wanted):
+    """Of rows in 8 bits to the plain form's, in units of what rounding to 8 bits costs."""
+    plain, plain_scale = narrow_rows(wanted)
+    assert values.dtype == torch.float8_e4m3fn
+    assert error(scale, plain_scale) < 5e-3
+    rounding = error(plain.float() * plain_scale, wanted)
+    return error(values.float() * scale, wanted) / rounding
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("images", [257, 0])
-def test_attend_both_is_the_sum_of_two_attentions(images):
+@pytest.mark.parametrize("width", [5120, 192])
+def test_norm_rows_are_residual_norm_modulation_and_rows(width):
     import lyra_core.video.block_kernels  # noqa: F401
 
-    query = draw(2, 1000, 4, 128)
+    norm_rows = torch.ops.lyra.norm_rows
+    bare = torch.nn.LayerNorm(width, 1e-6, elementwise_affine=False)
+    affine = torch.nn.LayerNorm(width, 1e-6, device="cuda", dtype=torch.bfloat16)
+    affine.weight.uniform_(0.5, 1.5)
+    affine.bias.normal_()
+    x, residual, steer = draw(3, 2, 101, width)
+    shift, scale, gate = draw(3, 2, 1, width, dtype=torch.float32)
+    kept, *rows = norm_rows(x, None, None, None, None, shift, scale, steer, 1e-6)
+    wanted = modulate(bare(x), shift, scale)
+    assert kept.numel() == 0
+    assert rows_error(*rows[:2], wanted) < 1.1
+    assert rows_error(*rows[2:], wanted + steer) < 1.1
+    kept, *rows = norm_rows(x, residual, gate, affine.weight, affine.bias, None, None, None, 1e-6)
+    assert error(kept, x + residual * gate.bfloat16()) < 3e-3
+    assert rows_error(*rows[:2], affine(kept)) < 1.1
+    kept, *rows = norm_rows(x, residual, None, None, None, shift, scale, None, 1e-6)
+    assert torch.equal(kept, x + residual)
+    assert rows_error(*rows[:2], modulate(bare(kept), shift, scale)) < 1.1
 
-    def memory(count):
-        return KeyValue(key=draw(2, count, 4, 128).transpose(1, 2), value=draw(2, count, 4, 128).transpose(1, 2))
 
-    text, image = memory(512), memory(images) if images else None
-    second = (None, None) if image is None else (image.key, image.value)
-    found = torch.ops.lyra.attend_both(query, text.key, text.value, *second).flatten(2)
-    wide = [KeyValue(key=m.key.float(), value=m.value.float()) for m in (text, image) if m is not None]
-    wanted = sum(attend(query.float().transpose(1, 2), m) for m in wide)
-    assert error(found, wanted) < 5e-3
+@torch.no_grad()
+def test_narrow_is_the_rows_of_what_a_unit_and_a_mean_bring_back():
+    import lyra_core.video.block_kernels  # noqa: F401
+
+    x, unit, mean = draw(2, 101, 5120), draw(2, 1, 5120, dtype=torch.float32), draw(2, 1, 5120, dtype=torch.float32)
+    assert rows_error(*torch.ops.lyra.narrow(x, None, None), x) < 1.1
+    eight = x.to(torch.float8_e4m3fn)
+    assert rows_error(*torch.ops.lyra.narrow(eight, unit, mean), eight.float() * unit + mean) < 1.1
 
 
 @torch.no_grad()
 def test_gelu_rows_are_the_rows_of_gelu():
     import lyra_core.video.block_kernels  # noqa: F401
 
-    x = draw(77, 13824) * 3
-    values, scale = torch.ops.lyra.gelu_rows(x)
-    wanted_values, wanted_scale = narrow_rows(torch.nn.functional.gelu(x, approximate="tanh"))
-    assert error(scale, wanted_scale) < 1e-3
-    assert error(values.float() * scale, wanted_values.float() * wanted_scale) < 5e-3
+    x = draw(2, 77, 13824) * 3
+    assert rows_error(*torch.ops.lyra.gelu_rows(x), torch.nn.functional.gelu(x, approximate="tanh")) < 1.1
+
+
+@torch.no_grad()
+def test_linear_gelu_is_linear_and_gelu():
+    import lyra_core.video.block_kernels  # noqa: F401
+
+    layer, x = torch.nn.Linear(256, 384, device="cuda", dtype=torch.bfloat16), draw(2, 100, 256)
+    wanted = torch.nn.functional.gelu(layer(x).float(), approximate="tanh")
+    assert error(torch.ops.lyra.linear_gelu(x, layer.weight, layer.bias), wanted) < 5e-3
 
 
 @torch.no_grad()
