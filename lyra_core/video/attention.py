@@ -95,20 +95,27 @@ class SelfAttention(nn.Module):
         x: Float[Tensor, "b l d"],
         bias: Float[Tensor, "b l d"],
         rotation: Rotation,
-    ) -> Float[Tensor, "b l d"]:
+        num_asking: int | None = None,
+    ) -> Float[Tensor, "b asking d"]:
         """Attend.
 
         Args:
             x: normalised, modulated tokens. [b l d]
             bias: what camera and correspondence add to the inputs of q and k. [b l d]
             rotation: rotary positions.
+            num_asking: how many of the last tokens ask; None for all. All answer.
         """
-        return self.attend(x, x + bias, rotation)
+        return self.attend(x, x + bias, rotation, num_asking)
 
-    def attend(self, x: Tensor | Rows, steered: Tensor | Rows, rotation: Rotation) -> Float[Tensor, "b l d"]:
+    def attend(
+        self, x: Tensor | Rows, steered: Tensor | Rows, rotation: Rotation, num_asking: int | None = None
+    ) -> Float[Tensor, "b asking d"]:
         """Attend with the bias added already: values from x, queries and keys from steered. [b l d]"""
-        query = self._turn(self.q(steered), self.norm_q, rotation)
         key = self._turn(self.k(steered), self.norm_k, rotation)
+        if num_asking is not None:
+            steered = steered.last(num_asking) if isinstance(steered, Rows) else steered[:, -num_asking:]
+            rotation = rotation.last(num_asking)
+        query = self._turn(self.q(steered), self.norm_q, rotation)
         value = split_heads(self.v(x), self.num_heads)
         if self.narrow is not None and self.has_kernels:
             mixed, unit, mean = (t.flatten(2) for t in self.narrow.attend(query, key, value))

@@ -109,7 +109,8 @@ class Block(nn.Module):
         rotation: Rotation,
         text: KeyValue | None,
         image: KeyValue | None,
-    ) -> Float[Tensor, "b l d"]:
+        num_wanted: int | None = None,
+    ) -> Float[Tensor, "b wanted d"]:
         """Apply the block.
 
         Args:
@@ -119,12 +120,14 @@ class Block(nn.Module):
             rotation: rotary positions.
             text: keys and values of the text, or None for a network without text.
             image: keys and values of the image tokens, or None.
+            num_wanted: how many of the last tokens are wanted; None for all.
         """
         modulation = (self.modulation.float() + time).chunk(6, 1)
         if self.has_rows:
-            return self._in_rows(x, modulation, bias, rotation, text, image)
+            return self._in_rows(x, modulation, bias, rotation, (text, image), num_wanted)
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation
-        attended = self.self_attn(modulate(self.norm1(x), shift1, scale1), bias, rotation)
+        attended = self.self_attn(modulate(self.norm1(x), shift1, scale1), bias, rotation, num_wanted)
+        x = x if num_wanted is None else x[:, -num_wanted:]
         x = x + attended * gate1.to(x.dtype)
         if text is not None:
             x = x + self.cross_attn(self.norm3(x), text, image)
@@ -142,14 +145,16 @@ class Block(nn.Module):
         modulation: tuple[Tensor, ...],
         bias: Float[Tensor, "b l d"],
         rotation: Rotation,
-        text: KeyValue | None,
-        image: KeyValue | None,
-    ) -> Float[Tensor, "b l d"]:
+        memories: tuple[KeyValue | None, KeyValue | None],
+        num_wanted: int | None,
+    ) -> Float[Tensor, "b wanted d"]:
         """The same where products are made in 8 bits: a norm's kernel also adds the residual and narrows the rows."""
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation
         norm_rows, norm3, eps = torch.ops.lyra.norm_rows, self.norm3 if self.has_text else None, self.norm1.eps
         _, *rows = norm_rows(x, None, None, None, None, shift1, scale1, bias, eps)
-        mixed, gate = self.self_attn.attend(Rows(*rows[:2]), Rows(*rows[2:]), rotation), gate1
+        mixed, gate = self.self_attn.attend(Rows(*rows[:2]), Rows(*rows[2:]), rotation, num_wanted), gate1
+        x = x if num_wanted is None else x[:, -num_wanted:]
+        text, image = memories
         if text is not None and norm3 is not None:
             x, *rows = norm_rows(x, mixed, gate, norm3.weight, norm3.bias, None, None, None, eps)
             mixed, gate = self.cross_attn(Rows(*rows[:2]), text, image), None

@@ -72,6 +72,7 @@ class DiT(nn.Module):
         self.gradient_checkpointing = False
         self.step: Step = step  # a compiled one computes the same (lyra_core.video.speed)
         self.store: Store = "squeezed"
+        self.drops_history = False  # whether the last block leaves out tokens that nothing reads (another rounding)
         dim, patch_area = config.dim, config.patch**2
         self.patch_embedding = nn.Linear(config.content_channels * patch_area, dim)
         self.clean_patch_embeddings = nn.ModuleList(
@@ -206,11 +207,13 @@ class DiT(nn.Module):
         x = torch.cat((context.history_tokens, embedded), dim=1)
         e, e0 = self.embed_time(timestep)
 
+        num_wanted = x.shape[1] - context.history_tokens.shape[1] if self.drops_history else None
         for index, block in enumerate(self._layers):
+            last = num_wanted if index == len(self._layers) - 1 else None
             text = context.text[index] if context.text else None
             image = context.image[index] if context.image else None
             feature = context.position_features[index]
-            x = self._run(self.step, block, x, e0, feature, context.camera_tokens, context.rotation, text, image)
+            x = self._run(self.step, block, x, e0, feature, context.camera_tokens, context.rotation, text, image, last)
 
         return self._velocity(x, e, latents)
 
@@ -338,11 +341,13 @@ def step(
     feature: Tensor,
     camera: Tensor | None,
     rotation: Rotation,
-    *memories: KeyValue | None,
+    text: KeyValue | None,
+    image: KeyValue | None,
+    num_wanted: int | None,
 ) -> Tensor:
     """One block, with its bias made here so that checkpointing does not keep it."""
     bias = feature if camera is None else block.bias_from_squeezed(camera, feature)
-    return block(x, time, bias, rotation, *memories)
+    return block(x, time, bias, rotation, text, image, num_wanted)
 
 
 def _build_block(config: DiTConfig) -> Block:

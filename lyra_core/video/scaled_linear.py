@@ -2,7 +2,8 @@
 
 A row is an output channel of the weights and a token of the inputs, so that one loud channel or token costs the others
 no precision. Weights are converted once; inputs are scaled as they come, in the kernels of
-lyra_core.video.block_kernels. The plain layer is what it is compared with; `multiply_reference` is the plain form of the product.
+lyra_core.video.block_kernels. The plain layer is what it is compared with; `multiply_reference` is the plain form of
+the product.
 
 Legend: m tokens, n output channels, k input channels.
 """
@@ -36,6 +37,10 @@ class Rows(NamedTuple):
 
     values: Tensor
     scale: Tensor
+
+    def last(self, count: int) -> Rows:
+        """The last tokens."""
+        return Rows(self.values[:, -count:], self.scale[:, -count:])
 
 
 def has_scaled_products(device: torch.device | str) -> bool:

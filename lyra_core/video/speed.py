@@ -84,7 +84,7 @@ def apply_speed(dit: DiT, profile: SpeedProfile, *, is_emulated: bool = False) -
             own = block.self_attn
             own.narrow = NarrowAttention(own.norm_q.weight, own.norm_k.weight, is_emulated=is_emulated)
     if compiled:
-        dit.step = CompiledStep()
+        dit.step, dit.drops_history = CompiledStep(), True
     if narrow and device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory >= ROOM_FOR_BIASES:
         dit.store = "full"
     return SpeedProfile(

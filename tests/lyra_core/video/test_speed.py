@@ -65,6 +65,15 @@ def test_exact_changes_no_bit_on_a_cpu(network, chunk):
     assert torch.equal(velocity(quick, chunk), velocity(network, chunk))
 
 
+def test_the_last_block_may_leave_out_what_nothing_reads(network, chunk):
+    quick = copy.deepcopy(network)
+    quick.drops_history = True
+    widths = []
+    quick.blocks[-1].ffn.register_forward_hook(lambda _, inputs, __: widths.append(inputs[0].shape[1]))
+    assert error(velocity(quick, chunk), velocity(network, chunk)) < 1e-6
+    assert widths == [2 * (ROWS // 2) * (COLUMNS // 2)]
+
+
 @pytest.mark.parametrize("name", ["fast", "fastest"])
 def test_eight_bits_stay_near_the_plain_network(network, chunk, name):
     narrow = copy.deepcopy(network)
