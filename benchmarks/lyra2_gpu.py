@@ -178,6 +178,9 @@ class Bench:
             found["encode_81_s"] = timed(lambda: vae.encode(video, latents_per_window=window), 2)
             found["decode_20_s"] = timed(lambda: vae.decode(latents, latents_per_window=window), 2)
             found["peak_gib"] = peak_gib()
+            if self.options.kernels and name == "channels_last":
+                self.print_kernels(lambda: vae.encode(video, latents_per_window=window))
+                self.print_kernels(lambda: vae.decode(latents, latents_per_window=window))
             self.found["stages"][f"autoencoder_{name}"] = found
             print(name, {k: round(v, 4) for k, v in found.items()}, flush=True)
             torch.cuda.empty_cache()

@@ -39,8 +39,8 @@ class Rows(NamedTuple):
     scale: Tensor
 
     def last(self, count: int) -> Rows:
-        """The last tokens."""
-        return Rows(self.values[:, -count:], self.scale[:, -count:])
+        """The last tokens, copied: a product wants its scales to begin at a multiple of 16 bytes."""
+        return Rows(self.values[:, -count:].clone(), self.scale[:, -count:].clone())
 
 
 def has_scaled_products(device: torch.device | str) -> bool:

@@ -15,6 +15,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+MATRIX_CHANNELS = 32
+"""Input channels come in multiples of this, for the quick convolutions."""
 FEW_CHANNELS = 128
 """Convolutions to fewer channels run twice as fast in two dimensions, with the frames they read side by side."""
 
@@ -97,14 +99,24 @@ class CausalConv3d(nn.Conv3d):
         frames = torch.cat((past, x), dim=2)
         cache.write(frames[:, :, -self.reach :])
         missing = self.reach - past.shape[2]
-        # matrix units take channels in eights: three colours are completed with zeros
-        more = -self.in_channels % 8 if has_kernels(x) else 0
-        frames = nn.functional.pad(frames, (0, 0, 0, 0, missing, 0, 0, more))
-        if not more:
+        frames = nn.functional.pad(frames, (0, 0, 0, 0, missing, 0))
+        if self.in_channels % 8 == 0 or not has_kernels(x):
             return super().forward(frames)
-        weight = nn.functional.pad(self.weight, (0, 0, 0, 0, 0, 0, 0, more))
-        weight = weight.contiguous(memory_format=torch.channels_last_3d)
-        return nn.functional.conv3d(frames, weight, self.bias, padding=self.padding)
+        count = x.shape[2]
+        taps = torch.cat([frames[:, :, tap : tap + count] for tap in range(self.reach + 1)], dim=1)
+        return self._convolve_taps(taps, self.bias)
+
+    def _convolve_taps(self, taps: Float[Tensor, "b taps_c t h w"], bias: Tensor | None) -> Float[Tensor, "b d t h w"]:
+        """The convolution where the frames that each frame reads lie side by side in channels, the oldest first."""
+        weight = rearrange(self.weight, "d c t h w -> d (t c) h w")
+        flat = rearrange(taps, "b c t h w -> (b t) c h w")
+        missing = -weight.shape[1] % MATRIX_CHANNELS  # nine channels of colours are completed with zeros
+        if missing:
+            weight, flat = (nn.functional.pad(t, (0, 0, 0, 0, 0, missing)) for t in (weight, flat))
+        last = torch.channels_last
+        weight, flat = weight.contiguous(memory_format=last), flat.contiguous(memory_format=last)
+        mixed = nn.functional.conv2d(flat, weight, bias, padding=self.padding[1:])
+        return rearrange(mixed, "(b t) c h w -> b c t h w", b=taps.shape[0])
 
     def convolve_activated(
         self, norm: ChannelNorm, x: Tensor, bias: Tensor | None, cache: CausalCache
@@ -121,10 +133,7 @@ class CausalConv3d(nn.Conv3d):
         taps = activate_taps(x, bias, norm.gamma, past, self.reach)
         newest = taps[:, x.shape[1] :, -1:]  # what the last frame reads besides the oldest
         cache.write(torch.cat(newest.chunk(self.reach, dim=1), dim=2))
-        weight = rearrange(self.weight, "d c t h w -> d (t c) h w").contiguous(memory_format=torch.channels_last)
-        flat = rearrange(taps, "b c t h w -> (b t) c h w")
-        mixed = nn.functional.conv2d(flat, weight, padding=self.padding[1:])
-        return rearrange(mixed, "(b t) c h w -> b c t h w", b=x.shape[0])
+        return self._convolve_taps(taps, None)
 
 
 def has_kernels(x: Tensor) -> bool:
