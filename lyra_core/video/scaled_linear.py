@@ -8,6 +8,8 @@ the product.
 Legend: m tokens, n output channels, k input channels.
 """
 
+# ruff: noqa: ARG001
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -39,8 +41,8 @@ class Rows(NamedTuple):
     scale: Tensor
 
     def last(self, count: int) -> Rows:
-        """The last tokens, copied: a product wants its scales to begin at a multiple of 16 bytes."""
-        return Rows(self.values[:, -count:].clone(), self.scale[:, -count:].clone())
+        """The last tokens."""
+        return Rows(self.values[:, -count:], self.scale[:, -count:])
 
 
 def has_scaled_products(device: torch.device | str) -> bool:
@@ -67,6 +69,38 @@ def multiply_reference(
     """The scaled product in float32, on any device."""
     product = (values.float() @ weight.float().T) * scale * weight_scale
     return (product if bias is None else product + bias.float()).to(dtype)
+
+
+# The schema is written out because the tests' shape checker hides the annotations.
+_SCHEMA = "(Tensor values, Tensor scale, Tensor weight, Tensor weight_scale, Tensor? bias, ScalarType dtype) -> Tensor"
+
+
+@torch.library.custom_op("lyra::multiply", mutates_args=(), schema=_SCHEMA)
+def multiply(
+    values: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """The scaled product by the matrix units; arguments as of multiply_reference."""
+    return torch._scaled_mm(
+        _aligned(values),
+        weight.T,
+        scale_a=_aligned(scale),
+        scale_b=weight_scale,
+        bias=bias,
+        out_dtype=dtype,
+        use_fast_accum=True,
+    )
+
+
+@multiply.register_fake
+def _(
+    values: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    return values.new_empty(values.shape[0], weight.shape[0], dtype=dtype)
+
+
+def _aligned(rows: Tensor) -> Tensor:
+    """Rows from a multiple of 16 bytes on, as the product wants them: the last rows of others may begin elsewhere."""
+    return rows.contiguous() if rows.data_ptr() % MULTIPLE == 0 else rows.clone(memory_format=torch.contiguous_format)
 
 
 class ScaledLinear(nn.Module):
@@ -115,13 +149,5 @@ class ScaledLinear(nn.Module):
         if self.is_emulated:
             product = multiply_reference(values, scale, self.weight, self.weight_scale, self.bias, self.dtype)
         else:
-            product = torch._scaled_mm(
-                values,
-                self.weight.T,
-                scale_a=scale,
-                scale_b=self.weight_scale,
-                bias=self.bias,
-                out_dtype=self.dtype,
-                use_fast_accum=True,
-            )
+            product = multiply(values, scale, self.weight, self.weight_scale, self.bias, self.dtype)
         return product.unflatten(0, shape)
