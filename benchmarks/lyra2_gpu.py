@@ -334,8 +334,8 @@ def main():
     bench.run_profiles(options.profiles.split(","))
     bench.print_table()
     card = re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name().lower()).strip("-")
-    command = "python benchmarks/lyra2_gpu.py " + " ".join(sys.argv[1:])
-    path = write_result(f"lyra2_gpu-{card}", {"command": command.strip(), **bench.found}, options.out)
+    asked = {name: value for name, value in vars(options).items() if name not in ("out", "kernels")}
+    path = write_result(f"lyra2_gpu-{card}", {"options": asked, **bench.found}, options.out)
     print("written to", path)
 
 
