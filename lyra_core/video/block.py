@@ -152,7 +152,8 @@ class Block(nn.Module):
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation
         norm_rows, norm3, eps = torch.ops.lyra.norm_rows, self.norm3 if self.has_text else None, self.norm1.eps
         _, *rows = norm_rows(x, None, None, None, None, shift1, scale1, bias, eps)
-        mixed, gate = self.self_attn.attend(Rows(*rows[:2]), Rows(*rows[2:]), rotation, num_wanted), gate1
+        gate: Tensor | None = gate1
+        mixed = self.self_attn.attend(Rows(*rows[:2]), Rows(*rows[2:]), rotation, num_wanted)
         x = x if num_wanted is None else x[:, -num_wanted:]
         text, image = memories
         if text is not None and norm3 is not None:
