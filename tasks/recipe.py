@@ -28,6 +28,8 @@ UNHASHED_FIELDS = frozenset(
 )
 # The same for fields of groups.
 UNHASHED_IN_GROUPS = {"video": frozenset({"latents_per_window"})}
+# Fields of groups that change no pixel while they hold this value: worlds keep the ids they had before the field was.
+UNHASHED_VALUES: dict[str, dict[str, object]] = {"video": {"speed": "exact"}}
 
 
 class Recipe(BaseModel):
@@ -97,7 +99,8 @@ class Recipe(BaseModel):
                 del fields[group]  # a recipe without the group keeps the ids it had before the group existed
             else:
                 unhashed = UNHASHED_IN_GROUPS.get(group, frozenset())
-                fields[group] = {k: v for k, v in fields[group].items() if k not in unhashed}
+                neutral = UNHASHED_VALUES.get(group, {}).items()
+                fields[group] = {k: v for k, v in fields[group].items() if k not in unhashed and (k, v) not in neutral}
         return fields
 
     def model_options(self) -> dict[str, str | dict[str, object]]:

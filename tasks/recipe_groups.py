@@ -82,6 +82,7 @@ class VideoGroup(Group):
     clamp_frames: bool = False
     photographs_replace_seed: bool = True
     latents_per_window: int = Field(1, ge=1, description="speed against memory; changes no world")
+    speed: Literal["exact", "fast", "fastest"] = Field("exact", description="products in 8 bits change worlds a little")
     conditioning: ConditioningGroup = ConditioningGroup()
     memory: MemoryGroup = MemoryGroup()
     depth: DepthGroup = DepthGroup()

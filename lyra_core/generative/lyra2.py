@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from lyra_core.configure import configured
 from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
 from lyra_core.gaussians.lifters import GaussianHead
@@ -20,6 +22,7 @@ from lyra_core.generative.networks import (
 from lyra_core.generative.presets import Options, build_reconstructor, joined_digest, take_captioner
 from lyra_core.video.rollout import RolloutModels
 from lyra_core.video.rollout_config import FAITHFUL
+from lyra_core.video.speed import PROFILES, apply_speed
 from lyra_core.weights.bundle import LYRA2_PARTS, find_sets, lora_parts, set_digests
 from lyra_core.weights.manifest import manifest_digest
 
@@ -56,11 +59,15 @@ def load_lyra2(
     config = configured(FAITHFUL, choices, "video.")
     homes = find_sets(weights, (*LYRA2_PARTS, *lora_parts(loras)))
     dit = load_dit(homes["dit"], device, [(homes[lora], parse_lora(lora)[1]) for lora in loras])
+    apply_speed(dit, PROFILES[config.speed])
+    vae = load_vae(homes["vae"], device)
+    if torch.device(device).type == "cuda":
+        vae.put_channels_last()
     # The longest side of a frame is what the reference implementation hands to the depth network.
     estimator = DepthAnythingEstimator(load_nested_depth(homes["reconstruction"], device), process_size=None)
     models = RolloutModels(
         dit=dit,
-        vae=load_vae(homes["vae"], device),
+        vae=vae,
         depth=estimator,
         text=load_caption_encoder(homes["text"], homes["tokenizer"], device),
         image=load_frame_encoder(homes["image"], device),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from lyra_core.configure import configured
@@ -13,6 +14,7 @@ from lyra_core.generative.reconstructor import Reconstructor
 from lyra_core.precision import Precision, choose_dtype
 from lyra_core.video.mini_encoders import FRAME_TOKEN_PX
 from lyra_core.video.rollout import RolloutModels
+from lyra_core.video.speed import PROFILES, apply_speed
 from lyra_core.weights.mini_files import load_mini, load_mini_depth
 from lyra_core.weights.mini_manifest import MINI_FOLDER
 
@@ -70,6 +72,9 @@ def load_mini_model(
         raise RecipeError("video.loras: mini takes no LoRA; train weights of your own instead (docs/training.md)")
     folder = MINI_FOLDER if weights is None else Path(weights)
     networks = load_mini(folder, device, choose_dtype(precision, device))
+    config = configured(networks.config, choices, "video.")
+    # So small a network computes a chunk sooner than a compiler compiles it.
+    apply_speed(networks.dit, replace(PROFILES[config.speed], is_compiled=False))
     estimator = MiniDepthEstimator(load_mini_depth(folder, device), views=DEPTH_VIEWS)
     models = RolloutModels(
         dit=networks.dit, vae=networks.vae, depth=estimator, text=networks.text, image=networks.image
@@ -80,7 +85,7 @@ def load_mini_model(
         networks.digest,
         Parts(
             models=models,
-            config=configured(networks.config, choices, "video."),
+            config=config,
             reconstructor=mini_reconstructor(estimator, name, reconstruction, device),
             captioner=captioner,
             size=MINI_SIZE,

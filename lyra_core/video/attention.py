@@ -15,7 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lyra_core.video.narrow_attention import NarrowAttention
 from lyra_core.video.rope import Rotation, rotate
+from lyra_core.video.scaled_linear import Rows
 
 
 class RMSNorm(nn.Module):
@@ -85,26 +87,49 @@ class SelfAttention(nn.Module):
         self.o = nn.Linear(dim, dim)
         self.norm_q = RMSNorm(dim, eps)
         self.norm_k = RMSNorm(dim, eps)
+        self.narrow: NarrowAttention | None = None  # set where the products are to be made in 8 bits
+        self.has_kernels = False  # whether lyra_core.video.block_kernels does what lies between the products
 
     def forward(
         self,
         x: Float[Tensor, "b l d"],
         bias: Float[Tensor, "b l d"],
         rotation: Rotation,
-    ) -> Float[Tensor, "b l d"]:
+        num_asking: int | None = None,
+    ) -> Float[Tensor, "b asking d"]:
         """Attend.
 
         Args:
             x: normalised, modulated tokens. [b l d]
             bias: what camera and correspondence add to the inputs of q and k. [b l d]
             rotation: rotary positions.
+            num_asking: how many of the last tokens ask; None for all. All answer.
         """
-        steered = x + bias
-        query = rotate(split_heads(self.norm_q(self.q(steered)), self.num_heads), rotation)
-        key = rotate(split_heads(self.norm_k(self.k(steered)), self.num_heads), rotation)
+        return self.attend(x, x + bias, rotation, num_asking)
+
+    def attend(
+        self, x: Tensor | Rows, steered: Tensor | Rows, rotation: Rotation, num_asking: int | None = None
+    ) -> Float[Tensor, "b asking d"]:
+        """Attend with the bias added already: values from x, queries and keys from steered. [b l d]"""
+        key = self._turn(self.k(steered), self.norm_k, rotation)
+        if num_asking is not None:
+            steered = steered.last(num_asking) if isinstance(steered, Rows) else steered[:, -num_asking:]
+            rotation = rotation.last(num_asking)
+        query = self._turn(self.q(steered), self.norm_q, rotation)
         value = split_heads(self.v(x), self.num_heads)
+        if self.narrow is not None and self.has_kernels:
+            mixed, unit, mean = (t.flatten(2) for t in self.narrow.attend(query, key, value))
+            return self.o(Rows(*torch.ops.lyra.narrow(mixed, unit, mean)))
+        if self.narrow is not None:
+            return self.o(self.narrow(query, key, value).flatten(2))
         memory = KeyValue(key=key.transpose(1, 2), value=value.transpose(1, 2))
         return self.o(attend(query.transpose(1, 2), memory))
+
+    def _turn(self, x: Tensor, norm: RMSNorm, rotation: Rotation) -> Float[Tensor, "b l heads dim"]:
+        if not self.has_kernels:
+            return rotate(split_heads(norm(x), self.num_heads), rotation)
+        turned: Tensor = torch.ops.lyra.turn(x, norm.weight, rotation.cos, rotation.sin, self.num_heads, norm.eps)
+        return turned
 
 
 class CrossAttention(nn.Module):
@@ -143,7 +168,9 @@ class CrossAttention(nn.Module):
             value=split_heads(value, self.num_heads).transpose(1, 2),
         )
 
-    def forward(self, x: Float[Tensor, "b l d"], text: KeyValue, image: KeyValue | None) -> Float[Tensor, "b l d"]:
+    def forward(
+        self, x: Float[Tensor, "b l d"] | Rows, text: KeyValue, image: KeyValue | None
+    ) -> Float[Tensor, "b l d"]:
         """Attend.
 
         Args:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from lyra_core.video.attention import CrossAttention, KeyValue, SelfAttention
 from lyra_core.video.packing import sinusoidal_features
 from lyra_core.video.rope import Rotation
+from lyra_core.video.scaled_linear import Rows
 
 Store = Literal["squeezed", "full"]
 
@@ -65,6 +66,8 @@ class Block(nn.Module):
         self.ffn = nn.Sequential(nn.Linear(dim, ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(ffn_dim, dim))
         self.modulation = nn.Parameter(torch.zeros(1, 6, dim))
         self.has_text = has_text
+        self.has_kernels = False  # lyra_core.video.block_kernels, for what lies between the products
+        self.has_rows = False  # and tokens travel between norms and products in 8 bits
 
     def add_position_encoders(
         self, camera_dim: int, correspondence_dim: int, frequencies: int, squeeze_dim: int
@@ -106,7 +109,8 @@ class Block(nn.Module):
         rotation: Rotation,
         text: KeyValue | None,
         image: KeyValue | None,
-    ) -> Float[Tensor, "b l d"]:
+        num_wanted: int | None = None,
+    ) -> Float[Tensor, "b wanted d"]:
         """Apply the block.
 
         Args:
@@ -116,14 +120,47 @@ class Block(nn.Module):
             rotation: rotary positions.
             text: keys and values of the text, or None for a network without text.
             image: keys and values of the image tokens, or None.
+            num_wanted: how many of the last tokens are wanted; None for all.
         """
-        shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation.float() + time).chunk(6, 1)
-
-        attended = self.self_attn(modulate(self.norm1(x), shift1, scale1), bias, rotation)
+        modulation = (self.modulation.float() + time).chunk(6, 1)
+        if self.has_rows:
+            return self._in_rows(x, modulation, bias, rotation, (text, image), num_wanted)
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation
+        attended = self.self_attn(modulate(self.norm1(x), shift1, scale1), bias, rotation, num_wanted)
+        x = x if num_wanted is None else x[:, -num_wanted:]
         x = x + attended * gate1.to(x.dtype)
         if text is not None:
             x = x + self.cross_attn(self.norm3(x), text, image)
-        return x + self.ffn(modulate(self.norm2(x), shift2, scale2)) * gate2.to(x.dtype)
+        return x + self._feed(modulate(self.norm2(x), shift2, scale2)) * gate2.to(x.dtype)
+
+    def _feed(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
+        inner = self.ffn[0]
+        if not (self.has_kernels and isinstance(inner, nn.Linear)):
+            return self.ffn(x)
+        return self.ffn[2](torch.ops.lyra.linear_gelu(x, inner.weight, inner.bias))
+
+    def _in_rows(
+        self,
+        x: Float[Tensor, "b l d"],
+        modulation: tuple[Tensor, ...],
+        bias: Float[Tensor, "b l d"],
+        rotation: Rotation,
+        memories: tuple[KeyValue | None, KeyValue | None],
+        num_wanted: int | None,
+    ) -> Float[Tensor, "b wanted d"]:
+        """The same where products are made in 8 bits: a norm's kernel also adds the residual and narrows the rows."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation
+        norm_rows, norm3, eps = torch.ops.lyra.norm_rows, self.norm3 if self.has_text else None, self.norm1.eps
+        _, *rows = norm_rows(x, None, None, None, None, shift1, scale1, bias, eps)
+        gate: Tensor | None = gate1
+        mixed = self.self_attn.attend(Rows(*rows[:2]), Rows(*rows[2:]), rotation, num_wanted)
+        x = x if num_wanted is None else x[:, -num_wanted:]
+        text, image = memories
+        if text is not None and norm3 is not None:
+            x, *rows = norm_rows(x, mixed, gate, norm3.weight, norm3.bias, None, None, None, eps)
+            mixed, gate = self.cross_attn(Rows(*rows[:2]), text, image), None
+        x, *rows = norm_rows(x, mixed, gate, None, None, shift2, scale2, None, eps)
+        return x + self.ffn(Rows(*rows[:2])) * gate2.to(x.dtype)
 
     def from_tokens(
         self,

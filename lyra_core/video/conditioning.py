@@ -245,7 +245,7 @@ class Conditioner:
         size, config = self._image_size(request), self.config.correspondence
         generated = generated_maps(request.retrieved, *self._targets(request), size, config)
         maps = generated.new_zeros(generated.shape[0], self.layout.num_slots, *generated.shape[2:])
-        maps[:, list(self.layout.spatial_slots)] = history_maps(size, config).to(maps)
+        maps[:, list(self.layout.spatial_slots)] = history_maps(size, config, maps.device).to(maps)
         maps[:, self.layout.num_history :] = generated
         return maps
 

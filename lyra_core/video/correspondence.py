@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -71,10 +72,18 @@ def canonical_coordinates(num_slots: int, height: int, width: int) -> Float[Tens
     return torch.stack([x, y, z], dim=1)
 
 
-def history_maps(image_size: tuple[int, int], config: CorrespondenceConfig) -> Float[Tensor, "c s rows columns"]:
+@lru_cache(maxsize=4)
+def _coordinates_on(device: torch.device, num_slots: int, height: int, width: int) -> Float[Tensor, "s 3 h w"]:
+    """The maps made on the CPU, for equal bits everywhere, and carried to a device once, not with every chunk."""
+    return canonical_coordinates(num_slots, height, width).to(device)
+
+
+def history_maps(
+    image_size: tuple[int, int], config: CorrespondenceConfig, device: torch.device | str = "cpu"
+) -> Float[Tensor, "c s rows columns"]:
     """What spatial history slots hold: their own coordinates in every block; the fourth channel is -1 in the first."""
-    blocks = config.num_blocks
-    coordinates = canonical_coordinates(blocks, *image_size)[..., :: config.downsample, :: config.downsample]
+    blocks, step = config.num_blocks, config.downsample
+    coordinates = _coordinates_on(torch.device(device), blocks, *image_size)[..., ::step, ::step]
     own = torch.cat([coordinates, torch.full_like(coordinates[:, :1], -1.0)], dim=1)
     other = torch.cat([coordinates, torch.ones_like(coordinates[:, :1])], dim=1)
     stacked = torch.cat([own, *[other] * (blocks - 1)], dim=1)
@@ -113,7 +122,7 @@ def generated_maps(
     maps = target_world_to_cam.new_full((blocks, CHANNELS, len(used), rows, columns), -1.0)
     maps[:, 3] = 1.0
     if views:
-        coordinates = canonical_coordinates(blocks, *image_size)[..., ::step, ::step].to(maps.device)
+        coordinates = _coordinates_on(maps.device, blocks, *image_size)[..., ::step, ::step]
         first = blocks - len(views)
         scale = torch.tensor([1.0 / step, 1.0 / step, 1.0], device=maps.device)[:, None]
         K = target_intrinsics * scale

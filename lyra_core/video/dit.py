@@ -21,6 +21,7 @@ Parameters carry the names of the released checkpoint, without its prefix.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -55,6 +56,9 @@ BOOKKEEPING_KEYS = frozenset(
     }
 )
 
+Step = Callable[..., Tensor]
+"""Applies one block, as `step` does."""
+
 # Tokens whose sine and cosine features exist at once: 8192 x 20480 values are 0.7 GB in fp32.
 TOKENS_AT_ONCE = 8192
 
@@ -66,6 +70,9 @@ class DiT(nn.Module):
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False
+        self.step: Step = step  # a compiled one computes the same (lyra_core.video.speed)
+        self.store: Store = "squeezed"
+        self.drops_history = False  # whether the last block leaves out tokens that nothing reads (another rounding)
         dim, patch_area = config.dim, config.patch**2
         self.patch_embedding = nn.Linear(config.content_channels * patch_area, dim)
         self.clean_patch_embeddings = nn.ModuleList(
@@ -104,7 +111,7 @@ class DiT(nn.Module):
         inputs: ChunkInputs,
         *,
         layout: HistoryLayout | None = None,
-        store: Store = "squeezed",
+        store: Store | None = None,
     ) -> PreparedContext:
         """Compute everything that does not depend on the noisy latents or the timestep.
 
@@ -113,13 +120,14 @@ class DiT(nn.Module):
             layout: slots of this call, if their counts differ from the configuration's.
             store: "squeezed" keeps the narrow correspondence features of each block (0.8 GB at
                 full size) and computes the bias from them at each step, 1.5 % of a forward; "full"
-                keeps the biases (16 GB).
+                keeps the biases (16 GB). None is the network's own choice, which a loader may set.
 
         Raises:
             FrameError: inputs whose slots do not fit the layout.
             RecipeError: a layout whose packing differs from the network's.
         """
         layout = self._checked_layout(inputs, layout)
+        store = store or self.store
         rows, columns = self._token_grid(inputs)
         camera = camera_tokens(inputs.rays.to(self.dtype), layout, self.config.patch)
         features = self._position_features(inputs, layout, camera, store)
@@ -199,11 +207,13 @@ class DiT(nn.Module):
         x = torch.cat((context.history_tokens, embedded), dim=1)
         e, e0 = self.embed_time(timestep)
 
+        num_wanted = x.shape[1] - context.history_tokens.shape[1] if self.drops_history else None
         for index, block in enumerate(self._layers):
+            last = num_wanted if index == len(self._layers) - 1 else None
             text = context.text[index] if context.text else None
             image = context.image[index] if context.image else None
             feature = context.position_features[index]
-            x = self._run(_step, block, x, e0, feature, context.camera_tokens, context.rotation, text, image)
+            x = self._run(self.step, block, x, e0, feature, context.camera_tokens, context.rotation, text, image, last)
 
         return self._velocity(x, e, latents)
 
@@ -324,18 +334,20 @@ class DiT(nn.Module):
         return layout
 
 
-def _step(
+def step(
     block: Block,
     x: Tensor,
     time: Tensor,
     feature: Tensor,
     camera: Tensor | None,
     rotation: Rotation,
-    *memories: KeyValue | None,
+    text: KeyValue | None,
+    image: KeyValue | None,
+    num_wanted: int | None,
 ) -> Tensor:
     """One block, with its bias made here so that checkpointing does not keep it."""
     bias = feature if camera is None else block.bias_from_squeezed(camera, feature)
-    return block(x, time, bias, rotation, *memories)
+    return block(x, time, bias, rotation, text, image, num_wanted)
 
 
 def _build_block(config: DiTConfig) -> Block:

@@ -40,6 +40,8 @@ class RolloutConfig:
         photographs_replace_seed: photographs known from the start take the seed's place in the memory, and the first
             one supplies the depth of the first warp.
         latents_per_window: of the autoencoder; more is faster and takes more memory.
+        speed: how the network computes (lyra_core.video.speed): "exact", or in 8 bits for part of its products ("fast")
+            and of its attention too ("fastest").
     """
 
     conditioning: ConditioningConfig = FAITHFUL_CONDITIONING
@@ -56,6 +58,7 @@ class RolloutConfig:
     clamp_frames: bool = False
     photographs_replace_seed: bool = True
     latents_per_window: int = 1
+    speed: Literal["exact", "fast", "fastest"] = "exact"
 
     def __post_init__(self) -> None:
         if self.num_steps < 1 or self.latents_per_window < 1 or (self.encoded_prefix or 1) < 1:

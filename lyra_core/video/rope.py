@@ -30,6 +30,10 @@ class Rotation:
     cos: Float[Tensor, "l 1 pairs"]
     sin: Float[Tensor, "l 1 pairs"]
 
+    def last(self, count: int) -> Rotation:
+        """Those of the last tokens."""
+        return Rotation(cos=self.cos[-count:], sin=self.sin[-count:])
+
     @classmethod
     def from_angles(cls, angles: Float[Tensor, "l pairs"]) -> Rotation:
         """Cosines and sines of angles in radians."""

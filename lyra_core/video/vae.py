@@ -10,12 +10,14 @@ frames, except the first, which covers the first frame alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from lyra_core.errors import FrameError, RecipeError
+from lyra_core.video.still import run_still, run_trailing
 from lyra_core.video.vae_layers import (
     CausalCache,
     CausalConv3d,
@@ -24,6 +26,7 @@ from lyra_core.video.vae_layers import (
     FrameAttention,
     ResidualBlock,
     Upsample,
+    has_kernels,
 )
 
 
@@ -110,8 +113,22 @@ def _middle(dim: int) -> nn.ModuleList:
     return nn.ModuleList([ResidualBlock(dim, dim), FrameAttention(dim), ResidualBlock(dim, dim)])
 
 
-def _head(dim: int, out_dim: int) -> nn.Sequential:
-    return nn.Sequential(ChannelNorm(dim, 3), nn.SiLU(), CausalConv3d(dim, out_dim, (3, 3, 3)))
+class Head(nn.Sequential):
+    """Norm, SiLU and the last convolution."""
+
+    def __init__(self, dim: int, out_dim: int) -> None:
+        super().__init__(ChannelNorm(dim, 3), nn.SiLU(), CausalConv3d(dim, out_dim, (3, 3, 3)))
+        self.memory_frames = 2
+
+    def forward(  # type: ignore[override]
+        self, x: Float[Tensor, "b c t h w"], cache: CausalCache
+    ) -> Float[Tensor, "b d t h w"]:
+        """Apply to a window."""
+        norm, convolution = cast("ChannelNorm", self[0]), cast("CausalConv3d", self[2])
+        if not has_kernels(x):
+            return convolution(nn.functional.silu(norm(x)), cache)
+        bias = cast("Tensor", convolution.bias)
+        return convolution.convolve_activated(norm, x, None, cache) + bias[:, None, None, None]
 
 
 class Encoder(nn.Module):
@@ -136,15 +153,19 @@ class Encoder(nn.Module):
             if level < len(temporal_downsample):
                 self.downsamples.append(Downsample(width, temporal=temporal_downsample[level]))
         self.middle = _middle(width)
-        self.head = _head(width, out_dim)
+        self.head = Head(width, out_dim)
 
     def forward(self, x: Float[Tensor, "b 3 t h w"], cache: CausalCache) -> Float[Tensor, "b c t2 h2 w2"]:
         """Encode one window."""
         cache.begin_window()
-        x = self.conv1(x, cache)
-        for layer in (*self.downsamples, *self.middle):
+        for layer in self.layers:
             x = layer(x, cache)
-        return self.head[2](self.head[1](self.head[0](x)), cache)
+        return x
+
+    @property
+    def layers(self) -> tuple[nn.Module, ...]:
+        """In the order of calls."""
+        return (self.conv1, *self.downsamples, *self.middle, self.head)
 
 
 class Decoder(nn.Module):
@@ -170,15 +191,19 @@ class Decoder(nn.Module):
             if level < len(temporal_upsample):
                 self.upsamples.append(Upsample(width, temporal=temporal_upsample[level]))
                 width //= 2
-        self.head = _head(width, 3)
+        self.head = Head(width, 3)
 
     def forward(self, x: Float[Tensor, "b c t h w"], cache: CausalCache) -> Float[Tensor, "b 3 t2 h2 w2"]:
         """Decode one window."""
         cache.begin_window()
-        x = self.conv1(x, cache)
-        for layer in (*self.middle, *self.upsamples):
+        for layer in self.layers:
             x = layer(x, cache)
-        return self.head[2](self.head[1](self.head[0](x)), cache)
+        return x
+
+    @property
+    def layers(self) -> tuple[nn.Module, ...]:
+        """In the order of calls."""
+        return (self.conv1, *self.middle, *self.upsamples, self.head)
 
 
 class VAE(nn.Module):
@@ -187,6 +212,7 @@ class VAE(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
+        self.is_channels_last = False
         channels, levels = config.latent_channels, config.multipliers
         self.encoder = Encoder(config.dim, 2 * channels, levels, config.num_res_blocks, config.temporal_downsample)
         self.conv1 = nn.Conv3d(2 * channels, 2 * channels, 1)
@@ -203,6 +229,15 @@ class VAE(nn.Module):
     def dtype(self) -> torch.dtype:
         """The dtype of the weights, in which everything is computed."""
         return self.conv2.weight.dtype
+
+    def put_channels_last(self) -> None:
+        """Lay weights out as Hopper's convolutions want them, and what is computed with them: same numbers, faster."""
+        formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Conv3d):
+                weight = module.weight
+                weight.data = weight.data.contiguous(memory_format=formats[weight.ndim])
+        self.is_channels_last = True
 
     def encode(
         self,
@@ -227,7 +262,31 @@ class VAE(nn.Module):
         cache = CausalCache() if cache is None else cache
         self._require_frames(video, cache)
         windows = self._windows(video.to(self.dtype), cache, latents_per_window, encode=True)
-        features = torch.cat([self.encoder(window, cache) for window in windows], dim=2)
+        return self._normalised(torch.cat([self.encoder(window, cache) for window in windows], dim=2))
+
+    def encode_still(
+        self, image: Float[Tensor, "b 3 h w"], num_latents: int, cache: CausalCache
+    ) -> Float[Tensor, "b c n rows columns"]:
+        """`encode` of one image repeated, 1 + 4n frames, without computing again what stays the same.
+
+        Args:
+            image: sRGB in [-1, 1].
+            num_latents: 1 + n.
+            cache: fresh; afterwards as if all frames had been encoded.
+        """
+        self._require_frames(image[:, :, None], cache)
+        step = self.config.temporal_factor
+        frames = image.to(self.dtype)[:, :, None].expand(-1, -1, 1 + step, -1, -1)
+        first, *others = self._windows(frames, cache, 1, encode=True)
+        windows = [first, *(others[:1] * (num_latents - 1))]
+        return self._normalised(torch.cat(run_still(self.encoder.layers, windows, cache), dim=2))
+
+    def remember(self, latents: Float[Tensor, "b c t h w"], cache: CausalCache) -> None:
+        """Bring a fresh cache to where `decode` of the latents leaves it, without the frames that leave no trace."""
+        windows = self._windows(self._denormalised(latents), cache, 1, encode=False)
+        run_trailing(self.decoder.layers, list(windows), cache)
+
+    def _normalised(self, features: Tensor) -> Tensor:
         mean = self.conv1(features).chunk(2, dim=1)[0]
         offset, scale = self._statistics(mean.device)
         return (mean - offset) / scale
@@ -250,14 +309,18 @@ class VAE(nn.Module):
             sRGB around [-1, 1], not clamped: 4 frames a latent, 1 for the first. [b 3 t2 8h 8w]
         """
         cache = CausalCache() if cache is None else cache
-        offset, scale = self._statistics(latents.device)
-        x = self.conv2(latents.to(self.dtype) * scale + offset)
-        windows = self._windows(x, cache, latents_per_window, encode=False)
+        windows = self._windows(self._denormalised(latents), cache, latents_per_window, encode=False)
         return torch.cat([self.decoder(window, cache) for window in windows], dim=2)
+
+    def _denormalised(self, latents: Tensor) -> Tensor:
+        offset, scale = self._statistics(latents.device)
+        return self.conv2(latents.to(self.dtype) * scale + offset)
 
     def _windows(self, x: Tensor, cache: CausalCache, latents: int, *, encode: bool) -> tuple[Tensor, ...]:
         """The first frame or latent alone where nothing came before, then equal windows."""
         size = latents * (self.config.temporal_factor if encode else 1)
+        if self.is_channels_last:
+            x = x.contiguous(memory_format=torch.channels_last_3d)
         head = (x[:, :, :1],) if cache.is_fresh else ()
         rest = x[:, :, len(head) :]
         return (*head, *(rest.split(size, dim=2) if rest.shape[2] else ()))

@@ -17,6 +17,7 @@ from lyra_core.errors import FrameError
 from lyra_core.values import CameraPath
 from lyra_core.video.autoencoder import VideoAutoencoder
 from lyra_core.video.memory import MemoryConfig, SpatialMemory
+from lyra_core.video.vae import VAE
 from lyra_core.video.vae_layers import CausalCache
 
 
@@ -59,13 +60,22 @@ class WorldState:
         self._frames = [seed_image[None].cpu()]
         self._encoder, self._decoder = CausalCache(), CausalCache()
         encoded = min(num_encoded or num_prefix, num_prefix)
-        still = self.last_image[None, :, None]
-        repeated = still.expand(-1, -1, 1 + (encoded - 1) * vae.config.temporal_factor, -1, -1)
-        latents = vae.encode(repeated, self._encoder, latents_per_window=latents_per_window)
-        # Only the decoder's stream is wanted here: what it says of the repeated photograph is known.
-        vae.decode(latents, self._decoder, latents_per_window=latents_per_window)
+        latents = self._begin_streams(encoded)
         last = latents[:, :, -1:].expand(-1, -1, num_prefix - encoded, -1, -1)
         self.history = torch.cat([latents, last], dim=2)[0].float()
+
+    def _begin_streams(self, count: int) -> Float[Tensor, "1 c n rows columns"]:
+        """Encode the repeated photograph, `count` latents long, and tell the decoder of it."""
+        vae, still = self.vae, self.last_image[None]
+        if isinstance(vae, VAE):
+            latents = vae.encode_still(still, count, self._encoder)
+            vae.remember(latents, self._decoder)
+            return latents
+        repeated = still[:, :, None].expand(-1, -1, 1 + (count - 1) * vae.config.temporal_factor, -1, -1)
+        latents = vae.encode(repeated, self._encoder, latents_per_window=self.latents_per_window)
+        # Only the decoder's stream is wanted here: what it says of the repeated photograph is known.
+        vae.decode(latents, self._decoder, latents_per_window=self.latents_per_window)
+        return latents
 
     def append(
         self, sampled: Float[Tensor, "c n rows columns"], history: Float[Tensor, "c n rows columns"] | None = None
@@ -83,15 +93,18 @@ class WorldState:
         video = self.vae.decode(latents, self._decoder, latents_per_window=self.latents_per_window)
         if self.clamp:
             video = video.clamp(-1.0, 1.0)
+        frames = video[0].float().transpose(0, 1)
+        shown = to_host(to_bytes(frames))  # on its way while the frames are encoded
         encoded = self.vae.encode(video, self._encoder, latents_per_window=self.latents_per_window)[0].float()
         kept = encoded if history is None else history.to(encoded)
-        frames = video[0].float().transpose(0, 1)
         step = self.memory.config.stride_frames
         for i in range(frames.shape[0]):
             if (self.num_frames + i) % step == 0:
                 self._images[self.num_frames + i] = frames[i].clone()
         self.last_image = frames[-1].clone()
-        self._frames.append(to_bytes(frames).cpu())
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
+        self._frames.append(shown)
         self.num_frames += frames.shape[0]
         self.history = torch.cat([self.history, kept], dim=1)
         return kept
@@ -139,6 +152,13 @@ class WorldState:
     def frames(self, which: Sequence[int]) -> UInt8[Tensor, "k h w 3"]:
         """Frames of the video so far, sRGB."""
         return torch.cat(self._frames)[list(which)]
+
+
+def to_host(tensor: Tensor) -> Tensor:
+    """The tensor in the processor's memory; from a GPU it arrives when the stream has been waited for."""
+    if not tensor.is_cuda:
+        return tensor.cpu()
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
 
 
 def to_unit_range(image: UInt8[Tensor, "h w 3"]) -> Float[Tensor, "3 h w"]:

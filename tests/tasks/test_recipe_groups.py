@@ -89,6 +89,7 @@ def test_every_choice_changes_the_id(recipe_name, name):
     choices = {
         "video.sampler": ["euler"],
         "video.noise": ["generator", "reference"],
+        "video.speed": ["fast"],
         "video.captioner": ["/models/captions"],
         "video.negative_prompt": ["blurry"],
         "video.loras": ["lora-realism-boost:0.4"],
@@ -113,6 +114,12 @@ def test_every_choice_changes_the_id(recipe_name, name):
     assert field_names(changed)[name] != value
     same = canonical_digest(changed.hashed_fields()) == canonical_digest(recipe.hashed_fields())
     assert same == (name == "video.latents_per_window")
+
+
+def test_exact_speed_is_no_part_of_ids():
+    video = find_recipe("lyra2").hashed_fields()["video"]
+    assert "speed" not in video
+    assert find_recipe("lyra2", ["video.speed=fastest"]).hashed_fields()["video"]["speed"] == "fastest"
 
 
 def test_set_speaks_dots_none_and_tuples():
