@@ -24,13 +24,13 @@ $(VENV)/installed: $(DEPS)
 	@echo "installing into $(VENV) (first time: a few minutes)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(if $(TORCH_INDEX),$(PIP) install -q --index-url $(TORCH_INDEX) -c constraints.txt torch,$(PIP) install -q -c constraints.txt torch)
-	@$(PIP) install -q -c constraints.txt -e .
+	@$(PIP) install -q -c constraints.txt -e '.[factory]'
 	@echo "compiling the rasteriser's kernels"
 	@$(BIN)/python -m lyra_core.parallax
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	@$(PIP) install -q -c constraints.txt -e '.[dev,viewer]'
+	@$(PIP) install -q -c constraints.txt -e '.[factory,lyra2,train,cloud,viewer,dev]'
 	@$(PIP) install -q --no-deps $(ORACLE)
 	@touch $@
 

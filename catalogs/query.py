@@ -10,6 +10,7 @@ from catalogs.current import read_current, worlds_of
 from catalogs.rejects import list_rejects, reject_table
 from lyra_core import snapshot
 from lyra_core.errors import CatalogError
+from lyra_core.extras import require
 from lyra_core.formats.store import Store
 from lyra_core.records import FrameRecord, RejectRecord, WorldRecord, arrow_schema
 
@@ -52,7 +53,9 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
 
     Raises:
         CatalogError: the catalog cannot be read.
+        MissingExtraError: DuckDB is not installed.
     """
+    require("duckdb", "a query of the catalog")
     import duckdb
 
     current = read_current(store)
@@ -74,6 +77,7 @@ def query(store: Store, sql: str) -> pa.Table:
     Raises:
         CatalogError: bad SQL, with the tables and columns there are; or the catalog cannot be read.
     """
+    require("duckdb", "a query of the catalog")
     import duckdb
     import pyarrow as pa
 

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lyra_core.errors import RecipeError, StoreError
+from lyra_core.extras import require_client
+from lyra_core.public_uri import public_uri
 
 if TYPE_CHECKING:
     from lyra_core.formats.store import Store
@@ -113,11 +115,13 @@ def digest_file(source: str | Path, store: Store | None = None) -> str:
 
     Raises:
         StoreError: it cannot be read.
+        MissingExtraError: the client of its protocol is not installed.
     """
     import fsspec
 
     if store is not None:
         return digest_bytes(store.read_bytes(str(source)))
+    require_client(str(source), f"reading {public_uri(str(source))}")
     digest = hashlib.sha256()
     try:
         with fsspec.open(str(source), "rb") as stream:

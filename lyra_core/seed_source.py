@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from lyra_core.errors import SeedError, SourceError
+from lyra_core.errors import MissingExtraError, SeedError, SourceError
+from lyra_core.extras import require_client
 from lyra_core.public_uri import public_uri, without_secrets
 
 MAX_SEED_BYTES = 1 << 30
@@ -122,6 +123,7 @@ def open_seed(uri: str) -> Iterator[Any]:
             yield local
         return
     if is_chain(uri):
+        require_client(uri, f"reading {public_uri(uri)}")
         import fsspec
 
         for part in uri.split("::"):
@@ -140,6 +142,7 @@ def open_seed(uri: str) -> Iterator[Any]:
 
 def open_filesystem(uri: str) -> tuple[Any, str]:
     """The fsspec file system of a URL, with bounded waits, and the path in it."""
+    require_client(uri, f"reading {public_uri(uri)}")
     import fsspec
 
     options: dict[str, object] = {}
@@ -205,7 +208,7 @@ def ask(uri: str, work: Callable[[], T], *, tries: int = TRIES, outages: Outages
     for attempt in range(1, tries + 1):
         try:
             found = work()
-        except SourceError:
+        except (SourceError, MissingExtraError):
             raise
         except Exception as error:  # whatever a client raises is told about this seed and ends nothing else
             fault = _judge(error, uri)

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from lyra_core.errors import ConfigError, PoolBrokenError, WorkerLoadError
+from lyra_core.extras import require
 from lyra_core.spec import WorldSpec
 from tasks.ledger import Job, Ledger, Verdict, store_failure
 from tasks.outcome import Failure, Outcome, Start, Waiting
@@ -410,7 +411,9 @@ def start_ray(settings: RaySettings) -> None:
 
     Raises:
         ConfigError: the cluster cannot be joined; the message names the likely causes.
+        MissingExtraError: Ray is not installed.
     """
+    require("ray", "dispatching worlds to several workers")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # Ray would otherwise override CUDA_VISIBLE_DEVICES of actors without a GPU and warn about it.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

@@ -90,7 +90,7 @@ def _package(name: str) -> Finding:
             name=name,
             level="error",
             found="not installed",
-            do="pip install -c constraints.txt lyra-worlds",
+            do="pip install 'lyra-worlds[factory]'",
         )
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lyra_core.errors import FormatError, MissingExtraError
+from lyra_core.errors import FormatError
+from lyra_core.extras import require
 
 MAGIC = 20000630
 _TILED, _DEEP, _MULTIPART = 0x200, 0x800, 0x1000
@@ -240,10 +241,9 @@ def _run_lengths(packed: bytes) -> bytes:
 
 def _read_with_library(data: bytes, name: str, channel: str, header: _Header) -> np.ndarray:
     kind = "tiles" if header.needs_library else f"{header.compression} compression"
-    try:
-        import OpenEXR
-    except ImportError as error:
-        raise MissingExtraError("OpenEXR", "training", f"reading {name} ({kind})") from error
+    require("OpenEXR", f"reading {name} ({kind})")
+    import OpenEXR
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "depth.exr"
         path.write_bytes(data)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lyra_core.errors import StoreError, StoreRefusedError
+from lyra_core.extras import require_client
 from lyra_core.formats.store_interface import (
     HIDDEN_PREFIX,
     READ_BLOCK,
@@ -28,6 +29,7 @@ from lyra_core.formats.store_interface import (
     StoredObject,
     checked_key,
 )
+from lyra_core.public_uri import public_uri
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -47,6 +49,7 @@ class RemoteStore(Store):
     """
 
     def __init__(self, url: str, options: Mapping[str, object]) -> None:
+        require_client(url, f"opening {public_uri(url)}")
         self.root = url.rstrip("/")
         self.protocol = url.partition("://")[0]
         self._options = dict(options)

@@ -18,7 +18,8 @@ def open_store(url: str | Path, **storage_options: object) -> Store:
     s3fs reads the standard AWS environment and configuration files itself.
 
     Raises:
-        StoreError: an unknown protocol, a missing client package, or options the client refuses.
+        StoreError: no path or bucket; at the first call, an unknown protocol or options the client refuses.
+        MissingExtraError: the client of s3:// and its like is not installed.
     """
     from lyra_core.formats.local_store import LocalStore
     from lyra_core.formats.object_store import MemoryStore, RemoteStore

@@ -27,7 +27,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra_core.errors import FrameError, MissingExtraError, RecipeError
+from lyra_core.errors import FrameError, RecipeError
+from lyra_core.extras import require
 from lyra_core.gaussians.photometric import psnr_db, ssim
 from lyra_core.gaussians.rasterize import Raster
 from lyra_core.geometry.rotation import rotation_vector_to_matrix
@@ -392,10 +393,7 @@ def choose_engine(name: str, device: torch.device) -> tuple[Draw, torch.device]:
         from lyra_core.gaussians.rasterize_torch import rasterize_torch
 
         return rasterize_torch, torch.device("cpu")
-    import importlib.util
-
-    if importlib.util.find_spec("gsplat") is None:
-        raise MissingExtraError("gsplat", "gpu", "refining on a GPU")
+    require("gsplat", "refining on a GPU")
     if not torch.cuda.is_available():
         raise RecipeError('engine "gsplat" needs a CUDA device and none is visible; use engine="torch"')
     return _draw_gsplat, device if device.type == "cuda" else torch.device("cuda")

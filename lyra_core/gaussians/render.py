@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra_core.errors import GaussiansError, MissingExtraError, RecipeError
+from lyra_core.errors import GaussiansError, RecipeError
+from lyra_core.extras import is_installed, require
 from lyra_core.values import CameraPath, Gaussians
 
 ENGINES = ("auto", "gsplat", "numba", "reference")
@@ -74,12 +74,10 @@ def _engine(
 ) -> Callable[[Gaussians, CameraPath, tuple[float, float, float]], Rendering]:
     if name not in ENGINES:
         raise RecipeError(f"unknown render engine {name!r}; choose one of {', '.join(ENGINES)}")
-    installed = importlib.util.find_spec("gsplat") is not None
     if name == "auto":
-        name = "gsplat" if device.type == "cuda" and installed else "numba"
+        name = "gsplat" if device.type == "cuda" and is_installed("gsplat") else "numba"
     if name == "gsplat":
-        if not installed:
-            raise MissingExtraError("gsplat", "gpu", "rendering on a GPU")
+        require("gsplat", "rendering on a GPU")
         if not torch.cuda.is_available():
             raise RecipeError('engine "gsplat" needs a CUDA device and none is visible; use engine="numba"')
         return _render_gsplat

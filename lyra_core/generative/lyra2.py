@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from lyra_core.configure import configured
+from lyra_core.extras import require
 from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
 from lyra_core.gaussians.lifters import GaussianHead
 from lyra_core.generative.model import GenerativeModel, Parts
@@ -50,10 +51,12 @@ def load_lyra2(
             besides `lifter` ("head" or "depth"), `is_refined` and `refine` (fields of RefineConfig).
 
     Raises:
+        MissingExtraError: transformers is not installed.
         WeightsError: sets are missing; the message says how to bring them.
         StateDictError: a set does not fit its network.
         RecipeError: an unknown field, or choices that do not belong together.
     """
+    require("transformers", "the model lyra2")  # before gigabytes are read
     choices, captioner = take_captioner(video or {}, device)
     loras = [str(lora) for lora in _sequence(choices.pop("loras", ()))]
     config = configured(FAITHFUL, choices, "video.")

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lyra_core.errors import ConfigError, WeightsError
+from lyra_core.extras import is_installed
 from lyra_core.training.data_parallel import ALONE, Replicas, average_gradients, share_number, share_tensors
 from lyra_core.weights.ema_weights import WEIGHTS, save_weights
 
@@ -364,11 +365,11 @@ def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, resu
 
 def draw_curve(metrics: list[Row], path: Path) -> bool:
     """Plot loss and measures over time; returns whether a plotting library was there to do it."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
+    if not is_installed("matplotlib"):
         return False
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 4))
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)

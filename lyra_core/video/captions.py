@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from lyra_core.errors import LyraWarning, PromptError, WeightsError
+from lyra_core.extras import require
 from lyra_core.video.caption_list import captions_by_frame
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ class VisionLanguageCaptioner:
     def _load(self) -> None:
         if self._model is not None:
             return
+        require("transformers", f"writing captions with the model in {self.folder}")
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         try:

@@ -14,7 +14,6 @@ Needs the package nvidia-cudnn-frontend. Legend: b batch, l tokens.
 
 from __future__ import annotations
 
-import importlib
 import math
 from functools import cache
 from typing import Any
@@ -22,6 +21,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from lyra_core.extras import is_installed, require
 
 LARGEST = 448.0
 NARROW = torch.float8_e4m3fn
@@ -83,18 +84,10 @@ def _attend_reference(query: Tensor, key: Tensor, value: Tensor, query_unit: Ten
     return _narrow(mixed.transpose(1, 2))
 
 
-def find_cudnn() -> Any | None:
-    """The module of nvidia-cudnn-frontend, None where it is not installed."""
-    try:
-        return importlib.import_module("cudnn")
-    except ImportError:
-        return None
-
-
 def has_narrow_attention(device: torch.device | str) -> bool:
     """Whether a device and the installed packages make 8-bit attention: Hopper or newer, and cuDNN's interface."""
     device = torch.device(device)
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0) and find_cudnn() is not None
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0) and is_installed("cudnn")
 
 
 # The schema is written out because the tests' shape checker hides the annotations.
@@ -119,9 +112,9 @@ class _Plan:
     """One compiled cuDNN graph for one shape on one device."""
 
     def __init__(self, query_shape: tuple[int, ...], key_shape: tuple[int, ...], device: int) -> None:
-        cudnn = find_cudnn()
-        if cudnn is None:
-            raise ImportError("8-bit attention needs the package nvidia-cudnn-frontend, which is not installed")
+        require("cudnn", "8-bit attention (video.speed=fastest)")
+        import cudnn
+
         self._cudnn, self._device = cudnn, torch.device("cuda", device)
         kinds = cudnn.data_type
         with torch.cuda.device(self._device):

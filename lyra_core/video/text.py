@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lyra_core.errors import RecipeError, WeightsError
+from lyra_core.extras import require
 from lyra_core.video.attention import RMSNorm, split_heads
 
 TEXT_LENGTH = 512
@@ -229,8 +230,10 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     """Read UMT5's tokenizer from a local folder; nothing is downloaded.
 
     Raises:
+        MissingExtraError: transformers is not installed.
         WeightsError: no folder, or no tokenizer in it.
     """
+    require("transformers", "reading the tokenizer of the text encoder")
     from transformers import AutoTokenizer
 
     folder = Path(folder)

@@ -8,7 +8,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from lyra_core.errors import MissingExtraError, WeightsError
+from lyra_core.errors import WeightsError
+from lyra_core.extras import require
 from lyra_core.weights.registry import WeightSet, require_accepted, weight_set
 
 RECORD_NAME = "fetched.json"
@@ -59,10 +60,8 @@ def fetch(
     require_accepted([item.licence], accepted)
     if not item.repo_id:
         raise WeightsError(f"{name} is not downloaded: {item.by_hand}")
-    try:
-        import huggingface_hub
-    except ImportError:
-        raise MissingExtraError("huggingface_hub", "cloud", f"fetching {name}") from None
+    require("huggingface_hub", f"fetching {name}")
+    import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     # Releases of the hub differ in their HTTP library; its own errors are what theirs derives from.

@@ -13,8 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psutil
+from lyra_core.extras import require
+
+if TYPE_CHECKING:
+    import psutil
 
 TRAINING = ("-m", "lyra_core.training")
 GRACE_S = 10.0
@@ -64,6 +68,7 @@ class Run:
         log: Path,
         environment: Mapping[str, str],
     ) -> None:
+        require("psutil", "running the commands of a training")  # before there are processes to end
         self._left, self._places = list(commands), places
         self.gpus, self._processes, self._folder, self.log = tuple(gpus), processes, folder, log
         # a step without GPUs sees none: it would take memory of one that another step measures or fills
@@ -122,6 +127,8 @@ class Run:
         if self._process is None:
             return
         self.ask()
+        import psutil
+
         _, alive = psutil.wait_procs(self._family, timeout=grace_s)
         for process in alive:
             with _gone():
@@ -132,6 +139,8 @@ class Run:
 
 
 def _family(pid: int) -> list[psutil.Process]:
+    import psutil
+
     try:
         first = psutil.Process(pid)
         return [first, *first.children(recursive=True)]
@@ -142,6 +151,8 @@ def _family(pid: int) -> list[psutil.Process]:
 @contextmanager
 def _gone() -> Iterator[None]:
     """Whoever has ended meanwhile needs no signal."""
+    import psutil
+
     try:
         yield
     except (ProcessLookupError, psutil.NoSuchProcess):

@@ -106,7 +106,7 @@ def test_an_unknown_compression_asks_for_the_library():
         read_exr(bytes(data), "a.exr")
 
 
-@pytest.mark.skipif(not HAS_LIBRARY, reason="OpenEXR is not installed (extra 'training')")
+@pytest.mark.skipif(not HAS_LIBRARY, reason="OpenEXR is not installed (extra 'train')")
 @pytest.mark.parametrize("compression", ["NO", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24"])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_files_of_the_library(compression, dtype, tmp_path):
@@ -122,7 +122,7 @@ def test_files_of_the_library(compression, dtype, tmp_path):
     np.testing.assert_allclose(found, image.astype(np.float32), rtol=2e-5 if compression == "PXR24" else 0)
 
 
-@pytest.mark.skipif(not HAS_LIBRARY, reason="OpenEXR is not installed (extra 'training')")
+@pytest.mark.skipif(not HAS_LIBRARY, reason="OpenEXR is not installed (extra 'train')")
 def test_the_library_reads_our_files(tmp_path):
     import OpenEXR
 

@@ -1,8 +1,8 @@
 """Downloads against a hub on this machine, and what is said when there is none."""
 
-import builtins
 import hashlib
 import json
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -142,14 +142,7 @@ def test_nothing_is_asked_before_the_licence_is_accepted(tmp_path, hub):
 
 
 def test_the_missing_extra_is_named(tmp_path, monkeypatch):
-    real = builtins.__import__
-
-    def without_hub(name, *arguments, **options):
-        if name.startswith("huggingface_hub"):
-            raise ImportError(name)
-        return real(name, *arguments, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without_hub)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # as if it were not installed
     with pytest.raises(MissingExtraError, match=r"lyra-worlds\[cloud\]"):
         fetch("da3-small", tmp_path)
 
