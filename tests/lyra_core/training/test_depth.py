@@ -83,9 +83,9 @@ def test_two_tiny_scenes_are_learned(source: WindowSource, tmp_path):
     before = standard_measures(model, windows, shown=4)
     result = train(model, DepthTask(plan, pool, None, 0), plan.loop, out_dir=tmp_path)
     after = standard_measures(model, windows, shown=4)
-    rows = [row["depth"] for row in result.metrics if "depth" in row]
-    assert sum(rows[-4:]) < 0.7 * sum(rows[:4])
-    assert after["absrel_cameras"] < 0.7 * before["absrel_cameras"]
+    # Rows of the loss are too few to compare: each shows another number of frames of other windows.
+    assert all(math.isfinite(row["depth"]) for row in result.metrics if "depth" in row)
+    assert after["absrel_cameras"] < 0.6 * before["absrel_cameras"]
 
 
 def generator(seed: int) -> torch.Generator:
