@@ -20,7 +20,7 @@ import pytest
 from catalogs.commit import commit
 from lyra_core.formats.store import Store, StoredObject, open_store
 from lyra_core.identity import chunk_ids
-from lyra_core.layout import new_upload, upload_prefix
+from lyra_core.layout import upload_prefix
 from lyra_core.records import Artifact, FrameRecord, WorldRecord, frame_table
 
 MORNING = datetime(2026, 11, 22, 8, tzinfo=UTC)
@@ -66,7 +66,8 @@ def camera_rows(world_id: str) -> list[FrameRecord]:
 
 def store_payload(store: Store, record: WorldRecord) -> WorldRecord:
     """Upload a payload of a few bytes and put it into the record."""
-    folder = upload_prefix(record.world_id, new_upload())
+    # another attempt has another folder, the same record the same
+    folder = upload_prefix(record.world_id, hashlib.sha256(record.to_json().encode()).hexdigest()[:12])
     put = store.put_bytes(f"{folder}world.ply", record.world_id.encode() * 3)
     return replace(record, folder=folder).with_artifacts([as_artifact(put)], store.root)
 

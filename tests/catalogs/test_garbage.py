@@ -14,7 +14,7 @@ from lyra_core.errors import CatalogError
 def test_files_of_attempts_that_died_or_came_second_go(local, sample):
     kept = sample.commit_worlds(local, range(3))
     compact(local)
-    second = sample.store_payload(local, sample.world(1))
+    second = sample.store_payload(local, sample.world(1, attempt=2))
     dead = sample.store_payload(local, sample.world(7))
     young = find_garbage(local)
     assert young.keys == (), "an attempt may still run"
