@@ -14,8 +14,8 @@ import pytest
 from catalogs.commit import commit
 from catalogs.rejects import reject
 from flows.cli import _exit_code
-from flows.cli.output import plain
 from flows.cli.batch_output import print_summary
+from flows.cli.output import plain
 from flows.report import BatchSummary
 from lyra_core.formats.store import open_store
 from lyra_core.identity import chunk_ids
