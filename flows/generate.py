@@ -46,6 +46,7 @@ def generate(parameters: GenerateParameters) -> BatchSummary:
         StoreError: also storage that failed for longer than settings.store_deadline_s; idem.
     """
     with Session.planned(parameters, load_settings(), tell=get_run_logger().warning) as session:
+        session.warn_of_secrets()
         session.check_output()
         return generate_batch(session)
 

@@ -131,6 +131,14 @@ class Session:
         shown = {"seeds": [public_uri(seed) for seed in self.parameters.seeds], "out": public_uri(self.parameters.out)}
         return self.parameters.model_copy(update=shown)
 
+    def warn_of_secrets(self) -> None:
+        """Say that parameters which somebody else recorded, such as a deployment's, hold what is kept nowhere else."""
+        if self.public_parameters != self.parameters:
+            self.tell(
+                "the parameters of this run hold a signature or a password, which Prefect keeps and shows with them; "
+                "list signed URLs in a manifest and name that, and give credentials by the environment"
+            )
+
     def check_output(self) -> None:
         """Find out now what could not work later.
 

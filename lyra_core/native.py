@@ -1,4 +1,7 @@
-"""What a model was made for: the size of its frames, how many there may be, and its words where nobody gives any."""
+"""What a model was made for: the size of its frames, how many there may be, and its words where nobody gives any.
+
+No torch here: planning refuses a size that the model cannot work at, and loads no model.
+"""
 
 from __future__ import annotations
 
@@ -70,3 +73,12 @@ class Native:
     @property
     def _native_size(self) -> str:
         return f"{self.size[0]}x{self.size[1]}"
+
+
+# Of the models by name (lyra_core.model.MODELS), for whoever has loaded none; a test compares them with the models.
+NATIVE = {
+    "parallax": Native(size=(416, 240)),
+    "mini": Native(size=(224, 128), side_step=8, min_side=32, chunk_frames=80, prompt="a place"),
+    "lyra2": Native(size=(832, 480), side_step=8, min_side=32, chunk_frames=80),
+    "parallax-da3": Native(size=(832, 480)),
+}

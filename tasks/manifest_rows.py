@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from lyra_core.public_uri import printable, without_secrets
-from tasks.recipe import CHUNK_FRAMES, Recipe
+from tasks.recipe import MAX_FRAMES, Recipe
 
 MAX_CELL = 100_000  # characters
-MAX_FRAMES = 1 + 100 * CHUNK_FRAMES
 MAX_VARIANTS = next(int(rule.le) for rule in Recipe.model_fields["variants"].metadata if hasattr(rule, "le"))
 HFOV_DEG = (5.0, 175.0)
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+")

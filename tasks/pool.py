@@ -198,7 +198,14 @@ class RayPool:
                 self._expire()
             self._break(PoolBrokenError("the pool was closed before these worlds were made"))
         except Exception as error:
+            import ray
+
             log.debug("dispatch loop ended", exc_info=True)
+            if isinstance(error, ray.exceptions.RayError):  # of no worker: the cluster itself
+                first = str(error).strip().partition("\n")[0]
+                error = PoolBrokenError(
+                    f"Ray stopped working: {type(error).__name__}: {first}; run the same command again"
+                )
             self._break(error)
 
     def _break(self, error: Exception) -> None:
@@ -279,10 +286,10 @@ class RayPool:
             slot, call = by_ref[ref]
             try:
                 result = ray.get(ref)
-            except ray.exceptions.RayActorError as error:
-                self._bury(slot, f"the worker process died ({type(error).__name__})")
             except ray.exceptions.RayTaskError as error:
                 self._bury(slot, f"the worker raised outside a world: {error}")
+            except ray.exceptions.RayError as error:  # its process is gone, whatever Ray calls the way it went
+                self._bury(slot, f"the worker process died ({cause_of_death(error)})")
             else:
                 slot.calls.pop(call.what)
                 self._returned(slot, call, result)
@@ -404,6 +411,19 @@ class RayPool:
 
     def _resolve(self, job: Job, outcome: Outcome) -> None:
         self._futures.pop(job.spec.world_id).set_result(outcome)
+
+
+def cause_of_death(error: Exception) -> str:
+    """Ray's name for the way a worker went, with its first sentence where that is the machine's fault."""
+    import ray
+
+    name = type(error).__name__
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return f"{name}: Ray's memory monitor ended it because this machine's memory ran out; run fewer --workers"
+    if isinstance(error, ray.exceptions.RayActorError):
+        return name
+    first = str(error).strip().partition("\n")[0][:200]
+    return f"{name}: {first}" if first else name
 
 
 def start_ray(settings: RaySettings) -> None:

@@ -6,12 +6,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lyra_core.errors import RecipeError
+from lyra_core.errors import FrameError, RecipeError
+from lyra_core.native import NATIVE
 from tasks.recipe_groups import ReconstructionGroup, VideoGroup
 
 ArtifactRole = Literal["ply", "video", "lossless", "cameras", "transforms", "colmap", "preview", "flythrough", "chunks"]
 
 CHUNK_FRAMES = 80
+MAX_FRAMES = 1 + 100 * CHUNK_FRAMES
 
 # Fields that describe a recipe or estimate its cost. They change no pixel, so they are not part of a world's id.
 UNHASHED_FIELDS = frozenset(
@@ -38,7 +40,7 @@ class Recipe(BaseModel):
     `model` is a name known to lyra_core.load_model, or "package.module:factory" for a model of your own.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     description: str
@@ -53,7 +55,7 @@ class Recipe(BaseModel):
     )
     width: int = Field(416, ge=16, le=4096, multiple_of=2)
     height: int = Field(240, ge=16, le=4096, multiple_of=2)
-    num_frames: int = 81
+    num_frames: int = Field(81, le=MAX_FRAMES)
     fps: float = Field(16.0, gt=0, le=240)
     camera_path: str = "dolly-in"
     prompt: str = ""
@@ -88,6 +90,18 @@ class Recipe(BaseModel):
                 f"num_frames must be 1 + 80k (81, 161, ...), found {self.num_frames}; the nearest are {below} "
                 f"and {below + CHUNK_FRAMES}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _size_of_the_model(self) -> Recipe:
+        if ":" in self.model:  # of somebody else; it is asked where it is loaded
+            return self
+        if self.model not in NATIVE:
+            raise ValueError(f"model: wanted {', '.join(NATIVE)} or package.module:factory, found {self.model!r}")
+        try:
+            NATIVE[self.model].require_size(self.width, self.height)
+        except FrameError as error:
+            raise ValueError(f"model '{self.model}': {error}") from error
         return self
 
     def hashed_fields(self) -> dict[str, object]:
@@ -154,11 +168,32 @@ def with_fields(recipe: Recipe, assignments: list[str]) -> Recipe:
             )
         home[field] = _parsed(value, home[field])
     try:
-        return Recipe.model_validate(changed)
+        found = Recipe.model_validate(changed)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "recipe"
-        raise RecipeError(f"recipe '{recipe.name}': {where}: {first['msg']}, found {first.get('input')!r}") from error
+        said = first["msg"].removeprefix("Value error, ")
+        if first["loc"]:  # of one field; rules about several name what they found
+            said = f"{'.'.join(str(part) for part in first['loc'])}: {said}, found {first.get('input')!r}"
+        raise RecipeError(f"recipe '{recipe.name}': {said}") from error
+    _require_effect(recipe, found)
+    return found
+
+
+def _require_effect(before: Recipe, after: Recipe) -> None:
+    """Refuse a choice that would give a world another id and the same pixels.
+
+    Raises:
+        RecipeError: the few-step student has its own levels and no guidance.
+    """
+    if before.video is None or after.video is None or after.video.sampler != "distilled":
+        return
+    for name in ("num_steps", "guidance_scale", "negative_prompt"):
+        if getattr(before.video, name) != getattr(after.video, name):
+            raise RecipeError(
+                f"recipe '{before.name}': video.{name} has no effect while video.sampler is 'distilled', whose four "
+                f"steps are fixed and which runs without guidance; add --set video.sampler=euler (or unipc), or leave "
+                f"it out"
+            )
 
 
 def field_names(recipe: Recipe) -> dict[str, object]:

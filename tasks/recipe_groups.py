@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 class Group(BaseModel):
     """Fields that are changed by `--set group.field=value`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class WarpGroup(Group):
@@ -88,6 +88,9 @@ class VideoGroup(Group):
     depth: DepthGroup = DepthGroup()
 
 
+TIER_NAMES = ("100k", "500k", "2m")
+
+
 class RefineGroup(Group):
     """A fit of finished Gaussians to the frames."""
 
@@ -115,7 +118,10 @@ class ReconstructionGroup(Group):
     @field_validator("tier", mode="before")
     @classmethod
     def _number_or_name(cls, tier: object) -> object:
-        return int(tier) if isinstance(tier, str) and tier.isdecimal() else tier
+        size = int(tier) if isinstance(tier, str) and tier.isascii() and tier.isdecimal() and len(tier) < 12 else tier
+        if size not in TIER_NAMES and not (isinstance(size, int) and size > 0):
+            raise ValueError(f"a tier is one of {', '.join(TIER_NAMES)} or a positive number")
+        return size
 
 
 MENDED_WARP = WarpGroup(reliability="curvature", reliability_threshold=0.04, group_size=None)

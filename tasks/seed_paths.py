@@ -8,11 +8,12 @@ import re
 import unicodedata
 from urllib.parse import urlsplit
 
+from lyra_core.geometry.camera_files import is_camera_file
+from lyra_core.public_uri import public_uri
 from lyra_core.seed_source import is_web, local_path
 from tasks.manifest_rows import RowError, shortened
 
 _WINDOWS = re.compile(r"([A-Za-z]:[\\/]|\\\\)")
-_CAMERA_FILES = (".npz", ".json")
 
 
 def as_on_disk(path: str) -> str:
@@ -78,9 +79,19 @@ class ManifestFolder:
         return as_on_disk(f"{self.path}/{path}") if self.is_local else f"{self.path}/{path}"
 
     def camera_path(self, named: str) -> str:
-        """A preset as it is; a trajectory file beside the manifest by its whole path."""
+        """A preset as it is; a camera file beside the manifest by its whole path.
+
+        Raises:
+            RowError: a camera file that is not on this machine.
+        """
         path = local_path(named)
-        is_file = path is not None and path.lower().endswith(_CAMERA_FILES)
-        if path is None or not is_file or path.startswith("/") or not self.is_local:
-            return named if path is None or not is_file else path
-        return as_on_disk(f"{self.path}/{path}")
+        is_relative = path is not None and is_camera_file(path) and not path.startswith(("/", "~/"))
+        if path is None or (is_relative and not self.is_local):
+            where = "a URL" if path is None else f"a name beside the manifest at {public_uri(self.path)}"
+            raise RowError(
+                f"'camera_path' wants a preset or a camera file of this machine, found {where}: {shortened(named)}; "
+                "download it and name it by its whole path"
+            )
+        if not is_camera_file(path):
+            return named
+        return as_on_disk(f"{self.path}/{path}" if is_relative else path)

@@ -100,8 +100,11 @@ def nothing_to_do(session: Session, as_json: bool) -> int:
     screen = console()
     found = f"nothing to do: all {plan.num_existing:,} worlds exist in "
     screen.print(styled(found, (out, "bold"), "; neither Prefect nor Ray was started"))
-    if plan.num_rejected:
-        screen.print(f"{plan.num_rejected:,} seeds are rejected; try them again with --retry-rejects")
+    unreached = len(plan.unreached)
+    if settled := plan.num_rejected - unreached:
+        screen.print(f"{settled:,} seeds are rejected; try them again with --retry-rejects")
+    if unreached:
+        screen.print(f"{unreached:,} seeds lie on storage that is at fault; the same command asks for them again")
     return code
 
 

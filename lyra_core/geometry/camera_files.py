@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import stat
 import zipfile
 import zlib
 from pathlib import Path
@@ -26,6 +27,7 @@ import numpy as np
 from lyra_core.errors import CameraPathError
 from lyra_core.geometry.camera_json import read_camera_json
 from lyra_core.geometry.camera_list import MAX_CAMERAS, CameraList, KeyPose, checked_cameras
+from lyra_core.public_uri import public_uri
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,13 +49,19 @@ def read_camera_bytes(path: str | Path) -> bytes:
     """A camera file's bytes, refused above 64 MiB.
 
     Raises:
-        CameraPathError: unreadable, empty or too large.
+        CameraPathError: a URL, a folder, a pipe or a device, unreadable, or too large.
     """
+    if "://" in str(path):
+        raise CameraPathError(
+            f"camera files are read from this machine, found the URL {public_uri(str(path))}; download it"
+        )
     path = Path(os.path.expanduser(path))  # noqa: PTH111  pathlib raises where there is no home
     try:
-        size = path.stat().st_size
-        if size > MAX_TRAJECTORY_BYTES:
-            raise CameraPathError(f"{path} is {size} bytes; a trajectory is at most {MAX_TRAJECTORY_BYTES}")
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for, a device read without end
+            raise CameraPathError(f"{path} is no file that can be read as a whole; name a camera file")
+        if found.st_size > MAX_TRAJECTORY_BYTES:
+            raise CameraPathError(f"{path} is {found.st_size} bytes; a trajectory is at most {MAX_TRAJECTORY_BYTES}")
         return path.read_bytes()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error

@@ -238,8 +238,26 @@ def test_file_urls_are_decoded(tmp_path):
 
 def test_camera_files_are_relative_to_the_manifest(tmp_path, monkeypatch):
     monkeypatch.chdir("/")
-    rows = read(tmp_path, "m.csv", "seed,camera_path\na.png,paths/p.json\na.png,/x/p.npz\na.png,pan-left\n")
-    assert [row.camera_path for row in rows] == [f"{tmp_path}/paths/p.json", "/x/p.npz", "pan-left"]
+    rows = read(
+        tmp_path,
+        "m.csv",
+        "seed,camera_path\na.png,paths/p.json\na.png,/x/p.npz\na.png,pan-left\na.png,x.parquet\na.png,~/p.json\n",
+    )
+    wanted = [f"{tmp_path}/paths/p.json", "/x/p.npz", "pan-left", f"{tmp_path}/x.parquet", "~/p.json"]
+    assert [row.camera_path for row in rows] == wanted
+
+
+def test_camera_files_that_are_not_on_this_machine_cost_their_row():
+    from tasks.manifest_rows import RowError
+    from tasks.seed_paths import ManifestFolder
+
+    beside = ManifestFolder("https://host/sets/m.csv?sig=secret")
+    assert beside.camera_path("pan-left") == "pan-left"
+    assert beside.camera_path("/paths/p.json") == "/paths/p.json"
+    with pytest.raises(RowError, match=r"beside the manifest at https://host/sets: 'p\.json'; download it"):
+        beside.camera_path("p.json")
+    with pytest.raises(RowError, match=r"found a URL: 's3://bucket/p\.npz'"):
+        ManifestFolder("/photos/m.csv").camera_path("s3://bucket/p.npz")
 
 
 def test_names_in_a_manifest_on_a_server_begin_at_its_folder():

@@ -81,6 +81,16 @@ def test_errors_of_a_seed_cost_that_seed_only(batch, executor):
     assert len(committed_ids(store)) == 3
 
 
+def test_whatever_ray_calls_a_workers_end_it_is_no_traceback(batch, monkeypatch):
+    """Ray's own memory monitor, told that any use is too much, ends every worker."""
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.01")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    futures, store = batch("a.png")
+    with pytest.raises(WorkerLoadError, match=r"OutOfMemoryError: .*memory ran out; run fewer --workers"):
+        futures["a"].result(timeout=0)
+    assert not committed_ids(store)
+
+
 def test_poison_seeds_are_rejected_and_everything_else_is_made(batch):
     names = ["a.png", "b.png", "c.png", "d.png", "exit.png", "poison.png", "poison2.png"]
     futures, store = batch(*names)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import resource
 import zipfile
 
@@ -143,3 +144,21 @@ def test_one_camera_without_anything_else_is_enough():
     assert isinstance(cameras, CameraList)
     assert cameras.is_spread
     np.testing.assert_array_equal(cameras.world_to_cam[0], np.diag([1.0, -1, -1, 1]))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a device", "folder"])
+def test_what_cannot_be_read_to_its_end_is_refused_before_it_is_opened(tmp_path, kind):
+    path = tmp_path / "path.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(CameraPathError, match="is no file that can be read as a whole; name a camera file"):
+        request_digest_parts(path, 81)
+
+
+def test_camera_files_are_of_this_machine():
+    with pytest.raises(CameraPathError, match=r"found the URL https://host/a.json\?x=a.json; download it"):
+        request_digest_parts("https://u:secret@host/a.json?sig=secret&x=a.json", 81)
