@@ -133,7 +133,7 @@ def test_every_choice_changes_the_id(recipe_name, name):
         "video.conditioning.mask_channels": ["coverage", "ones"],
         "video.conditioning.correspondence.depth_range": ["used", "chunk"],
         "reconstruction.lifter": ["depth", "head"],
-        "reconstruction.tier": ["100k", "200k"],
+        "reconstruction.tier": ["100k", "500k"],
         "reconstruction.sky": ["drop"],
         "reconstruction.cameras": ["requested"],
         "reconstruction.gate": ["1,2"],
