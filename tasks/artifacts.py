@@ -149,9 +149,7 @@ def encode(contents: Contents, formats: Sequence[Format], folder: Path) -> list[
 
 def _write_flythrough(world: Contents, path: Path) -> None:
     if world.pictures.flythrough is None:
-        raise RecipeError(
-            "flythrough: wanted its rendered frames, found none; name it among the artifacts"
-        )
+        raise RecipeError("flythrough: wanted its rendered frames, found none; name it among the artifacts")
     write_mp4(world.pictures.flythrough, path, fps=world.clip.fps, crf=FLYTHROUGH_CRF, preset="veryfast")
 
 
