@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
+from lyra_core.entry_point import load_entry_point
 from lyra_core.errors import RecipeError
 from tasks.recipe import Recipe, with_fields
 from tasks.recipe_groups import MENDED_VIDEO, MINI_VIDEO, ReconstructionGroup, VideoGroup
@@ -129,9 +131,20 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 def find_recipe(name: str, assignments: Sequence[str] = ()) -> Recipe:
     """A recipe by name, with field=value assignments applied.
 
+    Args:
+        name: one of `RECIPES`, or "package.module:function" for a function of your own that returns a Recipe.
+        assignments: as `--set` takes them.
+
     Raises:
         RecipeError: no such recipe, or an assignment that does not fit.
     """
-    if name not in RECIPES:
-        raise RecipeError(f"recipe: wanted one of {', '.join(sorted(RECIPES))}, found {name!r}; see: lyra recipes")
-    return with_fields(RECIPES[name](), list(assignments))
+    if name not in RECIPES and ":" not in name:
+        raise RecipeError(
+            f"recipe: wanted one of {', '.join(sorted(RECIPES))}, or package.module:function of your own, "
+            f"found {name!r}; see: lyra recipes"
+        )
+    make = RECIPES[name] if name in RECIPES else cast("Callable[[], Recipe]", load_entry_point(name, "recipe"))
+    recipe = make()
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(f"recipe {name!r}: wanted a function that returns a Recipe, found {type(recipe).__name__}")
+    return with_fields(recipe, list(assignments))

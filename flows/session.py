@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 from flows.home import open_home, private_file
 from flows.parameters import GenerateParameters
-from flows.settings import Settings
+from flows.settings import Settings, use_model_path
 from flows.worker_plan import WorkerPlan, open_pool, plan_workers, worker_config
 from lyra_core.formats.patience import Patience
 from lyra_core.formats.store import Store, open_store
@@ -84,6 +84,7 @@ class Session:
             ManifestError: no such seeds. RecipeError, LicenceError: the recipe cannot be used.
             StoreError: the output or the storage of a source cannot be read. ConfigError: no home to plan in.
         """
+        use_model_path(settings)
         recipe, run_id = parameters.resolved_recipe(), parameters.run_id or new_run_id()
         home, store = open_home(settings.home_path), open_store(parameters.out)
         path = home / "plans" / f"{run_id}.jsonl"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tomllib
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -116,6 +117,12 @@ def from_env(environment: Mapping[str, str]) -> dict[str, str]:
     if environment.get("RAY_ADDRESS"):
         found.setdefault("ray_address", environment["RAY_ADDRESS"])
     return found
+
+
+def use_model_path(settings: Settings) -> None:
+    """Make modules of one's own (models, recipes, stages, formats) importable in this process."""
+    folders = [folder for folder in settings.model_path.split(os.pathsep) if folder]
+    sys.path.extend(folder for folder in folders if folder not in sys.path)
 
 
 def reach_loopback_directly(environment: MutableMapping[str, str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 from catalogs.rejects import record_attempt
 from flows.home import shorten_ray_folder
 from flows.parameters import GenerateParameters
-from flows.settings import Settings, ray_address_source
+from flows.settings import Settings, ray_address_source, use_model_path
 from lyra_core.errors import ConfigError
 from lyra_core.factory import factory_root
 from lyra_core.formats.patience import Patience
@@ -145,7 +144,7 @@ def open_pool(
     policy = RetryPolicy(store_deadline_s=settings.store_deadline_s)
     ledger = Ledger(policy=policy, on_death=remember, on_wait=on_wait)
     if settings.executor == "inline":
-        sys.path.extend(folder for folder in settings.model_path.split(os.pathsep) if folder and folder not in sys.path)
+        use_model_path(settings)
         from tasks.inline import InlinePool
 
         return InlinePool(config, ledger)

@@ -6,15 +6,15 @@ what their recipe says instead.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from lyra_core.entry_point import load_entry_point
 from lyra_core.errors import RecipeError
 from lyra_core.gaussians.reconstruct import ReconstructionReport
 from lyra_core.native import Native
@@ -105,15 +105,10 @@ def load_model(name: str = "mini", *, device: str = "cpu", **options: Option) ->
         RecipeError: an unknown name, or a device the model cannot use.
     """
     home = MODELS.get(name, name)
-    module, separator, attribute = home.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module), attribute) if separator else None
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise RecipeError(f"model {name!r}: cannot import it ({error}); check its module and the model path") from error
-    if factory is None:
+    if ":" not in home:
         raise RecipeError(
             f"unknown model {name!r}; choose one of: {', '.join(sorted(MODELS))}, "
             f"or name your own as package.module:factory"
         )
-    model: WorldModel = factory(device=device, **options)
-    return model
+    factory = cast("Callable[..., WorldModel]", load_entry_point(home, "model"))
+    return factory(device=device, **options)

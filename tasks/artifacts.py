@@ -5,7 +5,7 @@ Rendering needs the models' device and stays on the worker's main path; encoding
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from lyra_core.entry_point import load_entry_point
+from lyra_core.errors import RecipeError
 from lyra_core.formats.cameras import (
     write_cameras_parquet,
     write_colmap_text,
@@ -37,6 +39,33 @@ class Pictures:
     flythrough: UInt8[Tensor, "t h w 3"] | None
     preview: UInt8[Tensor, "h w 3"]
     thumbnail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What the files of a world are made of."""
+
+    clip: VideoClip
+    gaussians: Gaussians
+    pictures: Pictures
+    recipe: Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """One file of a world, or a folder of files.
+
+    Attributes:
+        role: its name in the catalog's `artifacts`; a file of a folder is `<role>_<stem>`.
+        name: its path in the world's folder.
+        media_type: of the file, or of each file in the folder.
+        write: writes it to a path that does not exist yet.
+    """
+
+    role: str
+    name: str
+    media_type: str
+    write: Callable[[Contents, Path], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,72 +107,100 @@ def _pivot_m(clip: VideoClip) -> float:
     return float(known.median()) if known.numel() else 2.0
 
 
-def encode(
-    clip: VideoClip, gaussians: Gaussians, pictures: Pictures, recipe: Recipe, folder: Path
-) -> list[LocalArtifact]:
-    """Write every artifact the recipe asks for into a local folder.
+def find_formats(recipe: Recipe) -> list[Format]:
+    """The formats of a recipe's artifacts, always in the same order; "chunks" are kept by the worker.
+
+    Raises:
+        RecipeError: one cannot be imported or is no Format, or two write the same file.
+    """
+    formats = [form for role, form in FORMATS.items() if role in recipe.artifacts]
+    for name in recipe.artifacts:
+        if ":" in name:
+            form = load_entry_point(name, "format")
+            if not isinstance(form, Format):
+                raise RecipeError(f"format {name!r}: wanted a tasks.artifacts.Format, found {type(form).__name__}")
+            formats.append(form)
+    for field in ("role", "name"):
+        values = [getattr(form, field) for form in formats]
+        twice = sorted({value for value in values if values.count(value) > 1})
+        if twice:
+            raise RecipeError(f"artifacts: two formats have the {field} {twice[0]!r}; give each one of its own")
+    return formats
+
+
+def encode(contents: Contents, formats: Sequence[Format], folder: Path) -> list[LocalArtifact]:
+    """Write every file of a world into a local folder.
 
     Raises:
         GaussiansError: values that cannot be written. OSError: the local disk is full.
     """
     written: list[LocalArtifact] = []
-
-    def add(role: str, name: str, media_type: str, write: Callable[[Path], object]) -> None:
-        if role in recipe.artifacts:
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write(path)
-            written.append(LocalArtifact(role=role, path=path, name=name, media_type=media_type))
-
-    add("ply", "gaussians.ply", "model/ply", gaussians.save_ply)
-    add(
-        "video",
-        "video.mp4",
-        "video/mp4",
-        lambda p: write_mp4(clip.frames, p, fps=clip.fps, crf=recipe.video_crf),
-    )
-    add(
-        "lossless",
-        "video.mkv",
-        "video/x-matroska",
-        lambda p: write_lossless(clip.frames, p, fps=clip.fps),
-    )
-    add(
-        "cameras",
-        "cameras.parquet",
-        "application/vnd.apache.parquet",
-        lambda p: write_cameras_parquet(clip.cameras, p, fps=clip.fps),
-    )
-    add(
-        "transforms",
-        "transforms.json",
-        "application/json",
-        lambda p: write_transforms_json(clip.cameras, p),
-    )
-    add("preview", "preview.jpg", "image/jpeg", lambda p: write_jpeg(pictures.preview, p))
-    if pictures.flythrough is not None:
-        frames = pictures.flythrough
-        add(
-            "flythrough",
-            "flythrough.mp4",
-            "video/mp4",
-            lambda p: write_mp4(frames, p, fps=clip.fps, crf=FLYTHROUGH_CRF, preset="veryfast"),
-        )
-    if "colmap" in recipe.artifacts:
-        written += _encode_colmap(clip, gaussians, folder)
+    for form in formats:
+        path = folder / form.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        form.write(contents, path)
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        for file in files:
+            role = form.role if file == path else f"{form.role}_{file.stem}"
+            name = file.relative_to(folder).as_posix()
+            written.append(LocalArtifact(role=role, path=file, name=name, media_type=form.media_type))
     return written
 
 
-def _encode_colmap(clip: VideoClip, gaussians: Gaussians, folder: Path) -> list[LocalArtifact]:
-    target = folder / "colmap"
-    target.mkdir(parents=True, exist_ok=True)
-    write_colmap_text(clip.cameras, target, gaussians=gaussians)
-    return [
-        LocalArtifact(
-            role=f"colmap_{file.stem}",
-            path=file,
-            name=f"colmap/{file.name}",
-            media_type="text/plain",
-        )
-        for file in sorted(target.glob("*.txt"))
-    ]
+def _write_flythrough(world: Contents, path: Path) -> None:
+    if world.pictures.flythrough is None:
+        raise RecipeError("flythrough: wanted its rendered frames, found none; name it among the artifacts")
+    write_mp4(world.pictures.flythrough, path, fps=world.clip.fps, crf=FLYTHROUGH_CRF, preset="veryfast")
+
+
+def _write_colmap(world: Contents, path: Path) -> None:
+    path.mkdir()
+    write_colmap_text(world.clip.cameras, path, gaussians=world.gaussians)
+
+
+# Every format by its role, which is one of `tasks.recipe.ROLES`.
+FORMATS = {
+    form.role: form
+    for form in (
+        Format(
+            role="ply",
+            name="gaussians.ply",
+            media_type="model/ply",
+            write=lambda world, path: world.gaussians.save_ply(path),
+        ),
+        Format(
+            role="video",
+            name="video.mp4",
+            media_type="video/mp4",
+            write=lambda world, path: write_mp4(
+                world.clip.frames, path, fps=world.clip.fps, crf=world.recipe.video_crf
+            ),
+        ),
+        Format(
+            role="lossless",
+            name="video.mkv",
+            media_type="video/x-matroska",
+            write=lambda world, path: write_lossless(world.clip.frames, path, fps=world.clip.fps),
+        ),
+        Format(
+            role="cameras",
+            name="cameras.parquet",
+            media_type="application/vnd.apache.parquet",
+            write=lambda world, path: write_cameras_parquet(world.clip.cameras, path, fps=world.clip.fps),
+        ),
+        Format(
+            role="transforms",
+            name="transforms.json",
+            media_type="application/json",
+            write=lambda world, path: write_transforms_json(world.clip.cameras, path),
+        ),
+        Format(
+            role="preview",
+            name="preview.jpg",
+            media_type="image/jpeg",
+            write=lambda world, path: write_jpeg(world.pictures.preview, path),
+        ),
+        Format(role="flythrough", name="flythrough.mp4", media_type="video/mp4", write=_write_flythrough),
+        Format(role="colmap", name="colmap", media_type="text/plain", write=_write_colmap),
+    )
+}

@@ -8,6 +8,7 @@ from lyra_core.errors import ReconstructionError
 from lyra_core.gaussians.reconstruct import ReconstructionReport
 from lyra_core.model import WorldModel
 from lyra_core.values import Gaussians, VideoClip
+from tasks.stages import Stage
 
 
 def lift_to_gaussians(
@@ -31,3 +32,16 @@ def lift_to_gaussians(
     if len(gaussians) == 0:
         raise ReconstructionError("wanted Gaussians from the clip, found none; look at its depth and sky mask")
     return gaussians, reports[-1] if reports else None
+
+
+def apply_stage(name: str, stage: Stage, clip: VideoClip, gaussians: Gaussians) -> Gaussians:
+    """Run a stage of one's own on the Gaussians.
+
+    Raises:
+        ReconstructionError: it returned something else, or no Gaussians. LyraError: its own.
+    """
+    kept = stage(clip, gaussians)
+    if not isinstance(kept, Gaussians) or len(kept) == 0:
+        found = "none" if isinstance(kept, Gaussians) else type(kept).__name__
+        raise ReconstructionError(f"stage {name!r}: wanted the Gaussians to keep, found {found}; see docs/extending.md")
+    return kept

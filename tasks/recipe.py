@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lyra_core.errors import FrameError, RecipeError
 from lyra_core.native import NATIVE
 from tasks.recipe_groups import ReconstructionGroup, VideoGroup
 
-ArtifactRole = Literal["ply", "video", "lossless", "cameras", "transforms", "colmap", "preview", "flythrough", "chunks"]
+ROLES = ("ply", "video", "lossless", "cameras", "transforms", "colmap", "preview", "flythrough", "chunks")
+"""Files that `artifacts` can name; those of one's own are package.module:FORMAT."""
 
 CHUNK_FRAMES = 80
 MAX_FRAMES = 1 + 100 * CHUNK_FRAMES
@@ -63,7 +64,7 @@ class Recipe(BaseModel):
     video: VideoGroup | None = Field(None, description="of models that generate; None for others")
     reconstruction: ReconstructionGroup | None = Field(None, description="of models that lift videos; None for others")
 
-    artifacts: tuple[ArtifactRole, ...] = (
+    artifacts: tuple[str, ...] = (
         "ply",
         "video",
         "cameras",
@@ -71,6 +72,9 @@ class Recipe(BaseModel):
         "colmap",
         "preview",
         "flythrough",
+    )
+    stages: tuple[str, ...] = Field(
+        (), description="package.module:function of your own, between Gaussians and quality"
     )
     video_crf: int = Field(18, ge=0, le=51)
     sway_deg: float = Field(3.0, ge=0, le=30, description="sway of the fly-through around the path")
@@ -81,6 +85,22 @@ class Recipe(BaseModel):
 
     seconds_per_world: float = Field(30.0, gt=0, description="on the hardware the recipe is meant for, for estimates")
     bytes_per_world: int = Field(30_000_000, gt=0)
+
+    @field_validator("artifacts")
+    @classmethod
+    def _known_roles(cls, artifacts: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [role for role in artifacts if role not in ROLES and ":" not in role]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is none of {', '.join(ROLES)}, and no package.module:FORMAT of your own")
+        return artifacts
+
+    @field_validator("stages")
+    @classmethod
+    def _named_stages(cls, stages: tuple[str, ...]) -> tuple[str, ...]:
+        unnamed = [stage for stage in stages if ":" not in stage]
+        if unnamed:
+            raise ValueError(f"a stage is named package.module:function, {unnamed[0]!r} is not")
+        return stages
 
     @model_validator(mode="after")
     def _whole_chunks(self) -> Recipe:
@@ -108,6 +128,8 @@ class Recipe(BaseModel):
         """The fields that change the output, for the world's id. Per-seed requests are chained separately."""
         skip = UNHASHED_FIELDS | {"num_frames", "camera_path", "prompt", "variants"}
         fields = {k: v for k, v in self.model_dump(mode="json").items() if k not in skip}
+        if not fields["stages"]:
+            del fields["stages"]  # a recipe without any keeps the ids it had before the field was
         for group in ("video", "reconstruction"):
             if fields[group] is None:
                 del fields[group]  # a recipe without the group keeps the ids it had before the group existed

@@ -32,11 +32,12 @@ from lyra_core.formats.store import open_store
 from lyra_core.model import load_model
 from lyra_core.public_uri import without_secrets
 from lyra_core.spec import WorldSpec
-from tasks.artifacts import LocalArtifact, encode
+from tasks.artifacts import Contents, LocalArtifact, encode, find_formats
 from tasks.commit import store_world
 from tasks.outcome import FIRST_START, SOURCE_STAGE, Failure, Outcome, Start, Waiting
 from tasks.record import Dispatch
 from tasks.scratch import ScratchFolders, kept_chunks
+from tasks.stages import find_stages
 from tasks.weights import require_planned
 from tasks.worker_config import WorkerConfig
 from tasks.world import MadeWorld, StageClock, make_world
@@ -62,6 +63,8 @@ class Worker:
         self.patience = Patience(config.store_deadline_s)
         # Credentials and mounts differ between machines: better told now than after the first world.
         self.patience.run(self.store.check_writable)
+        # Before the models: a name that cannot be imported is told before minutes of loading.
+        self.stages, self.formats = find_stages(config.recipe), find_formats(config.recipe)
         self.model = load_model(config.recipe.model, device=config.device, **config.recipe.model_options())
         self.scratch = ScratchFolders(config.scratch, self.store)
         self._finisher = ThreadPoolExecutor(
@@ -78,7 +81,7 @@ class Worker:
             if is_committed(self.store, spec.world_id):  # another driver was faster
                 return Outcome(spec=spec, kind="exists")
             try:
-                return make_world(self.model, spec, self.config.recipe, clock, self.scratch.open(spec))
+                return make_world(self.model, spec, self.config.recipe, clock, self.scratch.open(spec), self.stages)
             except TornObjectError:
                 self.scratch.remove(spec.world_id)  # damaged chunks: the next attempt begins anew
                 raise
@@ -148,7 +151,10 @@ class Worker:
             StoreError: the local disk failed, which says nothing about the world.
         """
         try:
-            files = encode(made.clip, made.gaussians, made.pictures, self.config.recipe, folder)
+            contents = Contents(
+                clip=made.clip, gaussians=made.gaussians, pictures=made.pictures, recipe=self.config.recipe
+            )
+            files = encode(contents, self.formats, folder)
         except OSError as error:
             if error.errno not in DISK_FAILURES:
                 raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,10 +16,11 @@ from lyra_core.quality import Quality
 from lyra_core.spec import WorldSpec
 from lyra_core.values import Gaussians, Seed, VideoClip
 from tasks.artifacts import Pictures, render_pictures
-from tasks.gaussians import lift_to_gaussians
+from tasks.gaussians import apply_stage, lift_to_gaussians
 from tasks.quality import measure_quality
 from tasks.recipe import Recipe
 from tasks.seed import read_seed
+from tasks.stages import Stage
 from tasks.video import generate_video
 
 
@@ -55,8 +56,23 @@ class MadeWorld:
     provenance: Provenance
 
 
-def make_world(model: WorldModel, spec: WorldSpec, recipe: Recipe, clock: StageClock, scratch: Path) -> MadeWorld:
-    """Run every stage that needs the models; `scratch` is the world's own folder for finished chunks.
+def make_world(
+    model: WorldModel,
+    spec: WorldSpec,
+    recipe: Recipe,
+    clock: StageClock,
+    scratch: Path,
+    stages: Mapping[str, Stage] | None = None,
+) -> MadeWorld:
+    """Run every stage that needs the models.
+
+    Args:
+        model: loaded by the worker.
+        spec: what is asked.
+        recipe: how it is made.
+        clock: times the stages.
+        scratch: the world's own folder for finished chunks.
+        stages: of one's own, by name, see `tasks.stages`.
 
     Raises:
         LyraError: the seed or a model's input is wrong; clock.stage names the stage.
@@ -67,6 +83,9 @@ def make_world(model: WorldModel, spec: WorldSpec, recipe: Recipe, clock: StageC
         clip = generate_video(model, seed, spec, recipe, scratch)
     with clock("gaussians"):
         gaussians, report = lift_to_gaussians(model, clip, scratch)
+    for name, stage in (stages or {}).items():
+        with clock(name):
+            gaussians = apply_stage(name, stage, clip, gaussians)
     with clock("quality"):
         quality = measure_quality(clip, gaussians, recipe)
     with clock("pictures"):

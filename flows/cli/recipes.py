@@ -19,9 +19,11 @@ def recipes(
     """
     choose_json(as_json)
     from flows.recipes import RECIPES, find_recipe
+    from flows.settings import load_settings, use_model_path
     from tasks.recipe import field_names
 
     if name is not None:
+        use_model_path(load_settings())
         recipe = find_recipe(name)
         if as_json:
             print_json(recipe.model_dump(mode="json"))
