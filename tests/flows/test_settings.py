@@ -110,6 +110,7 @@ def test_a_server_answers_although_a_proxy_is_set(tmp_path, monkeypatch):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "")
+    monkeypatch.setattr("urllib.request._opener", None)  # made with the proxies of the first request of the process
     url = f"http://127.0.0.1:{server.server_address[1]}"
     assert not answers(url)
     load_settings(folder=tmp_path)
