@@ -98,6 +98,7 @@ class Desk:
                 cwd=cwd or self.root,
                 env={**self.environment, **environment},
                 capture_output=True,
+                check=False,
                 timeout=timeout,
                 stdin=subprocess.DEVNULL,
             )

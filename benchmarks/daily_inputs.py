@@ -79,7 +79,7 @@ def guarded(finding: Finding, work: Callable[[], Finding]) -> Finding:
     """What a case itself stumbles over is a fault of that case, and the others go on."""
     try:
         return work()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  of whatever kind
         finding.faults.append(f"{type(error).__name__}: {error}")
         return finding
 
@@ -90,8 +90,8 @@ def table(findings: list[Finding], seconds: float, root: Path) -> str:
     lines = [
         f"# Daily inputs, {dt.datetime.now(dt.UTC).date().isoformat()}",
         "",
-        f"{good} of {len(findings)} cases kept every rule, in {seconds:.0f} s on {len(os.sched_getaffinity(0))} cores "
-        f"({cpu_name()}). Made by `python benchmarks/daily_inputs.py --out benchmarks/results`.",
+        f"{good} of {len(findings)} cases kept every rule, in {seconds:.0f} s on {len(os.sched_getaffinity(0))} cores.",
+        f"Processor: {cpu_name()}. Command: `python benchmarks/daily_inputs.py --out benchmarks/results`.",
         "",
         "| group | case | exit code | worlds | rejects | first sentence told | verdict |",
         "|---|---|---|---|---|---|---|",

@@ -60,7 +60,7 @@ def _hidden(folder: Path) -> tuple[str, ...]:
 
 def _latin(folder: Path) -> tuple[str, ...]:
     put(folder, "ok.jpg", "other.jpg")
-    os.rename(folder / "other.jpg", os.fsencode(folder) + b"/caf\xe9.jpg")
+    (folder / "other.jpg").rename(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.jpg"))
     return (".",)
 
 
@@ -117,7 +117,7 @@ def _pipe(folder: Path) -> tuple[str, ...]:
 def _sources() -> list[Planned]:
     rows = "seed\na.jpg\nfoo://z/y.jpg\nnowhere.jpg\n/dev/zero\nzip://x.jpg::a.jpg\n"
     return [
-        Planned(group="Sources", case="an unknown protocol", code=1, says="foo", build=lambda _: ("foo://bucket/x",)),
+        Planned(group="Sources", case="an unknown protocol", code=2, says="foo", build=lambda _: ("foo://bucket/x",)),
         Planned(
             group="Sources", case="unknown protocol, nothing, a device and a chain among rows",
             build=_manifest("m.csv", rows), made=1, rejects=4, says="line 3.*line 4.*line 5.*line 6",
@@ -142,15 +142,15 @@ def _manifest(name: str, content: str | bytes, *more: str) -> Build:
 def _values() -> dict[str, str]:
     """Rows that are wrong, each in its own way; the value's column comes first."""
     return {
-        "frames": "inf", "variants": "20240131", "hfov_deg": "400", "prompt": "nul\\u0000here",
-        "camera_path": "gone.npz", "seed": "nowhere.jpg",
+        "frames": "inf", "variants": "20240131", "hfov_deg": "400", "prompt": "nul\0here",
+        "camera_path": "gone.npz",
     }  # fmt: skip
 
 
 def _bad_rows() -> str:
     rows = [
         '{"seed":"a.jpg"}',
-        *('{"seed":"b.jpg","%s":"%s"}' % item for item in _values().items() if item[0] != "seed"),
+        *(json.dumps({"seed": "b.jpg", **dict([item])}) for item in _values().items()),
     ]
     rows += ['{"seed":"nowhere.jpg"}', '{"seed":"b.jpg","hfov_deg":NaN}', '{"seed":"b.jpg","hfov_deg":-5}']
     rows += ['{"seed":"b.jpg","hfov_deg":0}', '{"seed":"b.jpg","variants":1e999}', '{"seed":"b.jpg","frames":80000001}']
@@ -192,7 +192,8 @@ def _parquet(**columns: object) -> bytes:
 
 
 def _spark(folder: Path) -> tuple[str, ...]:
-    put(folder, "dir.parquet/a.jpg")
+    put(folder, "a.jpg")
+    (folder / "dir.parquet").mkdir()
     (folder / "dir.parquet" / "part-0.parquet").write_bytes(_parquet(seed=["a.jpg"]))
     (folder / "dir.parquet" / "_SUCCESS").touch()
     return ("dir.parquet",)
@@ -229,8 +230,9 @@ def _manifest_formats() -> list[Planned]:
             group="Manifests", case="m.parquet NaN", build=_manifest("m.parquet", nan), made=1, rejects=1, says="nan"
         ),
         Planned(
-            group="Manifests", case="m.parquet with image structs", build=_manifest("m.parquet", _parquet(seed=structs)),
-            rejects=2, says="row",
+            group="Manifests", case="m.parquet with image structs",
+            build=_manifest("m.parquet", _parquet(seed=structs)),
+            code=2, says="holds pictures",
         ),
         Planned(
             group="Manifests", case="a spreadsheet", code=2, says="[Cc][Ss][Vv]",

@@ -67,11 +67,13 @@ def odd_names(desk: Desk, folder: Path, finding: Finding) -> None:
     finding.require(finding.made == 3, f"{finding.made} worlds instead of 3")
 
 
+FAILURES = {"forbidden": 403, "broken": 500, "busy": 429, "missing": 404}
+
+
 class Web(http.server.BaseHTTPRequestHandler):
     """Photographs, and every way not to serve one."""
 
     protocol_version = "HTTP/1.1"
-    FAILURES = {"forbidden": 403, "broken": 500, "busy": 429, "missing": 404}
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         pass
@@ -81,8 +83,8 @@ class Web(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         name = self.path.split("?")[0].strip("/").partition(".")[0]
-        if name in self.FAILURES:
-            self.send_error(self.FAILURES[name])
+        if name in FAILURES:
+            self.send_error(FAILURES[name])
             return
         body = jpeg(sum(name.encode()))
         self.send_response(200)

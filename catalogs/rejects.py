@@ -60,11 +60,12 @@ def list_rejects(
 
     With `open_only`, the last reject of each seed whose world has not been committed since: a reject with a world id
     is closed by the commit of that id; one of a seed that could not be read, or whose file was replaced since, by a
-    later commit of the same seed URI, recipe and variant.
+    later commit of the same seed URI, recipe and variant; one of a manifest's row by such a commit of another run,
+    since another row of its own may name the same seed.
 
     Args:
         store: where the catalog lies.
-        open_only: leave out what a commit has superseded, and all but the last reject of a seed.
+        open_only: leave out what a commit has superseded, and all but the last reject of a seed (or of a row).
         run_id: rejects of this run only.
         current: the catalog as of now, if the caller has read it already.
 
@@ -167,8 +168,13 @@ def _still_open(store: Store, records: list[RejectRecord], current: Current | No
         pending = [r for r in pending if not _is_made_good(r, finished.get(_seed(r)))]
     last: dict[object, RejectRecord] = {}
     for record in sorted(pending, key=lambda r: (r.created_at is not None, r.created_at or 0)):
-        last[record.world_id or _seed(record)] = record
+        last[record.world_id or (*_seed(record), record.reason if is_of_row(record) else None)] = record
     return sorted(last.values(), key=lambda r: (r.run_id, r.ordinal))
+
+
+def is_of_row(record: RejectRecord) -> bool:
+    """Whether a row of a manifest is at fault, not the seed it names: its reason names the line."""
+    return record.world_id is None and record.stage in ("manifest", "plan")
 
 
 def _seed(record: RejectRecord) -> tuple[object, ...]:
@@ -179,6 +185,8 @@ def _is_made_good(record: RejectRecord, finished: _Finished | None) -> bool:
     """Whether another file under the same name has become a world since."""
     if finished is None or not _is_later(finished.created_at, record.created_at):
         return False
+    if is_of_row(record) and finished.run_id == record.run_id:
+        return False
     return record.world_id is None or finished.seed_sha256 != record.seed_sha256
 
 
@@ -186,16 +194,17 @@ def _is_made_good(record: RejectRecord, finished: _Finished | None) -> bool:
 class _Finished:
     created_at: datetime | None
     seed_sha256: str | None
+    run_id: str | None
 
 
 def _finished_seeds(store: Store, current: Current) -> dict[tuple[object, ...], _Finished]:
     """What was last committed for each seed URI, recipe and variant."""
-    columns = ["seed_uri", "recipe", "variant", "created_at", "seed_sha256"]
+    columns = ["seed_uri", "recipe", "variant", "created_at", "seed_sha256", "run_id"]
     finished: dict[tuple[object, ...], _Finished] = {}
     for row in worlds_of(store, current, columns).to_pylist():
         seed = (row["seed_uri"], row["recipe"], row["variant"])
         if seed not in finished or _is_later(row["created_at"], finished[seed].created_at):
-            finished[seed] = _Finished(row["created_at"], row["seed_sha256"])
+            finished[seed] = _Finished(row["created_at"], row["seed_sha256"], row["run_id"])
     return finished
 
 

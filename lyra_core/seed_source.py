@@ -201,10 +201,11 @@ def ask(uri: str, work: Callable[[], T], *, tries: int = TRIES, outages: Outages
         uri: the seed.
         work: what to do.
         tries: at most.
-        outages: remembers servers that fail, and refuses to ask them for a while.
+        outages: remembers servers that fail: silent ones are not asked for a while, others only once a seed.
     """
     if outages is not None:
         outages.require_hope(uri)
+        tries = 1 if outages.is_failing(uri) else tries
     for attempt in range(1, tries + 1):
         try:
             found = work()
@@ -214,7 +215,7 @@ def ask(uri: str, work: Callable[[], T], *, tries: int = TRIES, outages: Outages
             fault = _judge(error, uri)
             if not fault.is_passing or attempt == tries:
                 if outages is not None and fault.is_passing:
-                    outages.count(uri)
+                    outages.count(uri, is_silent=fault.is_silent)
                 raise fault.error(uri, attempt) from error
             time.sleep(_wait_s(attempt, error))
         else:
@@ -237,6 +238,7 @@ class _Fault:
     remedy: str
     is_seeds: bool = False
     is_passing: bool = False
+    is_silent: bool = False
 
     def error(self, uri: str, tries: int) -> SeedError | SourceError:
         text = f"seed {public_uri(uri)}: wanted an image file, found {self.found}"
@@ -271,7 +273,8 @@ def _judge(error: Exception, uri: str) -> _Fault:
     if classes & _BROKEN_CLASSES:
         return _Fault("a connection that broke off", "check the network and the server", is_passing=True)
     if classes & _LOST_CLASSES or any(getattr(cause, "errno", None) in _LOST_ERRNO for cause in _causes(error)):
-        return _Fault(f"no answer ({_detail(error)})", "check the network and the server", is_passing=True)
+        found = f"no answer ({_detail(error)})"
+        return _Fault(found, "check the network and the server", is_passing=True, is_silent=True)
     if isinstance(error, ValueError):
         return _Fault(
             f"an address that cannot be used ({_detail(error)})",
@@ -336,11 +339,20 @@ def _blocks(stream: Any) -> Iterator[bytes]:
 
 @dataclass(slots=True)
 class Outages:
-    """Which servers kept failing, so that the rows behind the first few do not wait for them."""
+    """Which servers kept failing, so that the rows behind the first few do not wait for them.
+
+    One that answers may still have the next photograph: it is asked for each, without waiting. One that is silent costs
+    a timeout each time, so it is left alone for a while.
+
+    Attributes:
+        patience: seeds in a row that a server may fail before that.
+        pause_s: how long a silent server is left alone.
+        failures: of each server, how many in a row, when the last was, and whether that was silence.
+    """
 
     patience: int = 3
     pause_s: float = 30.0
-    failures: dict[str, tuple[int, float]] = field(default_factory=dict)
+    failures: dict[str, tuple[int, float, bool]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def require_hope(self, uri: str) -> None:
@@ -351,17 +363,22 @@ class Outages:
         """
         if not self.failures or local_path(uri) is not None:
             return
-        count, last_s = self.failures.get(_server(uri), (0, 0.0))
-        if count >= self.patience and time.monotonic() - last_s < self.pause_s:
+        count, last_s, was_silent = self.failures.get(_server(uri), (0, 0.0, False))
+        if was_silent and count >= self.patience and time.monotonic() - last_s < self.pause_s:
             raise SourceError(
                 f"seed {public_uri(uri)}: not asked for, because {_server(uri)} failed {count} seeds in a row just "
                 f"before; check the network and the server{AGAIN}"
             )
 
-    def count(self, uri: str) -> None:
+    def is_failing(self, uri: str) -> bool:
+        """Whether a server failed several seeds in a row."""
+        return bool(self.failures) and self.failures.get(_server(uri), (0,))[0] >= self.patience
+
+    def count(self, uri: str, *, is_silent: bool) -> None:
         """One more seed failed."""
         with self.lock:
-            self.failures[_server(uri)] = (self.failures.get(_server(uri), (0, 0.0))[0] + 1, time.monotonic())
+            before = self.failures.get(_server(uri), (0,))[0]
+            self.failures[_server(uri)] = (before + 1, time.monotonic(), is_silent)
 
     def forget(self, uri: str) -> None:
         """The server works."""

@@ -50,7 +50,8 @@ def _or_reject(rows: Iterator[ManifestRow | BadRow], source: str) -> Iterator[Ma
     try:
         yield from rows
     except (ManifestError, SourceError) as error:
-        yield BadRow(seed_uri=public_uri(source), ordinal=-1, reason=str(error))
+        is_unreached = isinstance(error, SourceError)
+        yield BadRow(seed_uri=public_uri(source), ordinal=-1, reason=str(error), is_unreached=is_unreached)
 
 
 def _keep_quiet(notice: str) -> None:

@@ -40,11 +40,15 @@ class ManifestRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BadRow:
-    """A manifest row that cannot be used; it becomes a reject and nothing else is lost."""
+    """A manifest row that cannot be used; it becomes a reject and nothing else is lost.
+
+    `is_unreached` says that storage is at fault, which the next run asks again.
+    """
 
     seed_uri: str
     ordinal: int
     reason: str
+    is_unreached: bool = False
 
 
 class RowError(Exception):

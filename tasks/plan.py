@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from catalogs.commit import committed_ids
-from catalogs.rejects import list_rejects, reject
+from catalogs.rejects import is_of_row, list_rejects, reject
 from lyra_core.errors import CameraPathError, LyraError, ManifestError, PromptError, SourceError
 from lyra_core.formats.store import Store
 from lyra_core.geometry.camera_files import is_camera_file
@@ -106,7 +106,7 @@ def make_plan(
     namer = WorldNamer(request.recipe)
     plan = Plan(path=plan_path, run_id=request.run_id, weights_digests=namer.weights_digests)
     done = committed_ids(store)
-    rejected_ids, rejected_uris = _open_rejects(store) if not request.retry_rejects else (set(), set())
+    rejected_ids, rejected_before = _known_rejects(store) if not request.retry_rejects else (set(), set())
     seen: set[str] = set()
     plan_path.parent.mkdir(parents=True, exist_ok=True)
     limited = itertools.islice(rows, request.limit) if request.limit is not None else iter(rows)
@@ -118,13 +118,13 @@ def make_plan(
             for row, digest in zip(batch, _digest_all(batch, digests, threads), strict=True):
                 plan.num_seeds += 1
                 if isinstance(digest, LyraError):
-                    _count_reject(plan, _reject(row, request, digest), rejected_uris)
+                    _count_reject(plan, _reject(row, request, digest), rejected_before)
                     continue
                 assert isinstance(row, ManifestRow)  # noqa: S101  a bad row has no digest
                 try:
                     specs = namer.name(row, digest)
                 except (CameraPathError, PromptError) as error:
-                    _count_reject(plan, _reject(row, request, error, digest), rejected_uris)
+                    _count_reject(plan, _reject(row, request, error, digest), rejected_before)
                     continue
                 for spec in specs:
                     if spec.world_id in seen:
@@ -221,7 +221,10 @@ def _digest_all(
     """A digest or the reason there is none, one for each row."""
     found = iter(digests.digest_files([row.seed_uri for row in rows if isinstance(row, ManifestRow)], threads))
     for row in rows:
-        yield ManifestError(row.reason) if isinstance(row, BadRow) else next(found)
+        if isinstance(row, BadRow):
+            yield SourceError(row.reason) if row.is_unreached else ManifestError(row.reason)
+        else:
+            yield next(found)
 
 
 def _reject(row: ManifestRow | BadRow, request: Request, error: LyraError, digest: str | None = None) -> RejectRecord:
@@ -244,16 +247,22 @@ def _stage(error: LyraError, digest: str | None) -> str:
     return "manifest" if isinstance(error, ManifestError) else "seed" if digest is None else "plan"
 
 
-def _open_rejects(store: Store) -> tuple[set[str], set[str]]:
+def _known_rejects(store: Store) -> tuple[set[str], set[object]]:
+    """World ids that were rejected, and what tells rejects without a world apart."""
     rejects = list_rejects(store, open_only=True)
     ids = {r.world_id for r in rejects if r.world_id and r.stage != SOURCE_STAGE}
-    return ids, {r.seed_uri for r in rejects if r.seed_uri and not r.world_id}
+    return ids, {_fault(r) for r in rejects if r.seed_uri and not r.world_id}
 
 
-def _count_reject(plan: Plan, record: RejectRecord, known_uris: set[str]) -> None:
+def _fault(record: RejectRecord) -> object:
+    """A seed that cannot be used, or a row that names it wrongly: several rows may name one seed."""
+    return (record.seed_uri, record.reason) if is_of_row(record) else record.seed_uri
+
+
+def _count_reject(plan: Plan, record: RejectRecord, known: set[object]) -> None:
     if record.stage == SOURCE_STAGE:
         plan.unreached.append(record.reason)
-    if record.seed_uri in known_uris:
+    if _fault(record) in known:
         plan.num_rejected_before += 1
     else:
         plan.new_rejects.append(record)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from catalogs.commit import committed_ids
+from flows.cli.batch_output import nothing_to_do
 from flows.parameters import GenerateParameters
 from flows.session import Session
 from flows.settings import Settings
 from lyra_core.errors import StoreError
+from tasks.plan import write_plan_rejects
 
 FAULT = ["model=fault_model:load", "artifacts=ply", "quality_views=0", "width=64", "height=48"]
 
@@ -53,6 +55,29 @@ def test_what_is_recorded_holds_no_signature(session):
     session.parameters = signed
     assert "S3CRET" not in session.public_parameters.model_dump_json()
     assert "k:s@" not in session.public_parameters.model_dump_json()
+
+
+def test_a_deployment_whose_parameters_hold_a_signature_is_warned(session):
+    told = []
+    session.tell = told.append
+    session.warn_of_secrets()
+    assert told == []
+    session.parameters = session.parameters.model_copy(update={"seeds": ["https://host/a.jpg?X-Amz-Signature=S3CRET"]})
+    session.warn_of_secrets()
+    assert "list signed URLs in a manifest" in told[0]
+    assert "S3CRET" not in told[0]
+
+
+def test_the_second_run_tells_rejects_from_storage_at_fault(session, tmp_path, capsys):
+    seeds = [str(tmp_path / "gone.png"), "gs://bucket/a.png"]
+    parameters = session.parameters.model_copy(update={"seeds": seeds})
+    with Session.planned(parameters, session.settings) as first:
+        write_plan_rejects(first.plan, first.store)
+    with Session.planned(parameters, session.settings) as second:
+        assert nothing_to_do(second, as_json=False) == 3
+    shown = capsys.readouterr().out
+    assert "1 seeds are rejected; try them again with --retry-rejects" in shown
+    assert "1 seeds lie on storage that is at fault; the same command asks for them again" in shown
 
 
 def test_notices_reach_whoever_listens_now(session):

@@ -113,6 +113,15 @@ def test_a_server_that_is_down_is_not_asked_for_every_row(nobody, server):
     assert digest_seed(f"{server.url}/fine/a.jpg")  # another server is another matter
 
 
+def test_a_server_that_answers_is_asked_for_every_row_once(server):
+    for number in range(8):
+        with pytest.raises(SourceError, match=r"HTTP 500|broke off"):
+            digest_seed(f"{server.url}/{'500' if number % 2 else 'cut'}/{number}.jpg")
+    assert len(server.asked) == 3 * 4 + 5
+    assert digest_seed(f"{server.url}/fine/a.jpg") == hashlib.sha256(BODY).hexdigest()
+    assert digest_seed(f"{server.url}/flaky/a.jpg"), "and patience is back"
+
+
 def test_a_bucket_that_is_down_is_not_asked_for_every_row(nobody, monkeypatch, tmp_path):
     import s3fs
 

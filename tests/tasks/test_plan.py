@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from catalogs.commit import commit
-from catalogs.rejects import reject
+from catalogs.rejects import list_rejects, reject
 from flows.recipes import find_recipe
 from lyra_core.formats.store import open_store
 from lyra_core.records import RejectRecord, WorldRecord
@@ -43,7 +45,7 @@ def store(tmp_path):
     return open_store(str(tmp_path / "out"))
 
 
-def test_each_seed_is_a_world_and_the_plan_reads_back(plan, make_seeds, tmp_path):
+def test_each_seed_is_a_world_and_a_plan_leaves_nothing(plan, make_seeds, tmp_path):
     made = plan(make_seeds("a.png", "b.png"))
     specs = list(made.specs())
     assert (made.num_seeds, made.num_remaining, [s.ordinal for s in specs]) == (2, 2, [0, 1])
@@ -52,6 +54,28 @@ def test_each_seed_is_a_world_and_the_plan_reads_back(plan, make_seeds, tmp_path
     assert made.weights_digests == ()
     made.discard()
     assert not list(tmp_path.glob("plan*"))
+
+
+def test_a_wrong_row_costs_itself_though_others_name_its_seed(plan, make_seeds, tmp_path):
+    """Three wrong rows are three rejects, and stay them: neither a world of their seed nor a second run adds one."""
+    lines = ["seed,hfov_deg,camera_path", "a.png,,", "a.png,nan,", "a.png,400,", "a.png,,gone.npz"]
+    manifest = make_seeds("a.png") / "m.csv"
+    manifest.write_text("\n".join(lines))
+    for moment in (datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)):
+        made = plan(manifest)
+        assert made.num_rejected == 3
+        assert len(made.new_rejects) == (3 if moment.day == 1 else 0)
+        for record in made.new_rejects:
+            reject(store(tmp_path), replace(record, created_at=moment))
+        for spec in made.specs():
+            world = WorldRecord(
+                world_id=spec.world_id, seed_uri=spec.seed_uri, recipe="parallax", run_id="run",
+                variant=0, created_at=moment + timedelta(hours=1),
+            )  # fmt: skip
+            commit(store(tmp_path), world)
+    found = list_rejects(store(tmp_path))
+    assert [record.stage for record in found] == ["manifest", "manifest", "plan"]
+    assert [record.reason.split(":")[0].rpartition(" ")[2] for record in found] == ["3", "4", "5"]
 
 
 def test_planning_writes_nothing_to_the_output(plan, make_seeds, tmp_path):
