@@ -39,7 +39,7 @@ class Settings(BaseModel):
     store_deadline_s: float = Field(
         600.0, gt=0, description="storage that fails is waited for this long; then the batch ends without rejects"
     )
-    model_path: str = Field("", description="folders of your own models (package.module:factory), joined by ':'")
+    model_path: str = Field("", description="folders of your own models, recipes, stages and formats, joined by ':'")
     home: Path = Field(Path("~/.lyra"), description="caches, the local Prefect server's database and logs")
     scratch: str | None = Field(None, description="finished chunks of worlds in the making; default: home/scratch")
     prefect_api_url: str | None = Field(None, description="an existing Prefect server; default: a local one")

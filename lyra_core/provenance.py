@@ -14,7 +14,7 @@ class Provenance:
         precision: arithmetic of the video network, as torch names dtypes: float32, bfloat16.
         num_steps: of denoising, a chunk.
         guidance: classifier-free guidance scale; 1 where it is off.
-        negative_prompt: what guidance leads away from, where it is known as words.
+        negative_prompt: of guidance, where it is known as words.
         metric_scale_source: "depth_model" where the scale of the world comes from a network that was trained on depth
             in metres, "none" where nothing tells metres.
     """

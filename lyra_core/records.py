@@ -158,7 +158,7 @@ class WorldRecord(_Row):
     # request
     prompt: str | None = column("string", "captions of the chunks, one a line")
     negative_prompt: str | None = column(
-        "string", "what guidance leads away from; null without guidance and where only its embedding is known"
+        "string", "negative prompt of guidance; null without guidance and where only its embedding is known"
     )
     trajectory_name: str | None = column("string", "camera path: name of the preset or the file's stem")
     trajectory_sha256: str | None = column("string", "digest of the cameras asked for, before the scene scales them")
@@ -181,7 +181,7 @@ class WorldRecord(_Row):
     camera_residual_percent: float | None = column(
         "float", "median distance between requested and recovered cameras, % of the path's length"
     )
-    cameras_source: str | None = column("string", "cameras the Gaussians stand on: requested or recovered")
+    cameras_source: str | None = column("string", "cameras the Gaussians were made with: requested or recovered")
     # splats
     num_splats: int | None = column("int64", "number of Gaussians")
     sh_degree: int | None = column("int8", "degree of the spherical harmonics, 0 to 3")

@@ -5,7 +5,7 @@
   deadline, or refuses, the batch ends without rejects.
 * A death or a hang names the one world that was being made. Two deaths reject it, but only on evidence that workers can
   work at all: some world succeeded since its first death, or a canary (a built-in picture) did.
-* If the canary dies too, nobody is rejected and the pool is broken.
+* If the canary dies too, no world is rejected and the pool is broken.
 """
 
 from __future__ import annotations

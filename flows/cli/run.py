@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 def run(
     seeds: Annotated[list[str], typer.Argument(help="Images, folders, globs, URL prefixes or manifests.")],
     out: Annotated[str | None, typer.Option(help="Where worlds go: a path or any URL. (default: ./worlds)")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Parameter set; see: lyra recipes. (default: mini)")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Parameter set, or package.module:function; see: lyra recipes. (default: mini)")
+    ] = None,
     camera_path: Annotated[
         str | None, typer.Option(help="A preset's name, or a camera file (.npz, .json, .parquet).")
     ] = None,

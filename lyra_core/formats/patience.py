@@ -1,6 +1,6 @@
 """Waits for a store that fails: tries again with growing pauses, until it answers or a deadline has passed.
 
-A store that is away for a minute says nothing about the work in hand, so nobody is rejected for it. What waiting does
+A store that is away for a minute says nothing about the work in hand, so no world is rejected for it. What waiting does
 not mend (no permission, no such bucket, a malformed catalog) is raised at once.
 """
 

@@ -1,4 +1,4 @@
-"""Whether the frames were taken where the cameras say: measures it, and decides which cameras Gaussians stand on.
+"""Whether the frames were taken where the cameras say: measures it, and decides which cameras Gaussians are made with.
 
 A generated video follows its requested cameras only roughly; small departures are the estimator's noise, and building
 on the request keeps the world where everybody expects it.

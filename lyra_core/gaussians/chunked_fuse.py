@@ -78,7 +78,7 @@ def fuse_chunks(
     Args:
         source: the video, for colours.
         lifted: its chunks.
-        cameras: to stand on, one a keyframe.
+        cameras: of the keyframes, one each.
         config: limits and thresholds.
         on_progress: called with ("fuse", keyframes done, keyframes).
 

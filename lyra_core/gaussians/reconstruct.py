@@ -123,7 +123,7 @@ class ReconstructionReport:
         resumed_chunks: found on disk.
         chunk_frames: most keyframes of a chunk, after memory had its say.
         lifter: its name.
-        cameras: which cameras the Gaussians stand on.
+        cameras: which cameras the Gaussians are reconstructed with.
         residual_deg: requested against recovered cameras, median; None if none were recovered.
         residual_percent: of the path's length, likewise.
         is_deviating: the video does not follow its cameras.

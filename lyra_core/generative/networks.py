@@ -117,7 +117,7 @@ def load_frame_encoder(home: Path, device: torch.device | str) -> FrameEncoder:
 
 
 def load_negative_prompt(home: Path, text_dim: int | None) -> Float[Tensor, "1 s d"]:
-    """The released embedding of what guidance leads away from.
+    """The released embedding of the negative prompt.
 
     Raises:
         WeightsError: not one embedding of the network's text width.

@@ -81,7 +81,7 @@ class RolloutModels:
         depth: estimates depth of new frames.
         text: for a network that reads captions.
         image: for a network that sees the last frame's tokens.
-        negative_text: what guidance leads away from, where it is given as an embedding rather than as the config's
+        negative_text: the negative prompt of guidance, given as an embedding rather than as the config's
             negative_prompt (the released one is). [1 s c]
     """
 

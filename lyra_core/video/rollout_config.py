@@ -30,7 +30,7 @@ class RolloutConfig:
         num_steps: of unipc and euler; the released student's four levels are fixed.
         shift: of the noise levels towards noise.
         guidance_scale: away from the negative prompt; 1 turns it off.
-        negative_prompt: what guidance leads away from.
+        negative_prompt: of classifier-free guidance.
         exact_timesteps: tell the network 1000 sigma instead of its integer part.
         noise: "reference" draws as the reference implementation does (its generator takes 32 bits of a seed),
             "generator" from a torch.Generator of the whole seed.

@@ -45,7 +45,7 @@ def add_pipeline(commands: Any) -> None:  # argparse's type of it is private
     mini.add_argument("--out", type=Path, required=True, help="folder for all steps, logs and weights")
     mini.add_argument("--gpus", type=int, help="GPUs to use (default: all; with --device cpu places for processes, 1)")
     mini.add_argument("--minutes-scale", type=float, default=1.0, help="factor of all training times (default: 1)")
-    mini.add_argument("--pause-after", type=float, help="minutes after which this call ends, to be gone on with")
+    mini.add_argument("--pause-after", type=float, help="minutes after which this call pauses; repeat it to resume")
     mini.add_argument("--start-from", type=Path, help="folder of packed weights to begin with (default: from nothing)")
     mini.add_argument("--only", nargs="+", metavar="STEP", help="steps to run, also as patterns (default: all)")
     mini.add_argument("--sync-to", type=Path, help="folder that receives what each step leaves, as soon as it ends")

@@ -4,7 +4,7 @@ OUT/STEP/begun.json    what it was begun with
 OUT/STEP/full.pt       the checkpoint of a training, to go on from
 OUT/STEP/done.json     it is finished: what it was made with, seconds, GPUs, when
 OUT/log/STEP.log       everything it said
-OUT/earlier/STEP       what stood in the way of a new beginning
+OUT/earlier/STEP       a former result that a new start replaced
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Step:
             start, and an argument with a * becomes the files it matches, as in a shell.
         gpus: how many it uses at most; None for all of the machine, 0 for none. A smaller machine gives what it has.
         least: how many it starts with at least; None for as many as `gpus`.
-        minutes: of training, which can be paused and gone on with; 0 for steps that are no trainings.
+        minutes: of training, which can be paused and continued; 0 for steps that are no trainings.
         after: steps whose results it needs.
         makes: a file or folder outside its own folder that it leaves, with places as in commands.
         is_kept: whether what it makes is used as it is where it is there already, whoever made it.
@@ -102,7 +102,7 @@ class StepFolder:
     def begin(self, identity: Identity) -> bool:
         """Make ready for a start; returns whether it goes on from a checkpoint.
 
-        What is there and cannot be gone on with is moved to OUT/earlier, where it replaces what was moved before.
+        What is there and cannot be continued is moved to OUT/earlier, where it replaces what was moved before.
         """
         resumes = self.can_resume(identity)
         if self.path.exists() and not resumes:
