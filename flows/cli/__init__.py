@@ -67,6 +67,12 @@ def app(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         leave_pipe()
         code = EXIT_PIPE
+    except SystemExit:
+        # click leaves with 1 where a write finds the reader gone, and wraps the stream so that no flush complains.
+        if type(sys.stdout).__name__ != "PacifyFlushWrapper":
+            raise
+        leave_pipe()
+        code = EXIT_PIPE
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

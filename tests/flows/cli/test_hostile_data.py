@@ -149,10 +149,11 @@ def test_narrow_and_ascii_terminals(lyra, catalog):
         assert finished.out.isascii()
 
 
-def test_a_reader_that_leaves_is_no_error(lyra, catalog):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_leaves_is_no_error(lyra, catalog, unbuffered):
     sql = "SELECT range AS n, repeat('x', 1000) AS x FROM range(2000)"
     for extra in (["--json"], []):
-        process = lyra.start("query", catalog.root, sql, *extra)
+        process = lyra.start("query", catalog.root, sql, *extra, PYTHONUNBUFFERED=unbuffered)
         process.stdout.read(10)
         process.stdout.close()
         assert process.stderr.read() == ""
