@@ -106,7 +106,7 @@ def batch(tmp_path, make_seeds, fault_recipe, model_path, s3_gate, s3_server):
     return prepare
 
 
-@pytest.mark.parametrize("executor", ["inline", "ray"])
+@pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
 def test_an_outage_in_mid_batch_costs_time_and_no_world(batch, s3_gate, executor):
     names = [f"slow{i}.png" for i in range(8)]
     pool, specs, store, told = batch(*names, executor=executor)
@@ -144,7 +144,7 @@ def test_an_outage_beyond_the_deadline_ends_the_batch_without_rejects(batch, s3_
     assert verify(store) == []
 
 
-@pytest.mark.parametrize("executor", ["inline", "ray"])
+@pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
 def test_workers_without_credentials_are_told_before_the_first_world(batch, monkeypatch, executor):
     pool, specs, _, _ = batch("a.png", "b.png", executor=executor)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
