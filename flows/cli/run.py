@@ -87,12 +87,9 @@ def _executor(ray: str | None) -> dict[str, str]:
 
 
 def _planned(parameters: GenerateParameters, settings: Settings) -> Session:
-    """Plan with a spinner; a camera path that no world could use is refused before seeds are read."""
+    """Plan with a spinner."""
     from flows.session import Session
-    from lyra_core.geometry.requests import request_digest_parts
 
-    recipe = parameters.resolved_recipe()
-    request_digest_parts(recipe.camera_path, recipe.num_frames)
     with waiting("planning: reading seeds") as spinner:
         return Session.planned(
             parameters,

@@ -196,3 +196,12 @@ def test_recipes_and_doctor(lyra, tmp_path):
     found = lyra("doctor", "--out", tmp_path / "here", "--json")
     assert found.json["ready"] is True, found.json
     assert lyra("doctor", "--out", "/proc/none").code == 1
+
+
+def test_a_recipe_of_ones_own_is_found_on_the_model_path(lyra, make_seeds, tmp_path):
+    """LYRA_MODEL_PATH of the command is tests/models, which its own import path lacks."""
+    done = lyra("run", make_seeds("a.png"), "--out", tmp_path / "out", "--recipe", "extension:recipe", "--dry-run")
+    assert done.code == 0, done.err
+    assert "recipe extended" in done.out
+    shown = lyra("recipes", "extension:recipe", "--json").json
+    assert (shown["model"], shown["stages"]) == ("extension:load", ["extension:keep_right"])
