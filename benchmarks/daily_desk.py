@@ -43,10 +43,10 @@ class Told:
     def sentence(self) -> str:
         """The first sentence about something that was wrong or noticed; else the last line."""
         lines = [line.strip() for line in (self.err + "\n" + self.out).splitlines() if line.strip()]
-        told = [line for line in lines if re.match(r"(error: |would be rejected: |rejected )", line)] or [
-            line for line in lines if line in self.err and "starting workers" not in line
+        told = [line for line in lines if re.match(r"(error|would be rejected|rejected|rejected \S+): ", line)] or [
+            line for line in lines if line in self.err and not re.match(r"starting workers|done ", line)
         ]
-        return (told or lines[-1:] or [""])[0].removeprefix("would be rejected: ")
+        return (told or lines[-1:] or [""])[0].removeprefix("would be ").removeprefix("rejected: ")
 
 
 @dataclass(slots=True, kw_only=True)

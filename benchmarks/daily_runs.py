@@ -186,13 +186,14 @@ def mixed_manifest(desk: Desk, folder: Path, finding: Finding) -> None:
     lines += ["nowhere.jpg;;;", ";;;", "b.jpg;two, rooms;CC-BY-4.0;60", "c.jpg;x;y;z;too many", ";;;", ";;;"]
     (folder / "m.csv").write_text("\n".join(lines) + "\n")
     ask = [folder / "m.csv", "--out", folder / "w", *INLINE]
-    finding.listen(desk.lyra("run", *ask), 3)
+    first = finding.listen(desk.lyra("run", *ask), 3)
     found = desk.rows(folder / "w", "SELECT name, prompt, seed_license FROM worlds ORDER BY name")
     wanted = [["a", "[INST] a room", "CC0-1.0"], ["b", "two, rooms", "CC-BY-4.0"]]
     finding.require([list(row.values()) for row in found] == wanted, f"rows are {found}")
     require_unswapped(desk, folder / "w", folder, finding)
     finish(desk, folder / "w", finding, ask)
     finding.require((finding.made, finding.rejects) == (2, 3), f"{finding.made} worlds, {finding.rejects} rejects")
+    finding.require(first.err.count("rejected: ") == 3, "not one sentence for each wrong row")
 
 
 @case("Manifests", "1,000 variants of 40 rows are planned in time")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flows.report import BatchSummary
     from flows.session import Session
     from tasks.outcome import Outcome
+    from tasks.plan import Plan
 
 EXIT_REJECTS = 3
 SHOWN_REJECTS = 10
@@ -102,10 +103,25 @@ def nothing_to_do(session: Session, as_json: bool) -> int:
     screen.print(styled(found, (out, "bold"), "; neither Prefect nor Ray was started"))
     unreached = len(plan.unreached)
     if settled := plan.num_rejected - unreached:
-        screen.print(f"{settled:,} seeds are rejected; try them again with --retry-rejects")
+        screen.print(f"{settled:,} seeds are rejected; mend them, or try them again with --retry-rejects; the reasons:")
+        screen.print(styled(f'  {command_name()} query {for_shell(out)} "SELECT seed_uri, reason FROM rejects"'))
     if unreached:
         screen.print(f"{unreached:,} seeds lie on storage that is at fault; the same command asks for them again")
     return code
+
+
+def tell_rejects(plan: Plan) -> None:
+    """The sentences of the first seeds that planning rejected, before anything starts."""
+    screen = console(stderr=True)
+    for reject in plan.new_rejects[:SHOWN_REJECTS]:
+        screen.print(styled(f"rejected: {reject.reason}"))
+    if (more := len(plan.new_rejects) - SHOWN_REJECTS) > 0:
+        screen.print(f"rejected: {more:,} more, which the catalog's table rejects will list")
+
+
+def command_name() -> str:
+    """How this user runs the command."""
+    return "lyra" if shutil.which("lyra") else for_shell(sys.argv[0])
 
 
 @contextlib.contextmanager
@@ -155,7 +171,7 @@ def print_summary(summary: BatchSummary, ui_url: str) -> None:
     screen.print(styled(f"worlds   {where}"))
     screen.print(styled(f"watch    {ui_url}"))
     screen.print("next")
-    lyra, out = "lyra" if shutil.which("lyra") else for_shell(sys.argv[0]), for_shell(summary.out)
+    lyra, out = command_name(), for_shell(summary.out)
     screen.print(styled(f"  {lyra} status {out}"))
     screen.print(styled(f'  {lyra} query {out} "SELECT name, num_splats, psnr_db FROM worlds ORDER BY psnr_db DESC"'))
     screen.print(styled(f"  {lyra} peek {out} {summary.example_world_id or 'WORLD_ID'}"))

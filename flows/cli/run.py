@@ -52,7 +52,7 @@ def run(
       lyra run photo.jpg --dry-run --json
     """
     choose_json(as_json)
-    from flows.cli.batch_output import dry_run_report, nothing_to_do, warn_of_missing_captions
+    from flows.cli.batch_output import dry_run_report, nothing_to_do, tell_rejects, warn_of_missing_captions
     from flows.parameters import GenerateParameters
     from flows.settings import load_settings
 
@@ -76,6 +76,7 @@ def run(
         if not session.plan.num_remaining and not session.plan.new_rejects:
             return nothing_to_do(session, as_json)
         session.check_output()
+        tell_rejects(session.plan)
         return _generate(session, as_json)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from catalogs.commit import committed_ids
-from flows.cli.batch_output import nothing_to_do
+from flows.cli.batch_output import nothing_to_do, tell_rejects
 from flows.parameters import GenerateParameters
 from flows.session import Session
 from flows.settings import Settings
@@ -72,11 +72,14 @@ def test_the_second_run_tells_rejects_from_storage_at_fault(session, tmp_path, c
     seeds = [str(tmp_path / "gone.png"), "gs://bucket/a.png"]
     parameters = session.parameters.model_copy(update={"seeds": seeds})
     with Session.planned(parameters, session.settings) as first:
+        tell_rejects(first.plan)
         write_plan_rejects(first.plan, first.store)
     with Session.planned(parameters, session.settings) as second:
         assert nothing_to_do(second, as_json=False) == 3
-    shown = capsys.readouterr().out
-    assert "1 seeds are rejected; try them again with --retry-rejects" in shown
+    shown, told = capsys.readouterr()
+    assert [line.partition(": ")[0] for line in told.splitlines() if line.startswith("rejected")] == ["rejected"] * 2
+    assert "1 seeds are rejected; mend them, or try them again with --retry-rejects; the reasons:" in shown
+    assert '"SELECT seed_uri, reason FROM rejects"' in shown
     assert "1 seeds lie on storage that is at fault; the same command asks for them again" in shown
 
 
