@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from lyra_core.evaluation import results
-from lyra_core.evaluation.results import hardware
+from lyra_core.evaluation.results import cpu_name, hardware
 
-__all__ = ["RESULTS", "hardware", "write_result"]
+__all__ = ["RESULTS", "cpu_name", "hardware", "write_result"]
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
