@@ -63,6 +63,7 @@ class Session:
     tell: Callable[[str], None] = log.warning
     on_outcome: Callable[[Outcome], None] = lambda _outcome: None
     _pool: Pool | None = field(default=None)
+    _workers: WorkerPlan | None = field(default=None)
 
     @classmethod
     def planned(
@@ -117,12 +118,14 @@ class Session:
 
     @property
     def workers(self) -> WorkerPlan:
-        """How many workers of which kind.
+        """How many workers of which kind, decided once: free memory is less when they have loaded.
 
         Raises:
             ConfigError: a device this machine does not have, or a cluster without a number of workers.
         """
-        return plan_workers(self.settings, max(1, self.plan.num_remaining))
+        if self._workers is None:
+            self._workers = plan_workers(self.settings, max(1, self.plan.num_remaining))
+        return self._workers
 
     @property
     def patience(self) -> Patience:

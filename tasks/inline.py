@@ -50,6 +50,8 @@ class InlinePool:
     def close(self) -> None:
         """Finish the world in hand, drop the queue."""
         self._closing.set()
+        if self._worker is not None:
+            self._worker.give_up()
         self._threads.shutdown(wait=True, cancel_futures=False)
         self._collector.shutdown(wait=True)
         if self._worker is not None:

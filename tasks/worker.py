@@ -13,6 +13,7 @@ import errno
 import os
 import socket
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -60,7 +61,8 @@ class Worker:
         self.config = replace(config, weights_digests=require_planned(config.recipe, config.weights_digests))
         self.id = f"{socket.gethostname()}-{os.getpid()}"
         self.store = open_store(config.out_url)
-        self.patience = Patience(config.store_deadline_s)
+        self._leaving = threading.Event()
+        self.patience = Patience(config.store_deadline_s, stop=self._leaving)
         # Credentials and mounts differ between machines: better told now than after the first world.
         self.patience.run(self.store.check_writable)
         # Before the models: a name that cannot be imported is told before minutes of loading.
@@ -130,6 +132,10 @@ class Worker:
             self.model.reconstruct(clip)
 
         return guarded(make, clock)
+
+    def give_up(self) -> None:
+        """Wait for storage no longer; worlds that are not stored yet fail at its next error."""
+        self._leaving.set()
 
     def close(self) -> None:
         """Let the finishing thread end."""

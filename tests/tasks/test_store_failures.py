@@ -15,7 +15,7 @@ import pytest
 from catalogs.commit import committed_ids
 from catalogs.garbage import find_garbage
 from catalogs.verify import verify
-from lyra_core.errors import StoreError, StoreRefusedError
+from lyra_core.errors import PoolBrokenError, StoreError, StoreRefusedError
 from lyra_core.formats.patience import Patience
 from lyra_core.formats.store import open_store
 from lyra_core.seed_digests import SeedDigestCache
@@ -142,6 +142,20 @@ def test_an_outage_beyond_the_deadline_ends_the_batch_without_rejects(batch, s3_
         assert {future.result(timeout=120).kind for future in [again.submit(spec) for spec in specs]} == {"created"}
     assert len(committed_ids(store)) == len(names)
     assert verify(store) == []
+
+
+def test_a_pool_that_is_closed_in_an_outage_does_not_wait_for_its_end(batch, s3_gate):
+    pool, specs, _, told = batch(*(f"slow{i}.png" for i in range(6)), deadline_s=300.0)
+    futures = [pool.submit(spec) for spec in specs]
+    futures[0].result(timeout=120)
+    s3_gate.shut()
+    away_since = time.monotonic()
+    while not told and time.monotonic() - away_since < 90:
+        time.sleep(0.2)
+    closing_since = time.monotonic()
+    pool.close()
+    assert time.monotonic() - closing_since < 60
+    assert isinstance(futures[-1].exception(timeout=1), (StoreError, PoolBrokenError))
 
 
 @pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
