@@ -30,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     photographs = sorted(SEEDS.glob("*.jpg"))
     variants = math.ceil(options.worlds / len(photographs))
-    count = options.worlds // variants
+    count = math.ceil(options.worlds / variants)
     with tempfile.TemporaryDirectory(prefix="lyra-race-", ignore_cleanup_errors=True) as folder:
         out = options.out or f"{folder}/worlds"
         command = [*LYRA, "run", *map(str, photographs[:count]), "--out", out, "--recipe", options.recipe]
