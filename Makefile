@@ -26,7 +26,7 @@ $(VENV)/installed: $(DEPS)
 	@$(if $(TORCH_INDEX),$(PIP) install -q --index-url $(TORCH_INDEX) -c constraints.txt torch,$(PIP) install -q -c constraints.txt torch)
 	@$(PIP) install -q -c constraints.txt -e '.[factory]'
 	@echo "compiling the rasteriser's kernels"
-	@$(BIN)/python -m lyra_core.parallax
+	@$(BIN)/python -m lyra_core.world_models
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

@@ -15,9 +15,9 @@ from results import write_result
 
 from lyra_core.evaluation.depth_measure import save_photos
 from lyra_core.evaluation.depth_table import as_dict, depth_table
-from lyra_core.gaussians.depth_anything.mini import MINI_DEPTH, MiniDepth
+from lyra_core.mini.depth import MINI_DEPTH, MiniDepth
+from lyra_core.mini.manifest import MINI_FOLDER
 from lyra_core.weights.ema_weights import load_weights
-from lyra_core.weights.mini_manifest import MINI_FOLDER
 
 
 def main() -> None:

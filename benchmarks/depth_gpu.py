@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from lyra_core.gaussians.depth_anything.mini import MINI_DEPTH, TINY_REFINED_DEPTH
+from lyra_core.mini.depth import MINI_DEPTH, TINY_REFINED_DEPTH
 from lyra_core.procedural.depth_windows import WindowConfig, WindowPool, WindowSource, vary_colors
 from lyra_core.training.cuda_graph import CudaGraphStep
 from lyra_core.training.depth import DepthBatch, batch_losses, build_mini_depth

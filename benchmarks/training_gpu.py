@@ -128,6 +128,8 @@ def measure_vae(options):
 
 def measure_dit(options):
     """Whole training steps, by batch: a rate that grows with it says that the processor launches too slowly."""
+    from lyra_core.mini.config import MINI
+    from lyra_core.mini.networks import build_mini_networks
     from lyra_core.procedural.chunks import ChunkMaker
     from lyra_core.training.chunk_pool import ChunkPool, joined_rows
     from lyra_core.training.cuda_graph import CudaGraphStep
@@ -135,8 +137,6 @@ def measure_dit(options):
     from lyra_core.training.loop import LoopConfig, _Precision
     from lyra_core.training.video import clip_maker, frozen_vae
     from lyra_core.training.video_config import VideoTrainingConfig
-    from lyra_core.video.mini_config import MINI
-    from lyra_core.video.mini_networks import build_mini_networks
 
     device = torch.device(options.device)
     loop = LoopConfig(max_steps=1, precision="copy" if device.type == "cuda" else "float32")

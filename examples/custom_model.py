@@ -23,7 +23,7 @@ WALL_M = 2.0
 
 
 class WallModel:
-    """What the factory asks of a model: `lyra_core.model.WorldModel`."""
+    """What the factory asks of a model: `lyra_core.world_models.protocol.WorldModel`."""
 
     name, weights_digest = "wall", "1"
     native, provenance = Native(size=(128, 80)), Provenance()

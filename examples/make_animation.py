@@ -14,7 +14,7 @@ from torch import Tensor
 
 import lyra_core
 from lyra_core.geometry.sway import swayed_path
-from lyra_core.model import WorldModel
+from lyra_core.world_models.protocol import WorldModel
 
 SEEDS = Path(__file__).parent / "seeds"
 NAMES = ("coffee_table", "mountain_meadow")  # only the second is among the training photographs of `mini`

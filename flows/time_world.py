@@ -35,8 +35,8 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     from lyra_core.evaluation.results import cpu_name
     from lyra_core.factory import factory_root
     from lyra_core.formats.store import open_store
-    from lyra_core.generative.model import GenerativeModel
     from lyra_core.seed_digests import SeedDigestCache
+    from lyra_core.world_models.generative import GenerativeModel
     from tasks.manifest import read_seeds
     from tasks.outcome import Outcome
     from tasks.plan import Request, make_plan

@@ -14,15 +14,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from lyra_core.version import VERSION
+
 if TYPE_CHECKING:
     from lyra_core.gaussians.render import render
-    from lyra_core.model import load_model
     from lyra_core.values import CameraPath, Gaussians, Seed, VideoClip
+    from lyra_core.world_models.load import load_model
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _HOMES = {
-    "load_model": "lyra_core.model",
+    "load_model": "lyra_core.world_models.load",
     "render": "lyra_core.gaussians.render",
     "CameraPath": "lyra_core.values",
     "Gaussians": "lyra_core.values",

@@ -75,7 +75,8 @@ class Native:
         return f"{self.size[0]}x{self.size[1]}"
 
 
-# Of the models by name (lyra_core.model.MODELS), for whoever has loaded none; a test compares them with the models.
+# Of the models by name (lyra_core.world_models.load.MODELS), for whoever has loaded none; a test compares them with
+# the models.
 NATIVE = {
     "parallax": Native(size=(416, 240)),
     "mini": Native(size=(224, 128), side_step=8, min_side=32, chunk_frames=80, prompt="a place"),

@@ -16,6 +16,8 @@ import torch
 from lyra_core.errors import LyraError
 from lyra_core.evaluation.command import add_table
 from lyra_core.finetuning.command import add_finetune
+from lyra_core.mini.config import MINI_DIT
+from lyra_core.mini.vae import TINY_MINI_VAE
 from lyra_core.procedural.chunks import ChunkConfig
 from lyra_core.procedural.clip_maker import MixConfig
 from lyra_core.procedural.workers import preparing
@@ -30,8 +32,6 @@ from lyra_core.training.pipeline.command import add_pipeline
 from lyra_core.training.vae import VaeTrainingConfig, train_vae
 from lyra_core.training.video import train_video
 from lyra_core.training.video_config import MINI_FLOW, VideoTrainingConfig
-from lyra_core.video.mini_config import MINI_DIT
-from lyra_core.video.mini_vae import TINY_MINI_VAE
 
 TOY_LAYOUT = "f1k1f4s2f1s1f2k2f1k1_g2"
 EXAMPLES = """examples:
@@ -40,7 +40,7 @@ EXAMPLES = """examples:
   lyra train vae --minutes 7 --views .training/views.npz --out runs/vae
   lyra train pack --vae runs/vae/weights.safetensors --run runs/vae/summary.json
   torchrun --nproc-per-node 2 -m lyra_core.training video --minutes 7.3 \\
-      --vae lyra_core/weights/mini/vae.safetensors --views .training/views.npz --out runs/video
+      --vae lyra_core/mini/weights/vae.safetensors --views .training/views.npz --out runs/video
   lyra train pack --video runs/video/weights.safetensors --run runs/video/summary.json
   lyra train pack --depth runs/depth/weights.safetensors --run runs/depth/summary.json
   lyra train video --toy --minutes 0.2 --device cpu --out runs/toy   a try without a GPU

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lyra_core.errors import ReconstructionError
 from lyra_core.gaussians.reconstruct import ReconstructionReport
-from lyra_core.model import WorldModel
 from lyra_core.values import Gaussians, VideoClip
+from lyra_core.world_models.protocol import WorldModel
 from tasks.stages import Stage
 
 

@@ -144,7 +144,7 @@ MENDED_VIDEO = VideoGroup(
     ),
     depth=DepthGroup(align="overlap", min_confidence=0.05, sky="drop"),
 )
-# lyra_core.video.mini_config.MINI
+# lyra_core.mini.config.MINI
 MINI_VIDEO = MENDED_VIDEO.model_copy(
     update={
         "sampler": "distilled",

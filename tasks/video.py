@@ -8,9 +8,9 @@ from pathlib import Path
 from lyra_core.errors import CameraPathError
 from lyra_core.geometry.requests import cameras_digest, request_digest_parts
 from lyra_core.identity import rng_seed
-from lyra_core.model import WorldModel
 from lyra_core.spec import WorldSpec
 from lyra_core.values import Seed, VideoClip
+from lyra_core.world_models.protocol import WorldModel
 from tasks.recipe import Recipe
 
 

@@ -51,7 +51,7 @@ def weights_digests(recipe: Recipe) -> tuple[str, ...]:
         WeightsError: the recipe names weights that are missing or were never converted.
     """
     if recipe.model == "mini":
-        from lyra_core.weights.mini_manifest import MINI_FOLDER, mini_digest
+        from lyra_core.mini.manifest import MINI_FOLDER, mini_digest
 
         return (mini_digest(MINI_FOLDER if recipe.weights is None else Path(recipe.weights)),)
     if recipe.weights is None:

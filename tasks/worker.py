@@ -30,9 +30,9 @@ from catalogs.commit import is_committed
 from lyra_core.errors import LyraError, OutOfMemoryError, SourceError, StoreError, TornObjectError, WorkerError
 from lyra_core.formats.patience import Patience, is_worth_waiting
 from lyra_core.formats.store import open_store
-from lyra_core.model import load_model
 from lyra_core.public_uri import without_secrets
 from lyra_core.spec import WorldSpec
+from lyra_core.world_models.load import load_model
 from tasks.artifacts import Contents, LocalArtifact, encode, find_formats
 from tasks.commit import store_world
 from tasks.outcome import FIRST_START, SOURCE_STAGE, Failure, Outcome, Start, Waiting

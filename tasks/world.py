@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lyra_core.gaussians.reconstruct import ReconstructionReport
-from lyra_core.model import WorldModel
 from lyra_core.provenance import Provenance
 from lyra_core.quality import Quality
 from lyra_core.spec import WorldSpec
 from lyra_core.values import Gaussians, Seed, VideoClip
+from lyra_core.world_models.protocol import WorldModel
 from tasks.artifacts import Pictures, render_pictures
 from tasks.gaussians import apply_stage, lift_to_gaussians
 from tasks.quality import measure_quality

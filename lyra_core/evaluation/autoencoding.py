@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra_core.video.mini_vae import MiniVAE
+from lyra_core.mini.vae import MiniVAE
 
 Clips = Float[Tensor, "b t 3 h w"]
 

@@ -19,8 +19,11 @@ from lyra_core.evaluation.measures import mean_of
 from lyra_core.evaluation.results import cpu_name
 from lyra_core.evaluation.table import Row
 from lyra_core.factory import factory_root
-from lyra_core.gaussians.depth_anything.mini_estimator import MiniDepthEstimator
-from lyra_core.generative.mini import DEPTH_VIEWS
+from lyra_core.mini.config import MINI_DIT
+from lyra_core.mini.depth_estimator import MiniDepthEstimator
+from lyra_core.mini.files import load_mini, load_mini_depth
+from lyra_core.mini.manifest import mini_digest
+from lyra_core.mini.networks import MiniNetworks
 from lyra_core.procedural.atlas import Atlas, build_atlas
 from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker
 from lyra_core.procedural.clip_maker import ClipMaker, MixConfig, photo_library
@@ -36,11 +39,8 @@ from lyra_core.procedural.world_clips import (
 )
 from lyra_core.procedural.worlds import render_depth
 from lyra_core.video.depth_cache import SKY_DEPTH_M
-from lyra_core.video.mini_config import MINI_DIT
-from lyra_core.video.mini_networks import MiniNetworks
 from lyra_core.weights.ema_weights import load_weights
-from lyra_core.weights.mini_files import load_mini, load_mini_depth
-from lyra_core.weights.mini_manifest import mini_digest
+from lyra_core.world_models.mini import DEPTH_VIEWS
 
 SIZE = (128, 224)
 SEEDS = factory_root() / "examples" / "seeds"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lyra_core.errors import WeightsError
 from lyra_core.evaluation.table import markdown, read_rows
-from lyra_core.weights.mini_manifest import MINI_FOLDER, Component, Training, mini_digest, read_components
+from lyra_core.mini.manifest import MINI_FOLDER, Component, Training, mini_digest, read_components
 
 CARD = "README.md"
 CARD_COMMAND = "python -m lyra_core.training card --result benchmarks/results/mini-DATE.json"
@@ -33,7 +33,7 @@ LIMITS = """* It works at 128x224 and up to the path lengths measured above; not
 REPRODUCE = """    lyra train mini --out runs/mini
 
 It trains every network from nothing over all GPUs of the machine, packs them into `runs/mini/weights` and measures
-them; `--start-from lyra_core/weights/mini` goes on from these weights. Stages, times and pauses: docs/training.md.
+them; `--start-from lyra_core/mini/weights` goes on from these weights. Stages, times and pauses: docs/training.md.
 
 What is shipped was trained in shorter runs on NVIDIA H100s and H200s, each going on from the last (docs/log.md). A GPU
 does not add in the same order twice, so weights come out alike, not equal."""

@@ -29,10 +29,10 @@ from lyra_core.evaluation.bench import Bench
 from lyra_core.evaluation.merge import merge, store
 from lyra_core.evaluation.splat_parts import depth_rows, gaussians_of_generated, novel, world
 from lyra_core.evaluation.video_parts import autoencoder, drift, photographs, returning, rollout_depth
+from lyra_core.mini.files import MINI_FOLDER, file_digest
+from lyra_core.mini.manifest import read_components
 from lyra_core.procedural.photographs import HELD_OUT_PHOTOGRAPHS
 from lyra_core.procedural.workers import preparing
-from lyra_core.weights.mini_files import MINI_FOLDER, file_digest
-from lyra_core.weights.mini_manifest import read_components
 
 PARTS = ("vae", "returning", "depth", "gaussians", "drift", "photographs", "depth-table", "novel", "world")
 

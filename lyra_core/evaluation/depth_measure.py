@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from lyra_core.errors import ReconstructionError
-from lyra_core.gaussians.depth_anything.mini import MiniDepth
-from lyra_core.gaussians.depth_anything.mini_estimator import Sight, see_lone, see_window
-from lyra_core.gaussians.depth_anything.mini_gaussians import world_gaussians
 from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.render import Rendering, render
+from lyra_core.mini.camera_gaussians import world_gaussians
+from lyra_core.mini.depth import MiniDepth
+from lyra_core.mini.depth_estimator import Sight, see_lone, see_window
 from lyra_core.procedural.depth_windows import Windows
 from lyra_core.procedural.photographs import SUFFIXES
 from lyra_core.values import CameraPath, Gaussians

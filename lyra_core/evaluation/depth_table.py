@@ -18,13 +18,13 @@ from lyra_core.evaluation.depth_measure import abs_rel
 from lyra_core.evaluation.measures import mean_of
 from lyra_core.evaluation.novel_views import lone_views
 from lyra_core.gaussians.clip_source import MemoryClip
-from lyra_core.gaussians.depth_anything.mini import MiniDepth
-from lyra_core.gaussians.depth_anything.mini_estimator import MiniDepthEstimator, MiniHead, see_lone
 from lyra_core.gaussians.keyframes import KeyframeConfig
 from lyra_core.gaussians.lifters import EstimatedDepth, Lifter
 from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.render import render
+from lyra_core.mini.depth import MiniDepth
+from lyra_core.mini.depth_estimator import MiniDepthEstimator, MiniHead, see_lone
 from lyra_core.procedural.atlas import Atlas
 from lyra_core.procedural.worlds import scene_clip
 from lyra_core.values import VideoClip

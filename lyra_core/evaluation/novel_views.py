@@ -20,15 +20,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lyra_core.errors import CameraPathError, ReconstructionError
-from lyra_core.gaussians.depth_anything.mini import MiniDepth
-from lyra_core.gaussians.depth_anything.mini_estimator import see_lone
-from lyra_core.gaussians.depth_anything.mini_gaussians import world_gaussians
 from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.render import render
-from lyra_core.generative.model import GenerativeModel
 from lyra_core.geometry.camera import project, unproject
-from lyra_core.parallax.model import ParallaxModel
+from lyra_core.mini.camera_gaussians import world_gaussians
+from lyra_core.mini.depth import MiniDepth
+from lyra_core.mini.depth_estimator import see_lone
 from lyra_core.values import Gaussians, Seed, VideoClip
+from lyra_core.world_models.generative import GenerativeModel
+from lyra_core.world_models.parallax import ParallaxModel
 
 NOVEL_QUARTERS = (1, 2, 3, 4)  # of the path: where views are judged
 SEEN_TOLERANCE = 0.03

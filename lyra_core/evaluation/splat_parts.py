@@ -22,9 +22,9 @@ from lyra_core.factory import factory_root
 from lyra_core.gaussians.clip_source import MemoryClip
 from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.render import render
-from lyra_core.generative.mini import load_mini_model, mini_reconstructor
 from lyra_core.values import VideoClip
 from lyra_core.video.world_state import to_bytes
+from lyra_core.world_models.mini import load_mini_model, mini_reconstructor
 
 TIMED = "flows.time_world"
 """The factory lies above this library, so that it is run as its users run it: as a program of its own."""

@@ -26,6 +26,8 @@ from lyra_core.evaluation.measures import (
 )
 from lyra_core.evaluation.sheets import Strip, write_sheet
 from lyra_core.geometry.seed_cameras import cameras_for_seed
+from lyra_core.mini.encoders import caption_bytes
+from lyra_core.mini.networks import MiniNetworks
 from lyra_core.procedural.clip_maker import photo_library
 from lyra_core.procedural.clips import Clips
 from lyra_core.procedural.photo_clips import photo_clips
@@ -33,8 +35,6 @@ from lyra_core.procedural.photographs import HELD_OUT_PHOTOGRAPHS
 from lyra_core.procedural.world_clips import LONG_PATHS, PathPlan
 from lyra_core.values import Seed
 from lyra_core.video.depth_cache import SKY_DEPTH_M, mask_depth
-from lyra_core.video.mini_encoders import caption_bytes
-from lyra_core.video.mini_networks import MiniNetworks
 from lyra_core.video.world_state import to_bytes
 
 RETURNING = PathPlan(num_frames=161, names=("out-and-back", "wander-and-return"), takes=1, max_stride=1)

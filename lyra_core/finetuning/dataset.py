@@ -20,9 +20,9 @@ from torch.nn import functional
 from lyra_core.errors import FormatError
 from lyra_core.finetuning.clip_folder import ClipInfo, list_clips, open_clip
 from lyra_core.formats.clip import iterate_frames
+from lyra_core.mini.encoders import caption_bytes
 from lyra_core.procedural.clips import Clips
 from lyra_core.values import CameraPath
-from lyra_core.video.mini_encoders import caption_bytes
 
 CAPTION_BYTES = 2048
 """Longer captions are cut: 512 tokens of the text encoder are about as much."""

@@ -94,7 +94,7 @@ def load_trained(
         WeightsError: sets are missing; the message says how to bring them.
         StateDictError: a set does not fit its network.
     """
-    from lyra_core.generative.networks import (
+    from lyra_core.world_models.networks import (
         load_caption_encoder,
         load_frame_encoder,
         load_negative_prompt,

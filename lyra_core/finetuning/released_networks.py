@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from lyra_core.mini.encoders import END
 from lyra_core.video.context import ChunkInputs
 from lyra_core.video.dit import DiT
-from lyra_core.video.mini_encoders import END
 
 
 class ReleasedNetworks(nn.Module):

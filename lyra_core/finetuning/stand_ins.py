@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lyra_core.errors import ConfigError
+from lyra_core.mini.encoders import ByteText, FrameTokens
 from lyra_core.video.dit_config import DiTConfig
-from lyra_core.video.mini_encoders import ByteText, FrameTokens
 
 
 def stand_in_encoders(

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from lyra_core.errors import ConfigError
+from lyra_core.mini.encoders import caption_bytes
 from lyra_core.procedural.clips import Clips
 from lyra_core.procedural.photo_clips import PhotoLibrary, jitter_colors
 from lyra_core.procedural.photo_worlds import photo_frames
@@ -15,7 +16,6 @@ from lyra_core.procedural.photographs import load_photographs
 from lyra_core.procedural.world_clips import DrawnClips, WorldLibrary
 from lyra_core.procedural.worlds import render_frames
 from lyra_core.video.depth_cache import SKY_DEPTH_M
-from lyra_core.video.mini_encoders import caption_bytes
 
 PHOTO_CAPTION = "a photograph"
 

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from lyra_core.errors import ConfigError
 from lyra_core.evaluation.depth_measure import save_pictures, standard_measures
-from lyra_core.gaussians.depth_anything.mini import LONE_UNIT_M, MINI_DEPTH, MiniDepth, MiniDepthConfig
-from lyra_core.gaussians.depth_anything.mini_estimator import MIN_SOLID_PIXELS
 from lyra_core.gaussians.refine import Draw
+from lyra_core.mini.depth import LONE_UNIT_M, MINI_DEPTH, MiniDepth, MiniDepthConfig
+from lyra_core.mini.depth_estimator import MIN_SOLID_PIXELS
 from lyra_core.procedural.depth_windows import WindowConfig, WindowPool, Windows, WindowSource, sent, vary_colors
 from lyra_core.training.cuda_graph import CudaGraphStep
 from lyra_core.training.data_parallel import ALONE, Replicas

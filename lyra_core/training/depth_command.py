@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lyra_core.gaussians.depth_anything.mini import TINY_REFINED_DEPTH
+from lyra_core.mini.depth import TINY_REFINED_DEPTH
 from lyra_core.procedural.depth_windows import DEPTH_PATHS, WindowConfig
 from lyra_core.procedural.workers import preparing
 from lyra_core.procedural.world_clips import sample_views, save_views

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lyra_core.errors import DepthError
-from lyra_core.gaussians.depth_anything.mini import MiniDepth
-from lyra_core.gaussians.depth_anything.mini_estimator import see_lone, see_window
+from lyra_core.mini.depth import MiniDepth
+from lyra_core.mini.depth_estimator import see_lone, see_window
 from lyra_core.procedural.depth_windows import Windows
 
 EXPECTED_ERROR = 0.1

@@ -12,10 +12,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from lyra_core.gaussians.depth_anything.mini import MiniPrediction
-from lyra_core.gaussians.depth_anything.mini_gaussians import world_gaussians
 from lyra_core.gaussians.photometric import ssim
 from lyra_core.gaussians.refine import Draw
+from lyra_core.mini.camera_gaussians import world_gaussians
+from lyra_core.mini.depth import MiniPrediction
 from lyra_core.procedural.depth_windows import Windows
 from lyra_core.training.depth_confidence import ERROR_LIMITS, EXPECTED_ERROR
 

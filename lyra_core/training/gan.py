@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from lyra_core.evaluation.autoencoding import reconstruct, to_video
 from lyra_core.evaluation.measures import detail, psnr_db
+from lyra_core.mini.vae import GROUP, MiniVAE
 from lyra_core.training.data_parallel import ALONE, Replicas
 from lyra_core.training.loop import LoopResult, step_generator, train
 from lyra_core.training.vae import (
@@ -38,7 +39,6 @@ from lyra_core.training.vae import (
     reconstruction_loss,
     save_sheet,
 )
-from lyra_core.video.mini_vae import GROUP, MiniVAE
 from lyra_core.weights.ema_weights import WEIGHTS, save_weights
 
 

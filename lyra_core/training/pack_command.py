@@ -14,11 +14,11 @@ from torch import Tensor
 
 from lyra_core.errors import WeightsError
 from lyra_core.evaluation.card import write_card
-from lyra_core.gaussians.depth_anything.mini import MINI_DEPTH
-from lyra_core.video.mini_config import MINI_DIT
-from lyra_core.video.mini_vae import MINI_VAE
-from lyra_core.weights.mini_files import write_component
-from lyra_core.weights.mini_manifest import MINI_FOLDER, Training
+from lyra_core.mini.config import MINI_DIT
+from lyra_core.mini.depth import MINI_DEPTH
+from lyra_core.mini.files import write_component
+from lyra_core.mini.manifest import MINI_FOLDER, Training
+from lyra_core.mini.vae import MINI_VAE
 
 
 def add_pack(commands: Any) -> None:  # argparse's type of it is private

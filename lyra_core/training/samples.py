@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lyra_core.mini.networks import MiniNetworks, build_mini_networks
 from lyra_core.procedural.chunks import ChunkRows
 from lyra_core.training.chunk_pool import ChunkPool, Predict
 from lyra_core.training.flow import one_step_prediction
 from lyra_core.training.loop import step_generator
 from lyra_core.training.prefetch import Prefetch
 from lyra_core.training.video_config import VideoTrainingConfig
-from lyra_core.video.mini_networks import MiniNetworks, build_mini_networks
 
 
 class Samples:

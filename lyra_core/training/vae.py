@@ -22,13 +22,13 @@ from torch.nn import functional
 from lyra_core.errors import ConfigError
 from lyra_core.evaluation.autoencoding import reconstruct, to_video
 from lyra_core.evaluation.measures import psnr_db
+from lyra_core.mini.vae import GROUP, MINI_VAE, MiniVAE, MiniVAEConfig, build_mini_vae
 from lyra_core.procedural.atlas import build_atlas
 from lyra_core.procedural.photo_clips import Number, PhotoLibrary, jitter_colors, photo_clips
 from lyra_core.procedural.photographs import load_photographs
 from lyra_core.procedural.world_clips import LONG_PATHS, SHORT_PATHS, WorldLibrary, load_views
 from lyra_core.training.data_parallel import ALONE, Replicas
 from lyra_core.training.loop import LoopConfig, LoopResult, step_generator, train
-from lyra_core.video.mini_vae import GROUP, MINI_VAE, MiniVAE, MiniVAEConfig, build_mini_vae
 from lyra_core.weights.ema_weights import WEIGHTS, load_state, read_weights, save_weights
 
 Clips = Float[Tensor, "b t 3 h w"]

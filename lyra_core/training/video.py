@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from lyra_core.errors import ConfigError
 from lyra_core.evaluation.generate import generate
 from lyra_core.evaluation.measures import masked_psnr_db, mean_of, seen_by_seed, sharpness_ratio
+from lyra_core.mini.networks import MiniNetworks, build_mini_networks
+from lyra_core.mini.vae import MiniVAE, build_mini_vae
 from lyra_core.procedural.atlas import build_atlas
 from lyra_core.procedural.chunks import ChunkMaker
 from lyra_core.procedural.clip_maker import ClipMaker, photo_library
@@ -48,8 +50,6 @@ from lyra_core.training.loop import LoopResult, step_generator, train
 from lyra_core.training.samples import Samples
 from lyra_core.training.vae import load_grown
 from lyra_core.training.video_config import VideoTrainingConfig
-from lyra_core.video.mini_networks import MiniNetworks, build_mini_networks
-from lyra_core.video.mini_vae import MiniVAE, build_mini_vae
 from lyra_core.video.rollout_config import RolloutConfig
 from lyra_core.weights.ema_weights import WEIGHTS, load_weights, save_weights
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lyra_core.errors import ConfigError
+from lyra_core.mini.config import MINI, MINI_DIT
+from lyra_core.mini.vae import MINI_VAE, MiniVAEConfig
 from lyra_core.procedural.chunks import ChunkConfig
 from lyra_core.procedural.clip_maker import MixConfig
 from lyra_core.procedural.world_clips import LONG_PATHS, PathPlan
@@ -13,8 +15,6 @@ from lyra_core.training.distill import StudentConfig
 from lyra_core.training.flow import FlowConfig
 from lyra_core.training.loop import LoopConfig
 from lyra_core.video.dit_config import DiTConfig
-from lyra_core.video.mini_config import MINI, MINI_DIT
-from lyra_core.video.mini_vae import MINI_VAE, MiniVAEConfig
 from lyra_core.video.rollout_config import RolloutConfig
 
 MINI_FLOW = FlowConfig(shift=3.0, weighting="even", hole_weight=2.0)

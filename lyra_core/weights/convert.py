@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import lyra_core
 from lyra_core.errors import WeightsError
+from lyra_core.version import VERSION
 from lyra_core.weights.adapter import Weights, open_weights
 from lyra_core.weights.describe import describe, is_described
 from lyra_core.weights.fetch import fetched_revision
@@ -242,7 +242,7 @@ def _manifest(
         kind=kind,
         licence=labels.licence,
         source=Source(path=weights.path.name, repo_id=labels.repo_id, revision=labels.revision),
-        created_by=f"lyra-worlds {lyra_core.__version__}",
+        created_by=f"lyra-worlds {VERSION}",
         created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         parameters=count_parameters(weights.stored.values()),
         total_bytes=work.total_bytes,

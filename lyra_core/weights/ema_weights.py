@@ -30,7 +30,7 @@ def load_weights(model: nn.Module, path: Path, component: str) -> None:
 
     Args:
         model: receives them.
-        path: a weights.safetensors, or a folder of packed weights (lyra_core.weights.mini_files).
+        path: a weights.safetensors, or a folder of packed weights (lyra_core.mini.files).
         component: of the folder.
 
     Raises:
@@ -62,7 +62,7 @@ def read_weights(path: Path, component: str) -> dict[str, Tensor]:
     """
     from safetensors.torch import load_file
 
-    from lyra_core.weights.mini_files import read_state
+    from lyra_core.mini.files import read_state
 
     if path.is_dir():
         return read_state(path, component)[0]

@@ -47,7 +47,7 @@ class ModelDescription:
     """A model and its parts.
 
     Attributes:
-        name: as in lyra_core.model.MODELS.
+        name: as in lyra_core.world_models.load.MODELS.
         parts: in the order in which they are loaded, then the optional ones.
         tensors: of all parts that are networks.
         parameters: of all parts that are networks.
@@ -129,11 +129,11 @@ def _mini_parts() -> Iterator[ModelPart]:
 def _mini_modules() -> dict[str, nn.Module]:
     import torch
 
-    from lyra_core.gaussians.depth_anything.mini import MiniDepth, MiniDepthConfig
+    from lyra_core.mini.depth import MiniDepth, MiniDepthConfig
+    from lyra_core.mini.manifest import read_components
+    from lyra_core.mini.networks import MiniNetworks
+    from lyra_core.mini.vae import MiniVAEConfig, build_mini_vae
     from lyra_core.video.dit_config import DiTConfig
-    from lyra_core.video.mini_networks import MiniNetworks
-    from lyra_core.video.mini_vae import MiniVAEConfig, build_mini_vae
-    from lyra_core.weights.mini_manifest import read_components
 
     widths = {name: component.widths for name, component in read_components().items()}
     with torch.device("meta"):

@@ -256,7 +256,7 @@ WEIGHT_SETS: dict[str, WeightSet] = {
             files=(),
             entry="",
             licence="apache-2.0",
-            by_hand="nothing to do: it lies in lyra_core/weights/mini",
+            by_hand="nothing to do: it lies in lyra_core/mini/weights",
         ),
     )
 }

@@ -12,8 +12,8 @@ import yaml
 from flows.parameters import GenerateParameters
 from flows.recipes import DEFAULT_RECIPE, find_recipe
 from flows.settings import Settings
-from lyra_core.model import load_model
-from lyra_core.video.mini_encoders import CAPTION_BYTES
+from lyra_core.mini.encoders import CAPTION_BYTES
+from lyra_core.world_models.load import load_model
 from tasks.manifest import ManifestRow, read_seeds
 from tasks.plan import WorldNamer
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from lyra_core.errors import FrameError
-from lyra_core.generative.apache import NATIVE_SIZE
-from lyra_core.generative.lyra2 import LYRA2_MIN_SIDE, LYRA2_SIZE
 from lyra_core.geometry.requests import CHUNK_FRAMES
-from lyra_core.model import MODELS
 from lyra_core.native import NATIVE, Native
-from lyra_core.parallax.model import ParallaxModel
 from lyra_core.video.vae import WAN21_VAE
+from lyra_core.world_models.load import MODELS
+from lyra_core.world_models.lyra2 import LYRA2_MIN_SIDE, LYRA2_SIZE
+from lyra_core.world_models.parallax import ParallaxModel
+from lyra_core.world_models.parallax_da3 import NATIVE_SIZE
 
 MINI = Native(size=(224, 128), side_step=8, min_side=32, chunk_frames=80)
 

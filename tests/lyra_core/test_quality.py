@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from lyra_core.errors import FrameError, RecipeError
-from lyra_core.model import load_model
 from lyra_core.quality import Gate, accept, mean_lab, measure, psnr_db, sharpness, ssim
 from lyra_core.values import Gaussians, VideoClip
+from lyra_core.world_models.load import load_model
 
 SEEDS = Path(__file__).resolve().parents[2] / "examples" / "seeds"
 

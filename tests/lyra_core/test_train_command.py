@@ -6,12 +6,12 @@ import sys
 import pytest
 
 from lyra_core.finetuning.released_networks import ReleasedNetworks
+from lyra_core.mini.config import MINI_DIT
+from lyra_core.mini.networks import MiniNetworks
 from lyra_core.train_command import _arguments, vae_config, video_config
 from lyra_core.training.depth_command import depth_config
 from lyra_core.training.flow import VideoNetworks
 from lyra_core.video.dit import TINY, build_dit
-from lyra_core.video.mini_config import MINI_DIT
-from lyra_core.video.mini_networks import MiniNetworks
 
 TIMED = ("--minutes", "1", "--out", "out")
 

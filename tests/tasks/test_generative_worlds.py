@@ -22,8 +22,8 @@ from flows.recipes import find_recipe
 from lyra_core.errors import WeightsError
 from lyra_core.formats.store import open_store
 from lyra_core.identity import digest_file
+from lyra_core.mini.manifest import mini_digest
 from lyra_core.weights.manifest import manifest_digest
-from lyra_core.weights.mini_manifest import mini_digest
 from tasks.manifest import ManifestRow
 from tasks.plan import WorldNamer
 from tasks.recipe import Recipe

@@ -11,7 +11,7 @@ from lyra_core.errors import RecipeError
 from lyra_core.gaussians.reconstruct import ReconstructionConfig
 from lyra_core.gaussians.refine import RefineConfig
 from lyra_core.identity import canonical_digest
-from lyra_core.video.mini_config import MINI
+from lyra_core.mini.config import MINI
 from lyra_core.video.rollout_config import FAITHFUL, MENDED
 from tasks.recipe import field_names, with_fields
 from tasks.recipe_groups import MENDED_VIDEO, MINI_VIDEO, ReconstructionGroup, VideoGroup

@@ -16,15 +16,15 @@ import torch
 
 from lyra_core.errors import ConfigError
 from lyra_core.factory import factory_root
+from lyra_core.mini.manifest import mini_digest
 from lyra_core.procedural.workers import MAX_WORKERS, SPARE_CORES
 from lyra_core.training.pipeline.mini_steps import MiniChoices, mini_steps
 from lyra_core.training.pipeline.scheduler import Pipeline, PipelineConfig
 from lyra_core.training.pipeline.step import Step
-from lyra_core.weights.mini_manifest import mini_digest
 
 EXAMPLES = """examples:
   lyra train mini --out runs/mini                                       from nothing, on all GPUs of the machine
-  lyra train mini --out runs/mini --start-from lyra_core/weights/mini   going on from packed weights, shorter
+  lyra train mini --out runs/mini --start-from lyra_core/mini/weights   going on from packed weights, shorter
   lyra train mini --out runs/mini --pause-after 25 --sync-to kept       the same command again goes on
   lyra train mini --out runs/mini --only depth pack 'table*'            some steps, from results of the others
   lyra train mini --out runs/toy --toy --device cpu                     a try of all steps without a GPU

@@ -10,10 +10,10 @@ from lyra_core.errors import WeightsError
 from lyra_core.evaluation import table as mini_table
 from lyra_core.evaluation.card import CARD, card
 from lyra_core.evaluation.table import ASKED, Asked, Row, complete, markdown, read_rows
+from lyra_core.mini.files import write_component
+from lyra_core.mini.manifest import Training, mini_digest, read_components
+from lyra_core.mini.vae import TINY_MINI_VAE, build_mini_vae
 from lyra_core.train_command import main
-from lyra_core.video.mini_vae import TINY_MINI_VAE, build_mini_vae
-from lyra_core.weights.mini_files import write_component
-from lyra_core.weights.mini_manifest import Training, mini_digest, read_components
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_line_is_met_at_its_bound(value, least, most, monkeypatch):
 def test_packing_a_run_writes_what_it_cost_and_a_new_card(tmp_path):
     from safetensors.torch import save_file
 
-    from lyra_core.video.mini_vae import MINI_VAE
+    from lyra_core.mini.vae import MINI_VAE
 
     save_file(build_mini_vae(MINI_VAE).state_dict(), str(tmp_path / "weights.safetensors"))
     for name, steps in (("first", 100), ("second", 50)):

@@ -6,7 +6,7 @@ import pytest
 
 from lyra_core.evaluation import depth_table as tables
 from lyra_core.evaluation.depth_table import depth_frames, depth_table, held_out_clips, measure_depth
-from lyra_core.gaussians.depth_anything.mini import TINY_MINI_DEPTH
+from lyra_core.mini.depth import TINY_MINI_DEPTH
 from lyra_core.training.depth import build_mini_depth
 
 SIZE = {"height": 16, "width": 24}

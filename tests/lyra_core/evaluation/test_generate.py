@@ -7,17 +7,17 @@ import torch
 
 from lyra_core.evaluation.estimated_depth import EstimatedDepth, camera_path, with_seed_depth
 from lyra_core.evaluation.generate import generate
-from lyra_core.gaussians.depth_anything.mini import TINY_MINI_DEPTH, MiniDepth
-from lyra_core.gaussians.depth_anything.mini_estimator import MiniDepthEstimator
+from lyra_core.mini.config import MINI, MINI_DIT
+from lyra_core.mini.depth import TINY_MINI_DEPTH, MiniDepth
+from lyra_core.mini.depth_estimator import MiniDepthEstimator
+from lyra_core.mini.encoders import caption_bytes
+from lyra_core.mini.networks import build_mini_networks
+from lyra_core.mini.vae import TINY_MINI_VAE, build_mini_vae
 from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker
 from lyra_core.procedural.clips import Clips
 from lyra_core.procedural.worlds import scene_clip
 from lyra_core.values import Seed
 from lyra_core.video.depth_cache import SKY_DEPTH_M
-from lyra_core.video.mini_config import MINI, MINI_DIT
-from lyra_core.video.mini_encoders import caption_bytes
-from lyra_core.video.mini_networks import build_mini_networks
-from lyra_core.video.mini_vae import TINY_MINI_VAE, build_mini_vae
 from lyra_core.video.rollout import Rollout, RolloutModels
 from lyra_core.video.world_state import to_unit_range
 

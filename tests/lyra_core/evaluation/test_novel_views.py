@@ -17,8 +17,8 @@ from lyra_core.evaluation.novel_views import (
     world_novel_db,
     world_splats,
 )
-from lyra_core.generative.model import GenerativeModel
-from lyra_core.parallax.model import ParallaxModel
+from lyra_core.world_models.generative import GenerativeModel
+from lyra_core.world_models.parallax import ParallaxModel
 
 
 @pytest.fixture

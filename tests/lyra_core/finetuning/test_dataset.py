@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from lyra_core.errors import DepthError, FormatError
 from lyra_core.finetuning.clip_export import export_clip
 from lyra_core.finetuning.dataset import Framing, OwnClips, mirrored
+from lyra_core.mini.encoders import END
 from lyra_core.video.depth_cache import SKY_DEPTH_M
-from lyra_core.video.mini_encoders import END
 
 
 def text(window):

@@ -18,7 +18,7 @@ from lyra_core.finetuning.clip_samples import ClipSamples, SampleConfig
 from lyra_core.finetuning.dataset import OwnClips
 from lyra_core.finetuning.fsdp import fill, part_of
 from lyra_core.finetuning.networks import TrainedPart, build_toy
-from lyra_core.generative.networks import load_dit
+from lyra_core.world_models.networks import load_dit
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 REPOSITORY = Path(__file__).resolve().parents[3]

@@ -18,7 +18,6 @@ from lyra_core.finetuning.loop import FinetuneConfig, finetune
 from lyra_core.finetuning.lora import LoraConfig
 from lyra_core.finetuning.networks import TrainedPart, build_toy, first_layers
 from lyra_core.finetuning.trained_weights import save_trained
-from lyra_core.generative.networks import load_dit
 from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker
 from lyra_core.procedural.clip_maker import MixConfig
 from lyra_core.train_command import main
@@ -26,6 +25,7 @@ from lyra_core.training.data_parallel import Replicas
 from lyra_core.training.flow import FlowConfig
 from lyra_core.video.rollout_config import FAITHFUL
 from lyra_core.weights.adapter import open_weights
+from lyra_core.world_models.networks import load_dit
 
 QUICK = FinetuneConfig(steps=2, learning_rate=1e-2, warmup_steps=0, log_every=1)
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from lyra_core.finetuning.released_networks import ReleasedNetworks
+from lyra_core.mini.encoders import caption_bytes
 from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker
 from lyra_core.procedural.clips import Clips
 from lyra_core.procedural.worlds import scene_clip
 from lyra_core.training.flow import FlowConfig, flow_loss, one_step_prediction
 from lyra_core.training.loop import LoopConfig, train
 from lyra_core.video.dit import TINY, build_dit
-from lyra_core.video.mini_encoders import caption_bytes
 from lyra_core.video.rollout_config import FAITHFUL
 from lyra_core.video.vae import TINY_VAE, build_vae
 

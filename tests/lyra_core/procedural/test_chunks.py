@@ -5,6 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lyra_core.mini.config import MINI
+from lyra_core.mini.encoders import caption_bytes
+from lyra_core.mini.vae import TINY_MINI_VAE, build_mini_vae
 from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker
 from lyra_core.procedural.clips import Clips
 from lyra_core.procedural.worlds import scene_clip
@@ -12,9 +15,6 @@ from lyra_core.video.chunk_batch import build_inputs
 from lyra_core.video.conditioning import ChunkRequest, Conditioner
 from lyra_core.video.layout import HistoryLayout
 from lyra_core.video.memory import SpatialMemory, query_offsets
-from lyra_core.video.mini_config import MINI
-from lyra_core.video.mini_encoders import caption_bytes
-from lyra_core.video.mini_vae import TINY_MINI_VAE, build_mini_vae
 from lyra_core.video.rollout_config import FAITHFUL
 
 LAYOUT = HistoryLayout.parse("f1k1f4s2f1s1f4k2f1k1_g4")

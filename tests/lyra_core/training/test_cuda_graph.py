@@ -5,10 +5,10 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
+from lyra_core.mini.config import MINI_DIT
+from lyra_core.mini.networks import build_mini_networks
 from lyra_core.training.cuda_graph import CudaGraphStep
 from lyra_core.training.flow import FlowBatch, flow_losses, random_inputs
-from lyra_core.video.mini_config import MINI_DIT
-from lyra_core.video.mini_networks import build_mini_networks
 
 pytestmark = [
     pytest.mark.gpu,

@@ -6,9 +6,9 @@ import torch
 
 from lyra_core.errors import ConfigError, FrameError, WeightsError
 from lyra_core.evaluation.depth_measure import abs_rel, standard_measures
-from lyra_core.gaussians.depth_anything.mini import TINY_MINI_DEPTH, MiniDepth
-from lyra_core.gaussians.depth_anything.mini_estimator import see_window
 from lyra_core.gaussians.rasterize_torch import rasterize_torch
+from lyra_core.mini.depth import TINY_MINI_DEPTH, MiniDepth
+from lyra_core.mini.depth_estimator import see_window
 from lyra_core.procedural.depth_windows import PackedWindows, WindowConfig, WindowPool, WindowSource, vary_colors
 from lyra_core.training.depth import DepthTask, DepthTrainingConfig, build_mini_depth, train_depth
 from lyra_core.training.depth_losses import depth_losses

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lyra_core.gaussians.depth_anything.mini import TINY_REFINED_DEPTH
+from lyra_core.mini.depth import TINY_REFINED_DEPTH
 from lyra_core.training.cuda_graph import CudaGraphStep
 from lyra_core.training.depth import DepthBatch, batch_losses, build_mini_depth
 

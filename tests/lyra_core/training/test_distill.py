@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from lyra_core.errors import ConfigError
+from lyra_core.mini.config import MINI_DIT
+from lyra_core.mini.networks import build_mini_networks
 from lyra_core.training.distill import (
     StudentAndCritic,
     StudentBatch,
@@ -16,8 +18,6 @@ from lyra_core.training.distill import (
     student_losses,
 )
 from lyra_core.training.flow import random_inputs
-from lyra_core.video.mini_config import MINI_DIT
-from lyra_core.video.mini_networks import build_mini_networks
 
 CONFIG = replace(
     MINI_DIT,

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.func import functional_call
 
+from lyra_core.mini.vae import TINY_MINI_VAE
 from lyra_core.training.gan import SharpenConfig, Sharpening, sharpen_losses, sharpen_vae
 from lyra_core.training.loop import LoopConfig
 from lyra_core.training.vae import VaeTrainingConfig, initial_vae, reconstruction_loss, train_vae
-from lyra_core.video.mini_vae import TINY_MINI_VAE
 from lyra_core.weights.ema_weights import WEIGHTS, load_weights
 
 CONFIG = SharpenConfig(critic_first=2, dims=(8, 16, 16))

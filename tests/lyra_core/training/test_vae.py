@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file
 
 from lyra_core.errors import ConfigError, WeightsError
+from lyra_core.mini.vae import TINY_MINI_VAE, build_mini_vae
 from lyra_core.training import vae
 from lyra_core.training.loop import FULL_CHECKPOINT, LoopConfig
 from lyra_core.training.vae import VaeTrainingConfig, augment, load_grown, reconstruction_loss, train_vae
-from lyra_core.video.mini_vae import TINY_MINI_VAE, build_mini_vae
 from lyra_core.weights.ema_weights import WEIGHTS
 
 

@@ -7,6 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from lyra_core.errors import ConfigError
+from lyra_core.mini.config import MINI_DIT
+from lyra_core.mini.vae import TINY_MINI_VAE
 from lyra_core.procedural.chunks import ChunkConfig
 from lyra_core.procedural.clip_maker import MixConfig
 from lyra_core.procedural.world_clips import PathPlan
@@ -15,8 +17,6 @@ from lyra_core.training.distill import StudentConfig
 from lyra_core.training.loop import FULL_CHECKPOINT, LoopConfig
 from lyra_core.training.video import train_video
 from lyra_core.training.video_config import VideoTrainingConfig
-from lyra_core.video.mini_config import MINI_DIT
-from lyra_core.video.mini_vae import TINY_MINI_VAE
 from lyra_core.weights.ema_weights import WEIGHTS
 
 TINY_DIT = replace(

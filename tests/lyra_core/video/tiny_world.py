@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 
 from lyra_core.depth import DepthEstimate
+from lyra_core.mini.vae import TINY_MINI_VAE, build_mini_vae
 from lyra_core.values import CameraPath, Seed
 from lyra_core.video.dit import TINY, build_dit
-from lyra_core.video.mini_vae import TINY_MINI_VAE, build_mini_vae
 from lyra_core.video.rollout import Rollout, RolloutModels
 from lyra_core.video.rollout_config import FAITHFUL, MENDED
 from lyra_core.video.vae import TINY_VAE, build_vae

@@ -6,9 +6,9 @@ import pytest
 from safetensors import safe_open
 
 from lyra_core.errors import WeightsError
+from lyra_core.mini.manifest import MINI_FOLDER, read_components
 from lyra_core.weights.bundle import PARTS
 from lyra_core.weights.describe import describe
-from lyra_core.weights.mini_manifest import MINI_FOLDER, read_components
 from lyra_core.weights.model_parts import describe_model, model_summary
 
 

@@ -9,12 +9,12 @@ from PIL import Image
 
 from lyra_core.errors import ConfigError, WeightsError
 from lyra_core.evaluation.command import PARTS
+from lyra_core.mini.manifest import MINI_FOLDER, read_components
 from lyra_core.train_command import _arguments, main
 from lyra_core.training.pipeline.command import gpu_names, planned
 from lyra_core.training.pipeline.mini_steps import MiniChoices, mini_steps
 from lyra_core.training.pipeline.run import TRAINING, filled, launched
 from lyra_core.training.pipeline.scheduler import Pipeline, PipelineConfig
-from lyra_core.weights.mini_manifest import MINI_FOLDER, read_components
 
 RECIPES = [MiniChoices(), MiniChoices(has_start=True), MiniChoices(is_toy=True, device="cpu", has_table=False)]
 ADDED = ("--minutes", "1", "--out", "out", "--resume", "full.pt", "--pause-at", "2")

@@ -19,15 +19,10 @@ import torch
 from torch import Tensor
 
 from lyra_core.errors import WeightsError
-from lyra_core.gaussians.depth_anything.mini import MiniDepth, MiniDepthConfig
-from lyra_core.video.dit import DiT
-from lyra_core.video.dit_config import DiTConfig
-from lyra_core.video.mini_config import MINI
-from lyra_core.video.mini_encoders import ByteText, FrameTokens
-from lyra_core.video.mini_networks import MiniNetworks
-from lyra_core.video.mini_vae import MiniVAE, MiniVAEConfig, build_mini_vae
-from lyra_core.video.rollout_config import RolloutConfig
-from lyra_core.weights.mini_manifest import (
+from lyra_core.mini.config import MINI
+from lyra_core.mini.depth import MiniDepth, MiniDepthConfig
+from lyra_core.mini.encoders import ByteText, FrameTokens
+from lyra_core.mini.manifest import (
     MANIFEST,
     MINI_FOLDER,
     Component,
@@ -36,6 +31,11 @@ from lyra_core.weights.mini_manifest import (
     mini_digest,
     read_components,
 )
+from lyra_core.mini.networks import MiniNetworks
+from lyra_core.mini.vae import MiniVAE, MiniVAEConfig, build_mini_vae
+from lyra_core.video.dit import DiT
+from lyra_core.video.dit_config import DiTConfig
+from lyra_core.video.rollout_config import RolloutConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """The shipped checkpoint makes worlds that are worth something: floors some decibels below what was measured.
 
-Numbers of many scenes are in lyra_core/weights/mini/README.md; here one held-out place and one photograph that no
+Numbers of many scenes are in lyra_core/mini/weights/README.md; here one held-out place and one photograph that no
 training saw tell that weights, code and choices still belong together.
 """
 
@@ -16,7 +16,6 @@ from lyra_core.evaluation.estimated_depth import camera_path, with_seed_depth
 from lyra_core.evaluation.measures import masked_psnr_db, seen_by_seed
 from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.render import render
-from lyra_core.generative.mini import load_mini_model
 from lyra_core.procedural.atlas import default_atlas
 from lyra_core.procedural.clips import Clips
 from lyra_core.procedural.scene_batch import SceneBatch
@@ -26,6 +25,7 @@ from lyra_core.procedural.worlds import render_scene
 from lyra_core.values import Seed
 from lyra_core.video.depth_cache import SKY_DEPTH_M
 from lyra_core.video.world_state import to_bytes, to_unit_range
+from lyra_core.world_models.mini import load_mini_model
 
 PHOTOGRAPH = Path(__file__).resolve().parents[3] / "examples" / "seeds" / "coffee_table.jpg"
 FRAMES, HEIGHT, WIDTH = 161, 128, 224

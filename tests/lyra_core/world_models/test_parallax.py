@@ -13,9 +13,9 @@ from lyra_core.gaussians.render import render
 from lyra_core.geometry.camera_paths import build_camera_path, measure_scene_depth_m
 from lyra_core.layered_depth.layers import build_layers
 from lyra_core.layered_depth.splats import quats_of
-from lyra_core.parallax.model import ParallaxModel
 from lyra_core.quality import psnr_db
 from lyra_core.values import VideoClip
+from lyra_core.world_models.parallax import ParallaxModel
 
 SEEDS = Path(__file__).resolve().parents[3] / "examples" / "seeds"
 SIZE = {"width": 208, "height": 120}

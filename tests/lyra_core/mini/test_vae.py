@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lyra_core.errors import FrameError
-from lyra_core.video.mini_vae import MINI_VAE, TINY_MINI_VAE, MiniVAE, build_mini_vae
+from lyra_core.mini.vae import MINI_VAE, TINY_MINI_VAE, MiniVAE, build_mini_vae
 from lyra_core.video.vae import VAE
 from lyra_core.video.vae_layers import CausalCache
 

@@ -13,8 +13,8 @@ from lyra_core.errors import RecipeError
 from lyra_core.gaussians.lifters import EstimatedDepth, Lifter
 from lyra_core.gaussians.reconstruct import ReconstructionConfig
 from lyra_core.gaussians.refine import RefineConfig
-from lyra_core.generative.reconstructor import Reconstructor
 from lyra_core.video.captions import Captioner, VisionLanguageCaptioner
+from lyra_core.world_models.reconstructor import Reconstructor
 
 Options = Mapping[str, object]
 

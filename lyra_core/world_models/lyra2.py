@@ -10,8 +10,13 @@ from lyra_core.configure import configured
 from lyra_core.extras import require
 from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
 from lyra_core.gaussians.lifters import GaussianHead
-from lyra_core.generative.model import GenerativeModel, Parts
-from lyra_core.generative.networks import (
+from lyra_core.video.rollout import RolloutModels
+from lyra_core.video.rollout_config import FAITHFUL
+from lyra_core.video.speed import PROFILES, apply_speed
+from lyra_core.weights.bundle import LYRA2_PARTS, find_sets, lora_parts, set_digests
+from lyra_core.weights.manifest import manifest_digest
+from lyra_core.world_models.generative import GenerativeModel, Parts
+from lyra_core.world_models.networks import (
     load_caption_encoder,
     load_dit,
     load_frame_encoder,
@@ -20,12 +25,7 @@ from lyra_core.generative.networks import (
     load_vae,
     parse_lora,
 )
-from lyra_core.generative.presets import Options, build_reconstructor, joined_digest, take_captioner
-from lyra_core.video.rollout import RolloutModels
-from lyra_core.video.rollout_config import FAITHFUL
-from lyra_core.video.speed import PROFILES, apply_speed
-from lyra_core.weights.bundle import LYRA2_PARTS, find_sets, lora_parts, set_digests
-from lyra_core.weights.manifest import manifest_digest
+from lyra_core.world_models.presets import Options, build_reconstructor, joined_digest, take_captioner
 
 LYRA2_SIZE = (832, 480)
 LYRA2_MIN_SIDE = 32

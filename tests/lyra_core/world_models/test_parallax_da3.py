@@ -6,8 +6,9 @@ import torch
 from flows.recipes import find_recipe
 from lyra_core.errors import RecipeError
 from lyra_core.gaussians.prune import is_finite
-from lyra_core.generative.apache import load_parallax_da3
-from lyra_core.model import WorldModel, load_model
+from lyra_core.world_models.load import load_model
+from lyra_core.world_models.parallax_da3 import load_parallax_da3
+from lyra_core.world_models.protocol import WorldModel
 
 
 def test_the_baselines_video_is_lifted_by_two_networks(weights, photo, tmp_path):

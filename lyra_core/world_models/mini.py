@@ -7,16 +7,16 @@ from pathlib import Path
 
 from lyra_core.configure import configured
 from lyra_core.errors import RecipeError
-from lyra_core.gaussians.depth_anything.mini_estimator import MiniDepthEstimator, MiniHead
-from lyra_core.generative.model import GenerativeModel, Parts
-from lyra_core.generative.presets import Options, build_reconstructor, take_captioner
-from lyra_core.generative.reconstructor import Reconstructor
+from lyra_core.mini.depth_estimator import MiniDepthEstimator, MiniHead
+from lyra_core.mini.encoders import FRAME_TOKEN_PX
+from lyra_core.mini.files import load_mini, load_mini_depth
+from lyra_core.mini.manifest import MINI_FOLDER
 from lyra_core.precision import Precision, choose_dtype
-from lyra_core.video.mini_encoders import FRAME_TOKEN_PX
 from lyra_core.video.rollout import RolloutModels
 from lyra_core.video.speed import PROFILES, apply_speed
-from lyra_core.weights.mini_files import load_mini, load_mini_depth
-from lyra_core.weights.mini_manifest import MINI_FOLDER
+from lyra_core.world_models.generative import GenerativeModel, Parts
+from lyra_core.world_models.presets import Options, build_reconstructor, take_captioner
+from lyra_core.world_models.reconstructor import Reconstructor
 
 DEPTH_VIEWS = 10
 """Frames whose depth is found together: all of a chunk's, which would else be looked at in two overlapping windows."""
@@ -37,7 +37,7 @@ def mini_reconstructor(
     Args:
         estimator: its depth network.
         name: identifies the weights.
-        options: as for lyra_core.generative.presets.build_reconstructor; what is not given is as in
+        options: as for lyra_core.world_models.presets.build_reconstructor; what is not given is as in
             MINI_RECONSTRUCTION.
         device: where a refinement runs.
     """

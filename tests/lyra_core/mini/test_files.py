@@ -8,11 +8,11 @@ import torch
 
 from lyra_core.errors import WeightsError
 from lyra_core.evaluation.card import CARD, CARD_COMMAND
-from lyra_core.video.mini_config import MINI_DIT
-from lyra_core.video.mini_networks import build_mini_networks
-from lyra_core.video.mini_vae import TINY_MINI_VAE, build_mini_vae
-from lyra_core.weights import mini_files
-from lyra_core.weights.mini_files import MINI_FOLDER, load_mini, mini_digest, read_components, write_component
+from lyra_core.mini import files as mini_files
+from lyra_core.mini.config import MINI_DIT
+from lyra_core.mini.files import MINI_FOLDER, load_mini, mini_digest, read_components, write_component
+from lyra_core.mini.networks import build_mini_networks
+from lyra_core.mini.vae import TINY_MINI_VAE, build_mini_vae
 
 SMALL = replace(MINI_DIT, dim=32, ffn_dim=32, num_heads=2, num_layers=1, squeeze_dim=4, text_dim=8, image_dim=8)
 

@@ -20,12 +20,12 @@ from lyra_core.depth import DepthEstimate
 from lyra_core.errors import CameraPathError, DepthError, FrameError
 from lyra_core.gaussians.depth_anything.budget import Budget
 from lyra_core.gaussians.depth_anything.estimator import resize_known, windows
-from lyra_core.gaussians.depth_anything.mini import LONE_UNIT_M, MiniDepth, MiniPrediction
-from lyra_core.gaussians.depth_anything.mini_gaussians import camera_gaussians
 from lyra_core.gaussians.depth_anything.preprocess import resize
 from lyra_core.gaussians.lifters import HeadGaussians, Lift
 from lyra_core.geometry.alignment import scale_from_overlap
 from lyra_core.geometry.camera import intrinsics_from_hfov
+from lyra_core.mini.camera_gaussians import camera_gaussians
+from lyra_core.mini.depth import LONE_UNIT_M, MiniDepth, MiniPrediction
 from lyra_core.values import CameraPath, Gaussians, VideoClip
 
 DEFAULT_HFOV_DEG = 55.0

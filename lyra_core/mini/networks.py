@@ -9,10 +9,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from lyra_core.errors import RecipeError
+from lyra_core.mini.encoders import ByteText, FrameTokens
 from lyra_core.video.context import ChunkInputs
 from lyra_core.video.dit import build_dit
 from lyra_core.video.dit_config import DiTConfig
-from lyra_core.video.mini_encoders import ByteText, FrameTokens
 
 
 class MiniNetworks(nn.Module):

@@ -11,14 +11,14 @@ import torch
 
 from flows.recipes import find_recipe
 from lyra_core.errors import WeightsError
-from lyra_core.generative.mini import load_mini_model
-from lyra_core.generative.model import GenerativeModel
-from lyra_core.model import load_model
+from lyra_core.mini.files import load_mini_depth
+from lyra_core.mini.manifest import mini_digest
 from lyra_core.native import NATIVE
 from lyra_core.precision import choose_dtype
 from lyra_core.video.captions import NoCaptions
-from lyra_core.weights.mini_files import load_mini_depth
-from lyra_core.weights.mini_manifest import mini_digest
+from lyra_core.world_models.generative import GenerativeModel
+from lyra_core.world_models.load import load_model
+from lyra_core.world_models.mini import load_mini_model
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -71,7 +71,7 @@ def test_planning_knows_its_weights_without_torch():
 
 def test_depth_is_finite_on_a_picture():
     model = load_mini_depth()
-    from lyra_core.gaussians.depth_anything.mini_estimator import MiniDepthEstimator
+    from lyra_core.mini.depth_estimator import MiniDepthEstimator
 
     rows = torch.linspace(0, 255, 128)[:, None, None].expand(128, 224, 3).to(torch.uint8)
     found = MiniDepthEstimator(model).estimate(rows[None].contiguous(), None)

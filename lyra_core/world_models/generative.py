@@ -22,8 +22,6 @@ from torch import Tensor
 
 from lyra_core.depth import DepthEstimate
 from lyra_core.formats.image import open_image
-from lyra_core.generative.reconstructor import OnReport, Reconstructor
-from lyra_core.generative.seed_estimate import estimate_seed
 from lyra_core.geometry.seed_cameras import cameras_for_seed
 from lyra_core.identity import ALGORITHM_VERSION, chain_start, chunk_ids
 from lyra_core.native import Native
@@ -36,6 +34,8 @@ from lyra_core.video.rollout import Rollout, RolloutModels
 from lyra_core.video.rollout_config import RolloutConfig
 from lyra_core.video.rollout_request import Photograph
 from lyra_core.video.schedule import DISTILLED_ENTRIES
+from lyra_core.world_models.reconstructor import OnReport, Reconstructor
+from lyra_core.world_models.seed_estimate import estimate_seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class Parts:
 
 
 class GenerativeModel:
-    """A `WorldModel` (lyra_core.model) built from parts."""
+    """A `WorldModel` (lyra_core.world_models.protocol) built from parts."""
 
     def __init__(self, name: str, weights_digest: str, parts: Parts) -> None:
         """`weights_digest` identifies all weights, 64 hex digits.

@@ -16,19 +16,20 @@ from torch import Tensor
 
 from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
 from lyra_core.gaussians.lifters import GaussianHead
-from lyra_core.generative.networks import load_apache_depth
-from lyra_core.generative.presets import build_reconstructor, joined_digest
-from lyra_core.generative.reconstructor import OnReport, Reconstructor
-from lyra_core.model import WorldModel, load_model
 from lyra_core.provenance import Provenance
 from lyra_core.values import CameraPath, Gaussians, Seed, VideoClip
 from lyra_core.weights.bundle import APACHE_DEPTH_PARTS, find_sets, set_digests
+from lyra_core.world_models.load import load_model
+from lyra_core.world_models.networks import load_apache_depth
+from lyra_core.world_models.presets import build_reconstructor, joined_digest
+from lyra_core.world_models.protocol import WorldModel
+from lyra_core.world_models.reconstructor import OnReport, Reconstructor
 
 NATIVE_SIZE = (832, 480)
 
 
 class LiftedModel:
-    """A `WorldModel` (lyra_core.model): the video of one model, the reconstruction of another."""
+    """A `WorldModel` (lyra_core.world_models.protocol): the video of one model, the reconstruction of another."""
 
     def __init__(self, name: str, weights_digest: str, video: WorldModel, reconstructor: Reconstructor) -> None:
         self.name = name
@@ -75,7 +76,7 @@ class LiftedModel:
     def reconstruct(
         self, clip: VideoClip, *, chunk_dir: str | Path | None = None, on_report: OnReport | None = None
     ) -> Gaussians:
-        """Gaussians in the frame of the clip's cameras, metres; errors as lyra_core.generative.reconstructor."""
+        """Gaussians in the frame of the clip's cameras, metres; errors as lyra_core.world_models.reconstructor."""
         folder = None if chunk_dir is None else Path(chunk_dir) / "gaussians"
         return self.reconstructor(clip, chunk_dir=folder, on_report=on_report)
 
@@ -91,7 +92,7 @@ def load_parallax_da3(
     Args:
         device: where the network and a refinement compute.
         weights: a folder of converted sets; None is `weights` in the current folder.
-        reconstruction: as in lyra_core.generative.presets.build_reconstructor; the lifter is "depth" unless said.
+        reconstruction: as in lyra_core.world_models.presets.build_reconstructor; the lifter is "depth" unless said.
 
     Raises:
         WeightsError: sets are missing; the message says how to bring them.

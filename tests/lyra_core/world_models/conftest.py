@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lyra_core.formats.image import open_image
-from lyra_core.generative.lyra2 import load_lyra2
+from lyra_core.world_models.lyra2 import load_lyra2
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 VIDEO = {"num_steps": 1, "guidance_scale": 2.0, "encoded_prefix": 2}

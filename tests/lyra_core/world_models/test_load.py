@@ -11,7 +11,8 @@ import lyra_core
 from flows.recipes import find_recipe
 from lyra_core.depth import DepthEstimator
 from lyra_core.errors import FrameError, RecipeError, SeedError, WeightsError
-from lyra_core.model import MODELS, WorldModel, load_model
+from lyra_core.world_models.load import MODELS, load_model
+from lyra_core.world_models.protocol import WorldModel
 
 SEEDS = Path(__file__).resolve().parents[2] / "examples" / "seeds"
 
@@ -76,7 +77,7 @@ def test_the_baseline_runs_on_a_gpu_worker_too():
     assert load_model("parallax", device="cuda").name == "parallax"
 
 
-@pytest.mark.parametrize("name", ["nowhere:load", "lyra_core.model:nothing"])
+@pytest.mark.parametrize("name", ["nowhere:load", "lyra_core.world_models.load:nothing"])
 def test_a_model_of_ones_own_that_cannot_be_imported(name):
     with pytest.raises(RecipeError, match="cannot import"):
         load_model(name)
@@ -89,7 +90,8 @@ def test_a_missing_photograph_is_a_seed_error(tmp_path):
 
 def test_the_front_door_needs_neither_ray_nor_prefect():
     code = (
-        "import sys, lyra_core.model, lyra_core.parallax.model; print('ray' in sys.modules or 'prefect' in sys.modules)"
+        "import sys, lyra_core.world_models.load, lyra_core.world_models.parallax; "
+        "print('ray' in sys.modules or 'prefect' in sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"

@@ -4,15 +4,6 @@ import torch
 from lyra_core.depth import DepthEstimator
 from lyra_core.errors import CameraPathError, DepthError, FrameError, RecipeError
 from lyra_core.gaussians.depth_anything.budget import Budget
-from lyra_core.gaussians.depth_anything.mini import (
-    MINI_DEPTH,
-    TINY_MINI_DEPTH,
-    TINY_REFINED_DEPTH,
-    MiniDepth,
-    MiniDepthConfig,
-)
-from lyra_core.gaussians.depth_anything.mini_estimator import MiniDepthEstimator, MiniHead, see_lone
-from lyra_core.gaussians.depth_anything.mini_gaussians import camera_gaussians, world_gaussians
 from lyra_core.gaussians.depth_anything.plane_sweep import PlaneSweep, choose_sources, log_planes
 from lyra_core.gaussians.keyframes import KeyframeConfig
 from lyra_core.gaussians.lifters import place_in_world
@@ -20,6 +11,15 @@ from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.prune import is_finite
 from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.render import render
+from lyra_core.mini.camera_gaussians import camera_gaussians, world_gaussians
+from lyra_core.mini.depth import (
+    MINI_DEPTH,
+    TINY_MINI_DEPTH,
+    TINY_REFINED_DEPTH,
+    MiniDepth,
+    MiniDepthConfig,
+)
+from lyra_core.mini.depth_estimator import MiniDepthEstimator, MiniHead, see_lone
 
 HEIGHT, WIDTH = 48, 64
 

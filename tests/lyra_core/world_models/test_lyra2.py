@@ -18,10 +18,10 @@ from lyra_core.errors import (
     WeightsError,
 )
 from lyra_core.gaussians.prune import is_finite
-from lyra_core.model import WorldModel
 from lyra_core.values import CameraPath
 from lyra_core.video.rollout_request import Photograph
 from lyra_core.weights.convert import Labels, convert
+from lyra_core.world_models.protocol import WorldModel
 
 IDS = tuple(f"{i:032x}" for i in range(1, 4))
 

@@ -1,4 +1,4 @@
-"""The front door: load a world model by name, turn a photograph into a clip and the clip into Gaussians.
+"""What every world model does: turn a photograph into a clip and the clip into Gaussians.
 
 A model knows its native size, frame rule and prompt, so the photograph and a camera path are enough. Batches ask for
 what their recipe says instead.
@@ -6,16 +6,14 @@ what their recipe says instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from lyra_core.entry_point import load_entry_point
-from lyra_core.errors import RecipeError
 from lyra_core.gaussians.reconstruct import ReconstructionReport
 from lyra_core.native import Native
 from lyra_core.provenance import Provenance
@@ -80,35 +78,3 @@ class WorldModel(Protocol):
         A model that lifts videos chunk by chunk keeps them in chunk_dir and tells on_report how it went.
         """
         ...
-
-
-# Each name and where its class lives; a class is imported when its name is asked for.
-MODELS = {
-    "parallax": "lyra_core.parallax.model:ParallaxModel",
-    "mini": "lyra_core.generative.mini:load_mini_model",
-    "lyra2": "lyra_core.generative.lyra2:load_lyra2",
-    "parallax-da3": "lyra_core.generative.apache:load_parallax_da3",
-}
-
-Option = str | float | bool | Path | None | Mapping[str, object]
-
-
-def load_model(name: str = "mini", *, device: str = "cpu", **options: Option) -> WorldModel:
-    """A model ready to generate worlds.
-
-    Args:
-        name: one of `MODELS`, or "package.module:factory" for a model of your own; the embedded model if not given.
-        device: where it computes, as torch names devices.
-        **options: passed to the model's class.
-
-    Raises:
-        RecipeError: an unknown name, or a device the model cannot use.
-    """
-    home = MODELS.get(name, name)
-    if ":" not in home:
-        raise RecipeError(
-            f"unknown model {name!r}; choose one of: {', '.join(sorted(MODELS))}, "
-            f"or name your own as package.module:factory"
-        )
-    factory = cast("Callable[..., WorldModel]", load_entry_point(home, "model"))
-    return factory(device=device, **options)

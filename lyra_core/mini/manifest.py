@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lyra_core.errors import WeightsError
 
-MINI_FOLDER = Path(__file__).parent / "mini"
+MINI_FOLDER = Path(__file__).parent / "weights"
 MANIFEST = "mini.json"
 
 Width = int | float | str | None | tuple[int, ...]

@@ -1,0 +1,1 @@
+"""The embedded model: configuration, networks, depth, packed weights."""

@@ -1,1 +1,0 @@
-"""The baseline without learning: depth from pictorial cues, layers, filled-in backgrounds, moving cameras."""
