@@ -27,10 +27,12 @@ class PhotoLibrary:
     Attributes:
         levels: sRGB in [0, 1], finest first; each [n 3 h w].
         extent: share of the canvas each photograph covers, x and y; on the CPU. [n 2]
+        enlarged: canvas pixels for each pixel of the photograph, along an axis; on the CPU. [n]
     """
 
     levels: tuple[Tensor, ...]
     extent: Float[Tensor, "n 2"]
+    enlarged: Float[Tensor, " n"]
 
     @classmethod
     def of(cls, photographs: Sequence[Photograph], device: str | torch.device) -> PhotoLibrary:
@@ -41,7 +43,7 @@ class PhotoLibrary:
         """
         if not photographs:
             raise SeedError("clips of photographs need at least one photograph, found none")
-        canvases, extent = [], []
+        canvases, extent, enlarged = [], [], []
         for photograph in photographs:
             pixels = photograph.pixels.permute(2, 0, 1)[None].float() / 255
             scale = min(CANVAS[0] / pixels.shape[2], CANVAS[1] / pixels.shape[3])
@@ -50,11 +52,12 @@ class PhotoLibrary:
             pad = (0, CANVAS[1] - size[1], 0, CANVAS[0] - size[0])
             canvases.append(functional.pad(small, pad, mode="replicate"))
             extent.append([size[1] / CANVAS[1], size[0] / CANVAS[0]])
+            enlarged.append(scale)
         level = torch.cat(canvases).clamp(0, 1).to(device)
         levels = [level]
         for _ in range(LEVELS - 1):
             levels.append(functional.avg_pool2d(levels[-1], 2))
-        return cls(levels=tuple(levels), extent=torch.tensor(extent))
+        return cls(levels=tuple(levels), extent=torch.tensor(extent), enlarged=torch.tensor(enlarged))
 
     def __len__(self) -> int:
         return int(self.extent.shape[0])

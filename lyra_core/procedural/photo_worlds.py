@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -65,7 +65,15 @@ def _rotations(turn: Tensor, tilt: Tensor) -> Float[Tensor, "*n 3 3"]:
 
 
 def photo_frames(
-    library: PhotoLibrary, count: int, num_frames: int, height: int, width: int, generator: torch.Generator
+    library: PhotoLibrary,
+    count: int,
+    num_frames: int,
+    height: int,
+    width: int,
+    generator: torch.Generator,
+    *,
+    chosen: Int[Tensor, "b k"] | None = None,
+    fineness: tuple[float, float] | None = None,
 ) -> PhotoFrames:
     """Clips of random photographs.
 
@@ -76,12 +84,17 @@ def photo_frames(
         height: rows.
         width: columns.
         generator: on the CPU.
+        chosen: frames that are drawn; None for all.
+        fineness: range of the photograph's own pixels that a pixel of the first frame shows along an axis, beyond the
+            border too; None shows some part of the photograph.
     """
     device = library.levels[0].device
     focal = 0.5 * width / torch.tan(0.5 * torch.deg2rad(_uniform(generator, 52, 72, count)))
     K = torch.eye(3).repeat(count, 1, 1)
     K[:, 0, 0], K[:, 1, 1], K[:, 0, 2], K[:, 1, 2] = focal, focal, width / 2, height / 2
     course = _courses(count, num_frames, generator) * _uniform(generator, -1, 1, count, 1, 4)
+    if chosen is not None:
+        course = course.gather(1, chosen[:, :, None].expand(-1, -1, 4))
     turn, slide, rise, approach = course.unbind(-1)
     position = torch.stack([SLIDE_M * slide, 0.25 * SLIDE_M * rise, APPROACH_M * approach], -1)
     rotation = _rotations(TURN_RAD * turn, 0.3 * TURN_RAD * rise)
@@ -89,8 +102,10 @@ def photo_frames(
     which = torch.randint(len(library), (count,), generator=generator)
     extent = library.extent[which] * torch.tensor([CANVAS[1], CANVAS[0]])
     slant = _rotations(_uniform(generator, -0.45, 0.45, count), _uniform(generator, -0.2, 0.2, count))
-    shown = _uniform(generator, 0.35, 0.9, count)
-    scale = shown * (extent / torch.tensor([width, height])).amin(-1)
+    if fineness is None:
+        scale = _uniform(generator, 0.35, 0.9, count) * (extent / torch.tensor([width, height])).amin(-1)
+    else:
+        scale = _uniform(generator, *fineness, count) * library.enlarged[which].clamp(min=1.0)
     texel_m = PLANE_M / (focal * scale)
     room = 0.5 * (extent - scale[:, None] * torch.tensor([width, height])).clamp(min=0)
     middle = 0.5 * extent + _uniform(generator, -1, 1, count, 2) * room
