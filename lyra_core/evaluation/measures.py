@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from lyra_core.geometry.warp import EPSILON, MENDED_WARP, WarpSource, forward_warp
+from lyra_core.config.rollout import CORRECTED_WARP
+from lyra_core.geometry.warp import EPSILON, WarpSource, forward_warp
 from lyra_core.procedural.clips import Clips
 from lyra_core.quality import mean_lab
 
@@ -83,7 +84,7 @@ def warped_seed(clips: Clips, frames: list[int]) -> tuple[Float[Tensor, "b k 3 h
         intrinsics=clips.intrinsics[:, :1],
     )
     w2c, K = clips.world_to_cam[:, frames].flatten(0, 1), clips.intrinsics[:, frames].flatten(0, 1)
-    warp = forward_warp(source, w2c, K, MENDED_WARP)
+    warp = forward_warp(source, w2c, K, CORRECTED_WARP)
     return (warp.values.unflatten(0, (b, k)) + 1) / 2, warp.mask.unflatten(0, (b, k))
 
 

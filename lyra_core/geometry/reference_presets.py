@@ -1,7 +1,7 @@
 """The camera presets of the Lyra 2 reference implementation, number for number (nv-tlabs/lyra
 9fffc9a, Lyra-2).
 
-Used by the faithful recipes only, so its quirks are kept and named at their line: moves that stop
+Used by the recipes of the released model only, so its quirks are kept and named at their line: moves that stop
 one step short of their distance, a cartwheel-free look-at whose world y is the image's y, a back
 path with the camera centre written as translation. `camera_paths` has the presets for everybody
 else.

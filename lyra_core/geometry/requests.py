@@ -20,8 +20,8 @@ from pathlib import Path
 from lyra_core.errors import CameraPathError
 from lyra_core.geometry.camera_files import CameraList, is_camera_file, read_camera_bytes, read_cameras
 from lyra_core.geometry.camera_json import canonical_json
+from lyra_core.native import CHUNK_FRAMES
 
-CHUNK_FRAMES = 80
 # Raise when a preset's poses change: worlds made with the old poses keep their ids.
 PRESETS_VERSION = 1
 

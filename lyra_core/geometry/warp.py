@@ -20,40 +20,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from lyra_core.errors import ConfigError, FrameError
+from lyra_core.config.rollout import REFERENCE_WARP, WarpConfig
+from lyra_core.errors import FrameError
 
 MAX_DEPTH_M = 1e4
 EPSILON = 1e-7
 DEPTH_SHARPNESS = 50.0
 MAX_EXPONENT = 80.0
 IMAGE_HOLE = -1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WarpConfig:
-    """How source pixels are trusted and weighed.
-
-    Attributes:
-        reliability: "range" refuses pixels whose 5x5 neighbourhood spans too much depth; "curvature" refuses those
-            where inverse depth bends, which keeps slanted planes.
-        reliability_threshold: relative; 0.05 for "range" and 0.04 for "curvature" are sound.
-        group_size: targets that share one depth normaliser, as the released weights were run (16); None gives each
-            target its own, over valid pixels only, so that a result does not depend on what is computed beside it.
-        num_targets_at_once: bounds the memory of the torch path; changes no number.
-    """
-
-    reliability: Literal["range", "curvature"] = "range"
-    reliability_threshold: float = 0.05
-    group_size: int | None = 16
-    num_targets_at_once: int = 16
-
-    def __post_init__(self) -> None:
-        if self.group_size is not None and self.group_size < 1:
-            raise ConfigError(f"group_size must be positive or None, found {self.group_size}")
-
-
-FAITHFUL_WARP = WarpConfig()
-MENDED_WARP = WarpConfig(reliability="curvature", reliability_threshold=0.04, group_size=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +161,7 @@ def forward_warp(
     source: WarpSource,
     target_world_to_cam: Float[Tensor, "b 4 4"],
     target_intrinsics: Float[Tensor, "b 3 3"],
-    config: WarpConfig = FAITHFUL_WARP,
+    config: WarpConfig = REFERENCE_WARP,
     *,
     render: list[int] | None = None,
     backend: Literal["auto", "numba", "torch", "triton"] = "auto",
@@ -239,7 +213,7 @@ def warp_flow(
     source: WarpSource,
     target_world_to_cam: Float[Tensor, "b 4 4"],
     target_intrinsics: Float[Tensor, "b 3 3"],
-    config: WarpConfig = FAITHFUL_WARP,
+    config: WarpConfig = REFERENCE_WARP,
 ) -> Float[Tensor, "b v 2 h w"]:
     """Displacement in pixels of every source pixel; those not carried follow the world origin, as in the warp."""
     depth = clean_depth(source.depth_m)

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lyra_core.config.rollout import MemoryConfig
 from lyra_core.geometry.warp import EPSILON, project, unproject
-from lyra_core.video.memory import MemoryConfig
 
 
 def _scaled(intrinsics: Tensor, step: int) -> Tensor:

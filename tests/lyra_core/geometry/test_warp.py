@@ -1,4 +1,4 @@
-"""Forward warp: golden numbers, a plain loop, and what the mended forms repair."""
+"""Forward warp: golden numbers, a plain loop, and what the corrected forms repair."""
 
 import math
 
@@ -8,18 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from lyra_core.errors import ConfigError, FrameError
-from lyra_core.geometry.warp import (
-    FAITHFUL_WARP,
-    WarpConfig,
-    WarpSource,
-    forward_warp,
-    is_reliable,
-    is_smooth,
-    project,
-    unproject,
-    warp_flow,
-)
+from lyra_core.config.rollout import REFERENCE_WARP, WarpConfig
+from lyra_core.errors import FrameError, RecipeError
+from lyra_core.geometry.warp import WarpSource, forward_warp, is_reliable, is_smooth, project, unproject, warp_flow
 
 TOLERANCE = 1e-5
 
@@ -229,7 +220,7 @@ class TestDeterminism:
         assert torch.equal(first, forward_warp(source, w2c, K, backend="torch").values)
 
 
-class TestMended:
+class TestCorrected:
     def test_result_does_not_depend_on_company(self):
         source, w2c, K = random_scene(targets=2, height=24, width=32)
         w2c[1, 2, 3] = 40.0  # a far companion changes the shared normaliser
@@ -246,7 +237,7 @@ class TestMended:
 
         alone, together = alone_and_together(WarpConfig(group_size=None))
         assert torch.equal(alone, together)
-        alone, together = alone_and_together(FAITHFUL_WARP)
+        alone, together = alone_and_together(REFERENCE_WARP)
         assert not torch.allclose(alone, together, atol=1e-4)
 
     def test_curvature_keeps_a_floor_that_range_refuses(self):
@@ -272,7 +263,7 @@ class TestErrors:
             forward_warp(source, w2c, K)
 
     def test_group_size_is_positive(self):
-        with pytest.raises(ConfigError, match="positive or None, found 0"):
+        with pytest.raises(RecipeError, match="group_size must be at least 1, found 0"):
             WarpConfig(group_size=0)
 
 

@@ -358,7 +358,7 @@ def test_oracle_whole_metric_model(oracle: Oracle) -> None:
 
 @pytest.mark.parametrize("views", [1, 3])
 @torch.no_grad()
-def test_oracle_nested_model_and_its_mended_gaussians(oracle: Oracle, views: int) -> None:
+def test_oracle_nested_model_and_its_aligned_gaussians(oracle: Oracle, views: int) -> None:
     config = NestedConfig(any_view=TINY_GIANT, metric=TINY_METRIC)
     state = lively_state(config, 2)
     theirs = oracle.nested(config)
