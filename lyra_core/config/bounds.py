@@ -21,9 +21,9 @@ class Bounds:
         le: at most.
     """
 
-    ge: float | None = None
-    gt: float | None = None
-    le: float | None = None
+    ge: int | float | None = None
+    gt: int | float | None = None
+    le: int | float | None = None
 
     def refuses(self, value: float) -> str | None:
         """What was wanted, if the value lies outside."""
@@ -57,10 +57,11 @@ def require_bounds(config: object) -> None:
     Raises:
         RecipeError: the first value that is refused; the message names its field.
     """
-    for name, hint in _hints(type(config)).items():
+    kind: type = type(config)
+    for name, hint in _hints(kind).items():
         value = getattr(config, name)
         for bounds in _bounds(hint):
-            wanted = bounds.refuses(value) if isinstance(value, int | float) else None
+            wanted = bounds.refuses(float(value)) if isinstance(value, int | float) else None
             if wanted is not None:
                 raise RecipeError(f"{name} must be {wanted}, found {value!r}")
         if get_origin(hint) is Literal and value not in get_args(hint):
@@ -68,7 +69,7 @@ def require_bounds(config: object) -> None:
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: type[Any]) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
 
 

@@ -5,8 +5,6 @@ Images are in [0, 1]. Legend: b videos, t frames, h w pixels.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -14,6 +12,7 @@ from torch.nn import functional
 
 from lyra_core.config.rollout import CORRECTED_WARP
 from lyra_core.geometry.warp import EPSILON, WarpSource, forward_warp
+from lyra_core.image_metrics import decibels
 from lyra_core.procedural.clips import Clips
 from lyra_core.quality import mean_lab
 
@@ -88,12 +87,6 @@ def warped_seed(clips: Clips, frames: list[int]) -> tuple[Float[Tensor, "b k 3 h
     return (warp.values.unflatten(0, (b, k)) + 1) / 2, warp.mask.unflatten(0, (b, k))
 
 
-def psnr_db(found: Tensor, truth: Tensor) -> Float[Tensor, " b"]:
-    """Peak signal-to-noise ratio of each clip in decibels; values in [0, 1]."""
-    error = (found.clamp(0, 1) - truth).square().flatten(1).mean(1)
-    return -10 * torch.log10(error.clamp(min=math.exp(-30)))
-
-
 def masked_psnr_db(
     found: Float[Tensor, "b 3 h w"], truth: Float[Tensor, "b 3 h w"], mask: Bool[Tensor, "b h w"]
 ) -> Float[Tensor, " b"]:
@@ -101,7 +94,7 @@ def masked_psnr_db(
     count = mask.flatten(1).sum(1)
     error = (found - truth).square().mean(1) * mask
     mean = error.flatten(1).sum(1) / count.clamp(min=1)
-    return torch.where(count >= MIN_PIXELS, -10 * torch.log10(mean.clamp(min=1e-10)), torch.nan)
+    return torch.where(count >= MIN_PIXELS, decibels(mean), torch.nan)
 
 
 def detail(images: Float[Tensor, "b 3 h w"], mask: Bool[Tensor, "b h w"]) -> Float[Tensor, " b"]:

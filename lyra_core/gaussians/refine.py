@@ -30,12 +30,13 @@ from torch import Tensor
 from lyra_core.config.reconstruction import RefineOptions
 from lyra_core.errors import FrameError, RecipeError
 from lyra_core.extras import require
-from lyra_core.gaussians.photometric import psnr_db, ssim
 from lyra_core.gaussians.rasterize import Raster
 from lyra_core.geometry.rotation import rotation_vector_to_matrix
+from lyra_core.image_metrics import differentiable_ssim, psnr_db
 from lyra_core.values import CameraPath, Gaussians, VideoClip
 
 ENGINES = ("auto", "gsplat", "torch")
+MAX_PSNR_DB = 120.0  # above what a catalog records, so that frames already drawn well are told apart
 Draw = Callable[[Gaussians, Tensor, Tensor, int, int], Raster]
 
 
@@ -232,7 +233,7 @@ class _Problem:
         exposure = self._exposures[frame]
         picture = _exposed(raster.color, exposure)
         loss = (1.0 - config.ssim_weight) * (picture - target).abs().mean()
-        loss = loss + config.ssim_weight * (1.0 - ssim(picture, target))
+        loss = loss + config.ssim_weight * (1.0 - differentiable_ssim(picture, target))
         loss = loss + _between(config.depth_weight, progress) * self._depth_loss(raster, frame)
         # Adam makes a full step of any gradient, however small: what this frame does not see must not be pulled.
         seen = self._seen(frame)
@@ -317,7 +318,7 @@ class _Problem:
                 raster, target = self._drawn(draw, frame, frozen, self.camera(frame))
                 self._exposures[frame] = _fitted_exposure(raster, target)
                 picture = _exposed(raster.color, self._exposures[frame])
-            quality += psnr_db(picture.clamp(0.0, 1.0), target)
+            quality += psnr_db(picture.clamp(0.0, 1.0), target, max_db=MAX_PSNR_DB)
             cover += float((raster.alpha > 0.5).float().mean())
         return quality / len(frames), cover / len(frames)
 

@@ -22,8 +22,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra_core.errors import CameraPathError
-from lyra_core.geometry.camera import rigid, rotation_about_axis
+from lyra_core.geometry.camera import rotation_about_axis
 from lyra_core.geometry.requests import REFERENCE_DIRECTIONS, REFERENCE_PRESETS
+from lyra_core.geometry.rotation import rigid
 from lyra_core.values import CameraPath
 
 # Zoom presets bend up or down by these shares of the distance, forward and backward.

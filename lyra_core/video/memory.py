@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lyra_core.config.rollout import REFERENCE_MEMORY, MemoryConfig
 from lyra_core.errors import FrameError
-from lyra_core.geometry.warp import EPSILON, project, unproject
+from lyra_core.geometry.warp import EPSILON, project_integer, unproject_integer
 from lyra_core.native import CHUNK_FRAMES
 
 SAME_SURFACE_M = 1e-6
@@ -129,7 +129,7 @@ class SpatialMemory:
         grid_depth = depth[:, ::step, ::step]
         start, stop = len(self), len(self) + len(frame_ids)
         self._grow(stop)
-        self._points[start:stop] = unproject(grid_depth, w2c, K * scale).movedim(-1, 1)
+        self._points[start:stop] = unproject_integer(grid_depth, w2c, K * scale).movedim(-1, 1)
         self._valid[start:stop] = grid_depth > 0
         for i, frame_id in enumerate(frame_ids):
             self._views[frame_id] = StoredView(
@@ -283,7 +283,7 @@ class SpatialMemory:
         w2c, K = self._queries(world_to_cam, intrinsics)
         rows, columns = self.grid_size
         views, frames = w2c.shape[0], len(self)
-        image = project(self.points[None], w2c[:, None], K[:, None])
+        image = project_integer(self.points[None], w2c[:, None], K[:, None])
         depth = image[..., 2]
         column = torch.round(image[..., 0] / (depth + EPSILON))
         row = torch.round(image[..., 1] / (depth + EPSILON))

@@ -25,6 +25,7 @@ BAD = [
     ({"share": 0.0}, "share must be more than 0, found 0.0"),
     ({"share": float("nan")}, "share must be more than 0, found nan"),
     ({"group": 1}, "group must be at least 2, found 1"),
+    ({"word": "three"}, "word should be 'one' or 'two', found 'three'"),
 ]
 
 

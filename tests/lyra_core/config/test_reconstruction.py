@@ -15,8 +15,3 @@ def test_a_tier_is_a_name_or_a_number(tier, size):
 def test_other_tiers_are_refused(tier):
     with pytest.raises(RecipeError, match="a tier is one of 100k, 500k, 2m or a positive number"):
         ReconstructionOptions(tier=tier)
-
-
-def test_a_word_nobody_knows_is_refused():
-    with pytest.raises(RecipeError, match="cameras should be 'auto' or 'requested' or 'recovered', found 'best'"):
-        FusionOptions(cameras="best")

@@ -10,7 +10,15 @@ from safetensors.torch import load_file
 
 from lyra_core.config.rollout import REFERENCE_WARP, WarpConfig
 from lyra_core.errors import FrameError, RecipeError
-from lyra_core.geometry.warp import WarpSource, forward_warp, is_reliable, is_smooth, project, unproject, warp_flow
+from lyra_core.geometry.warp import (
+    WarpSource,
+    forward_warp,
+    is_reliable,
+    is_smooth,
+    project_integer,
+    unproject_integer,
+    warp_flow,
+)
 
 TOLERANCE = 1e-5
 
@@ -102,9 +110,9 @@ def looped_warp(source, w2c, intrinsics, threshold=0.05):
 class TestGolden:
     def test_golden_unproject_project(self, golden):
         w2c, K = golden["w2c"], golden["K"]
-        points = unproject(golden["unproject.depth"][:, 0], w2c[:1], K[None])
+        points = unproject_integer(golden["unproject.depth"][:, 0], w2c[:1], K[None])
         assert relative_error(points, golden["unproject.points"]) < TOLERANCE
-        assert relative_error(project(points, w2c[40:41], K[None]), golden["project.out"]) < TOLERANCE
+        assert relative_error(project_integer(points, w2c[40:41], K[None]), golden["project.out"]) < TOLERANCE
 
     def test_golden_reliable(self, golden):
         keys = [key for key in golden if key.startswith("reliable.r")]
@@ -163,7 +171,9 @@ class TestGeometry:
         w2c[0, 2], w2c[2, 0] = math.sin(angle), -math.sin(angle)
         w2c[:3, 3] = shift
         K = torch.tensor([[7.0, 0, 4], [0, 7.5, 3], [0, 0, 1]])
-        image = project(unproject(torch.full((1, 6, 8), depth), w2c[None], K[None]), w2c[None], K[None])[0, y, x]
+        image = project_integer(
+            unproject_integer(torch.full((1, 6, 8), depth), w2c[None], K[None]), w2c[None], K[None]
+        )[0, y, x]
         assert torch.allclose(image[2], torch.tensor(depth), rtol=1e-3, atol=1e-3)
         assert torch.allclose(image[:2] / image[2], torch.tensor([float(x), float(y)]), atol=2e-2 * (1 + 5 / depth))
 

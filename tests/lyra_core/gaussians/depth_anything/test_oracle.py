@@ -35,8 +35,8 @@ from lyra_core.gaussians.depth_anything.model import (
     build_model,
     random_state,
 )
-from lyra_core.gaussians.harmonics import SH_C0, SH_C1, SH_C2
 from lyra_core.geometry.rotation import quat_to_matrix
+from lyra_core.spherical_harmonics import SH_C0, SH_C1, SH_C2
 
 TOLERANCE = 1e-4
 HEAD = HeadConfig(features=16, out_channels=(8, 12, 16, 20))
