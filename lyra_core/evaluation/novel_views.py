@@ -163,16 +163,6 @@ def world_splats(model: GenerativeModel, clip: VideoClip) -> Gaussians:
     return replace(made, means=made.means * factor, scales=made.scales * factor)
 
 
-def world_novel_db(model: GenerativeModel, clip: VideoClip) -> float:
-    """PSNR in dB of a whole generated world at the true views of a path, over pixels that the first frame saw.
-
-    Raises:
-        CameraPathError: a clip without depth.
-        FrameError: a clip whose frames are not 1 + whole chunks.
-    """
-    return true_views(world_splats(model, clip), clip).db
-
-
 def _layered(clip: VideoClip, depth_m: Float[Tensor, "h w"], sky: Bool[Tensor, "h w"]) -> Gaussians:
     """The baseline's layers of the first frame on some depth, in the truth's scale."""
     scaled = depth_m[None] * _scale(clip, depth_m, sky)

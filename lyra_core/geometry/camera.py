@@ -34,11 +34,6 @@ def intrinsics_from_hfov(hfov_deg: float, image_height: int, image_width: int) -
     )
 
 
-def hfov_from_intrinsics(intrinsics: Float[Tensor, "3 3"], image_width: int) -> float:
-    """Horizontal field of view in degrees of a camera with a centred principal point."""
-    return 2 * math.degrees(math.atan(image_width / 2 / float(intrinsics[0, 0])))
-
-
 def pixel_centers(image_height: int, image_width: int) -> Float[Tensor, "h w 2"]:
     """Continuous (u, v) of each pixel's centre: column + 0.5, row + 0.5."""
     v, u = torch.meshgrid(

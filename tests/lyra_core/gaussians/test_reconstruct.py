@@ -23,7 +23,7 @@ from lyra_core.gaussians.clip_source import MemoryClip, write_stored_clip
 from lyra_core.gaussians.depth_anything.budget import Budget
 from lyra_core.gaussians.keyframes import KeyframeConfig
 from lyra_core.gaussians.lifters import ClipDepth, EstimatedDepth, Lift
-from lyra_core.gaussians.reconstruct import Reconstruction, ReconstructionConfig, lift_clip, reconstruct
+from lyra_core.gaussians.reconstruct import Reconstruction, ReconstructionConfig, reconstruct
 from lyra_core.gaussians.render import render
 from lyra_core.image_metrics import psnr_db
 from lyra_core.values import CameraPath, Gaussians, VideoClip
@@ -162,8 +162,6 @@ def test_every_useless_input_has_a_named_error(make_clip):
         rebuild(replace(clip, depth_m=-clip.depth_m))
     with pytest.raises(DepthError, match="found none"):
         rebuild(replace(clip, depth_m=None))
-    with pytest.raises(DepthError, match="neither"):
-        lift_clip(replace(clip, depth_m=None))
     with pytest.raises(FrameError, match="cameras"):
         replace(clip, cameras=clip.cameras.resized(24, 32))
     with pytest.raises(GaussiansError, match="pruning left none"):
@@ -253,13 +251,6 @@ def test_chunks_of_another_video_are_not_taken(make_clip, tmp_path: Path):
     other = reconstruct(replace(clip, frames=255 - clip.frames), lifter=ClipDepth(), chunk_dir=tmp_path).report
     assert again.resumed_chunks == again.num_chunks
     assert other.resumed_chunks == 0
-
-
-def test_lift_clip_is_the_short_way(make_clip):
-    clip = make_clip(9)
-    assert quality_db(lift_clip(clip), clip) > 28.0
-    estimated = lift_clip(replace(clip, depth_m=None, sky=None), estimator=NoisyDepth(clip, (1.0,)), tier="100k")
-    assert quality_db(estimated, clip) > 28.0
 
 
 def test_cameras_of_another_size_are_refused_by_the_estimators_result(make_clip):
