@@ -42,9 +42,9 @@ def load(name: str, folder: Path) -> VideoClip:
     kind, seed, path, frames, height, width = SCENES[name]
     file = folder / f"clip_{name}.safetensors"
     if not file.exists():
-        from lyra_core.procedural.worlds import scene_clip
+        from lyra_core.procedural.worlds import SceneLook, scene_clip
 
-        write_stored_clip(scene_clip(seed, path, frames, height, width, kind=kind), file)
+        write_stored_clip(scene_clip(seed, path, frames, height, width, SceneLook(kind=kind)), file)
     return StoredClip(file).window(torch.arange(frames))
 
 

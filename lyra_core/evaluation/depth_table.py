@@ -26,7 +26,7 @@ from lyra_core.image_metrics import psnr_db
 from lyra_core.mini.depth import MiniDepth
 from lyra_core.mini.depth_estimator import MiniDepthEstimator, MiniHead, see_lone
 from lyra_core.procedural.atlas import Atlas
-from lyra_core.procedural.worlds import scene_clip
+from lyra_core.procedural.worlds import SceneLook, scene_clip
 from lyra_core.values import VideoClip
 
 PATHS = ("truck-left", "orbit-right", "dolly-in", "wander", "arc-left")
@@ -96,7 +96,9 @@ def held_out_clips(
     for seed in count():
         path = PATHS[seed % len(PATHS)]
         try:
-            clip = scene_clip(seed, path, num_frames, height, width, split="heldout", atlas=atlas, drawn=drawn)
+            clip = scene_clip(
+                seed, path, num_frames, height, width, SceneLook(split="heldout", atlas=atlas), drawn=drawn
+            )
         except CameraPathError:
             continue
         yield clip

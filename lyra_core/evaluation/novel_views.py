@@ -1,6 +1,6 @@
 """Gaussians of one picture at true views of its place, over pixels whose surface the picture shows.
 
-    clip = scene_clip(3, "orbit-right", 81, 128, 224, split="heldout", drawn=judged_frames(81))
+    clip = scene_clip(3, "orbit-right", 81, 128, 224, SceneLook(split="heldout"), drawn=judged_frames(81))
     ours = true_views(world_splats(load_mini_model(), clip), clip)      # what a user gets
     base = true_views(parallax_splats(clip), clip)                      # the baseline
     print(ours.db - base.db)
@@ -108,6 +108,7 @@ def lone_views(model: MiniDepth, clip: VideoClip) -> LoneViews:
 
     Raises:
         CameraPathError: a clip without depth.
+        ReconstructionError: a network without a Gaussian head.
     """
     device = next(model.parameters()).device
     image = clip.frames[:1].to(device).permute(0, 3, 1, 2).float() / 255
