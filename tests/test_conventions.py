@@ -64,7 +64,6 @@ TESTED_IN = {
     "flows/compact.py": "tests/flows/test_deployments.py",
     "flows/time_world.py": "tests/lyra_core/evaluation/test_command.py",
     "lyra_core/_launch.py": "tests/test_wheel.py",
-    "lyra_core/canonical_json.py": "tests/lyra_core/test_identity.py",
     "lyra_core/entry_point.py": "tests/test_extending.py",
     "lyra_core/evaluation/autoencoding.py": "tests/lyra_core/training/test_vae.py",
     "lyra_core/factory.py": "tests/flows/test_worker_plan.py",
@@ -75,7 +74,6 @@ TESTED_IN = {
     "lyra_core/jit.py": "tests/lyra_core/geometry/test_warp.py",
     "lyra_core/layered_depth/splats.py": "tests/lyra_core/world_models/test_parallax.py",
     "lyra_core/procedural/hit_kernels.py": "tests/lyra_core/procedural/test_worlds.py",
-    "lyra_core/version.py": "tests/catalogs/test_card.py",
     "lyra_core/weights/unpickle.py": "tests/lyra_core/weights/test_pickles.py",
 }
 
