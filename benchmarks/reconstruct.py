@@ -18,7 +18,7 @@ from results import write_result
 from lyra_core.gaussians.clip_source import MemoryClip, StoredClip, write_stored_clip
 from lyra_core.gaussians.duplicates import project_points
 from lyra_core.gaussians.keyframes import KeyframeConfig
-from lyra_core.gaussians.lifters import ClipDepth
+from lyra_core.gaussians.lifters import ClipDepthLifter
 from lyra_core.gaussians.reconstruct import Reconstruction, ReconstructionConfig, reconstruct
 from lyra_core.gaussians.render import render
 from lyra_core.geometry.camera import unproject
@@ -64,7 +64,7 @@ def seen_by_sources(clip: VideoClip, held: int, sources: list[int]) -> torch.Ten
 
 def rebuild(clip: VideoClip, frames: list[int], **options: object) -> Reconstruction:
     return reconstruct(
-        MemoryClip(clip).window(torch.tensor(frames)), lifter=ClipDepth(), config=ReconstructionConfig(**options)
+        MemoryClip(clip).window(torch.tensor(frames)), lifter=ClipDepthLifter(), config=ReconstructionConfig(**options)
     )
 
 

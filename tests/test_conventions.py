@@ -42,6 +42,14 @@ DEFINED_ONCE = [
     *("canonical_json", "tier_size", "TIERS", "CHUNK_FRAMES", "SH_C0", "REFERENCE", "CORRECTED"),
 ]
 
+# Class names that several files define.
+SEVERAL_CLASSES = {
+    "ChannelNorm": "layers of two networks, named as in their papers",
+    "GatedFeedForward": "layers of two networks",
+    "Head": "last layers of two networks",
+    "ClipSource": "batches of clips to learn from, and frames of one clip to reconstruct",
+}
+
 # Used by tests and by users' own code only.
 FOR_USERS = {
     "load_ply": "reads what save_ply wrote",
@@ -161,6 +169,14 @@ def defined(file: Path) -> list[str]:
 def test_what_has_one_definition():
     counts = Counter(name for file in FILES for name in defined(file))
     assert {name: counts[name] for name in DEFINED_ONCE} == dict.fromkeys(DEFINED_ONCE, 1)
+
+
+def test_a_class_name_means_one_thing():
+    counts = Counter(node.name for file in FILES for node in tree(file).body if isinstance(node, ast.ClassDef))
+    several = {name for name, count in counts.items() if count > 1 and not name.startswith("_")}
+    new, gone = sorted(several - set(SEVERAL_CLASSES)), sorted(set(SEVERAL_CLASSES) - several)
+    assert not new, f"two classes are called {new}; give one of each another name"
+    assert not gone, f"{gone} are one class each by now; take them out of SEVERAL_CLASSES"
 
 
 def test_everything_public_is_used_by_the_product():
