@@ -32,7 +32,7 @@ UNHASHED_FIELDS = frozenset(
 # The same for fields of groups.
 UNHASHED_IN_GROUPS = {"video": frozenset({"latents_per_window"})}
 # Fields of groups that change no pixel while they hold this value: worlds keep the ids they had before the field was.
-UNHASHED_VALUES: dict[str, dict[str, object]] = {"video": {"speed": "exact"}}
+UNHASHED_VALUES: dict[str, dict[str, object]] = {"video": {"speed": "exact", "super_resolution": "none"}}
 
 
 class Recipe(BaseModel):

@@ -32,7 +32,7 @@ def _short(digests: tuple[str, ...]) -> str:
 def video_digest(recipe: Recipe, digests: tuple[str, ...]) -> str | None:
     """Which of a recipe's `weights_digests` is the video network's; None where the video comes without weights.
 
-    The embedded model's files have one digest together.
+    The embedded model's files have one digest together, besides that of its super-resolution.
     """
     if not digests:
         return None
@@ -51,9 +51,11 @@ def weights_digests(recipe: Recipe) -> tuple[str, ...]:
         WeightsError: the recipe names weights that are missing or were never converted.
     """
     if recipe.model == "mini":
-        from lyra_core.mini.manifest import MINI_FOLDER, mini_digest
+        from lyra_core.mini.manifest import MINI_FOLDER, mini_digest, super_resolution_digest
 
-        return (mini_digest(MINI_FOLDER if recipe.weights is None else Path(recipe.weights)),)
+        folder = MINI_FOLDER if recipe.weights is None else Path(recipe.weights)
+        is_enlarged = recipe.video is not None and recipe.video.super_resolution == "network"
+        return (mini_digest(folder), *((super_resolution_digest(folder),) if is_enlarged else ()))
     if recipe.weights is None:
         return ()
     from lyra_core.weights.bundle import PARTS, find_sets, lora_parts, set_digests

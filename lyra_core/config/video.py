@@ -160,10 +160,14 @@ class VideoOptions(RolloutOptions):
     Attributes:
         loras: converted sets with strengths, as lora-dmd:1.0.
         captioner: "manifest" (captions come with the request), or the folder of a vision-language model.
+        super_resolution: of finished frames, four times along each side: "none", "transfer" of the photograph's high
+            frequencies, which nothing has learned, or the "network" guided by the photograph. Only the embedded model
+            has one.
     """
 
     loras: tuple[str, ...] = ()
     captioner: str = "manifest"
+    super_resolution: Literal["none", "transfer", "network"] = "none"
 
 
 CORRECTED_WARP_OPTIONS = WarpOptions(reliability="curvature", reliability_threshold=0.04, group_size=None)
@@ -199,3 +203,4 @@ MINI_VIDEO = replace(
     # without depth the sky would be drawn anew in every chunk; far away, only rotation moves it
     depth=replace(CORRECTED_VIDEO.depth, sky="far"),
 )
+MINI_LARGE_VIDEO = replace(MINI_VIDEO, super_resolution="network")

@@ -15,24 +15,30 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional
 
 from lyra_core.errors import FrameError, LyraWarning, StoreError
-from lyra_core.mini.carry import carry, pyramid
+from lyra_core.mini.carry import Carriage, carry, enlarged_inverse, is_edge, pyramid
 from lyra_core.mini.super_resolution import (
     FACTOR,
+    INPUTS,
+    SOURCES,
     Carried,
     Reference,
     SuperResolution,
     reduced,
     transfer_detail,
 )
+from lyra_core.native import CHUNK_FRAMES
 from lyra_core.replacing import replacing
 from lyra_core.values import VideoClip
 from lyra_core.video.chunk_store import chain_inputs
@@ -49,10 +55,23 @@ class Enlarger:
         network: on its device; None transfers high frequencies without one.
         name: identifies the network's weights.
         chunk_frames: enlarged frames of one file of finished ones.
+        is_plain: leave the compiled loops of a CPU aside; to compare them.
     """
 
-    def __init__(self, network: SuperResolution | None, *, name: str, chunk_frames: int = 80) -> None:
-        self.network, self.name, self.chunk_frames = network, name, chunk_frames
+    def __init__(
+        self,
+        network: SuperResolution | None,
+        *,
+        name: str,
+        chunk_frames: int = CHUNK_FRAMES,
+        is_plain: bool = False,
+    ) -> None:
+        self.network, self.name, self.chunk_frames, self.is_plain = network, name, chunk_frames, is_plain
+
+    @property
+    def factor(self) -> int:
+        """How many times frames grow, along each side."""
+        return FACTOR
 
     @property
     def device(self) -> torch.device:
@@ -66,8 +85,8 @@ class Enlarger:
         clip: VideoClip,
         folder: Path | None = None,
         on_frame: Callable[[int, int], None] | None = None,
-    ) -> UInt8[Tensor, "t H W 3"]:
-        """All frames of a clip enlarged; the first is the photograph.
+    ) -> VideoClip:
+        """A clip with all frames enlarged; the first is the photograph.
 
         Args:
             photograph: at full size; reduced four times it is the clip's first frame.
@@ -96,7 +115,12 @@ class Enlarger:
             frames[chunk.start : chunk.stop] = found
             if on_frame is not None:
                 on_frame(chunk.stop, len(clip))
-        return frames
+        height, width = (int(n) for n in photograph.shape[:2])
+        assert clip.depth_m is not None  # noqa: S101 - checked before the first chunk
+        depth = torch.zeros(len(clip), height, width)
+        for frame in known:
+            depth[frame] = enlarged_depth(clip.depth_m[frame])
+        return replace(clip, frames=frames, cameras=clip.cameras.resized(height, width), depth_m=depth)
 
     def _key_frames(self, photograph: Tensor, clip: VideoClip) -> list[int]:
         height, width = (int(n) for n in clip.frames.shape[1:3])
@@ -125,7 +149,7 @@ class Enlarger:
         self, clip: VideoClip, frames: UInt8[Tensor, "t H W 3"], chunk: range, known: list[int]
     ) -> UInt8[Tensor, "k H W 3"]:
         """Frames of one chunk, group after group."""
-        seed = _Picture.of(frames[0], self.device)
+        seed = _Picture(frames[0], self.device)
         made: list[Tensor] = []
         begin = chunk.start
         while begin < chunk.stop:
@@ -133,43 +157,99 @@ class Enlarger:
             end = min([i + 1 for i in known if i >= begin] + [chunk.stop])
             end = min(end, begin + FRAMES_AT_ONCE)
             own = frames[key] if key < chunk.start else made[key - chunk.start]
-            made += self._group(clip, seed, _Picture.of(own, self.device), key, range(begin, end))
+            made += self._group(clip, seed, _Picture(own, self.device), key, range(begin, end))
             begin = end
         return torch.stack(made)
 
     def _group(self, clip: VideoClip, seed: _Picture, own: _Picture, key: int, group: range) -> list[Tensor]:
         low = torch.stack([to_unit_range(frame) for frame in clip.frames[group.start : group.stop]]).to(self.device)
-        references = [self._reference(clip, seed, 0, group), self._reference(clip, own, key, group)]
-        if self.network is not None:
-            return list(to_bytes(self.network(low, references)).cpu())
-        carried = [_as_it_lies(reference) for reference in references]
-        return list(to_bytes(transfer_detail(low, carried)).cpu())
+        pictures = [(seed, self._carriage(clip, 0, group)), (own, self._carriage(clip, key, group))]
+        if self.network is None:
+            carried = [_as_it_lies(picture.reference(carriage)) for picture, carriage in pictures]
+            return list(to_bytes(transfer_detail(low, carried)).cpu())
+        if self.device.type == "cpu" and not self.is_plain:
+            return list(_enlarged_by_loops(self.network, low, pictures))
+        references = [picture.reference(carriage) for picture, carriage in pictures]
+        return list(to_bytes(self.network(low, references)).cpu())
 
-    def _reference(self, clip: VideoClip, picture: _Picture, source: int, group: range) -> Reference:
+    def _carriage(self, clip: VideoClip, source: int, group: range) -> Carriage:
+        """From a frame to some later ones."""
         assert clip.depth_m is not None  # noqa: S101 - checked before the first chunk
         w2c, K = clip.cameras.world_to_cam.to(self.device), clip.cameras.intrinsics.to(self.device)
-        from_here, to_there = slice(source, source + 1), slice(group.start, group.stop)
-        carriage = carry(
-            clip.depth_m[from_here].to(self.device), w2c[from_here], K[from_here], w2c[to_there], K[to_there]
-        )
-        count = len(group)
-        return Reference(
-            levels=[level.expand(count, -1, -1, -1) for level in picture.levels],
-            coarse=picture.coarse.expand(count, -1, -1, -1),
-            carriage=carriage,
-        )
+        here, there = slice(source, source + 1), slice(group.start, group.stop)
+        return carry(clip.depth_m[here].to(self.device), w2c[here], K[here], w2c[there], K[there])
+
+
+def _enlarged_by_loops(
+    network: SuperResolution, low: Float[Tensor, "b 3 h w"], pictures: list[tuple[_Picture, Carriage]]
+) -> UInt8[Tensor, "b H W 3"]:
+    """What the network makes of frames, on a CPU: the plain way's numbers, but for the rounding of the last bits."""
+    from lyra_core.jit import kernel_threads
+    from lyra_core.mini.detail_kernels import carry_blocks, compose_frame
+
+    b, _, h, w = low.shape
+    pixels = low.permute(0, 2, 3, 1).contiguous()
+    inputs = torch.zeros(b, h, w, 3 + SOURCES * INPUTS)
+    inputs[..., :3] = pixels
+    shifts = [network.shift(low, picture.reference(carriage)) for picture, carriage in pictures]
+    for index, ((picture, carriage), shift) in enumerate(zip(pictures, shifts, strict=True)):
+        edges = is_edge(carriage.inverse_depth).numpy()
+        moved = torch.zeros(b, h, w, 2) if shift is None else shift.permute(0, 2, 3, 1).contiguous()
+        for frame in range(b):
+            with kernel_threads():
+                carry_blocks(
+                    *picture.bytes,
+                    carriage.inverse_depth[frame].numpy(),
+                    edges[frame],
+                    carriage.cover[frame].numpy(),
+                    carriage.matrix[frame].numpy(),
+                    carriage.offset[frame].numpy(),
+                    np.float32(carriage.zoom[frame]),
+                    moved[frame].numpy(),
+                    pixels[frame].numpy(),
+                    3 + index * INPUTS,
+                    inputs[frame].numpy(),
+                )
+    out = network.trunk(inputs.permute(0, 3, 1, 2).to(network.dtype))
+    head = out.permute(0, 2, 3, 1).float().contiguous()
+    frames = torch.empty(b, FACTOR * h, FACTOR * w, 3, dtype=torch.uint8)
+    for frame in range(b):
+        with kernel_threads():
+            compose_frame(pixels[frame].numpy(), inputs[frame].numpy(), head[frame].numpy(), frames[frame].numpy())
+    return frames
+
+
+def enlarged_depth(depth_m: Float[Tensor, "h w"]) -> Float[Tensor, "H W"]:
+    """Depth of full size, planes kept plane and edges sharp; 0 where unknown."""
+    inverse = torch.where(depth_m > 0, 1 / depth_m.clamp(min=1e-6), torch.zeros_like(depth_m))
+    larger = enlarged_inverse(inverse[None], FACTOR)[0]
+    return torch.where(larger > 0, 1 / larger.clamp(min=1e-9), torch.zeros_like(larger))
+
+
+def reduced_image(image: UInt8[Tensor, "H W 3"], factor: int) -> UInt8[Tensor, "h w 3"]:
+    """Means of factor x factor pixels, rounded."""
+    planes = functional.avg_pool2d(image.permute(2, 0, 1)[None].float(), factor)[0]
+    return planes.round().to(torch.uint8).permute(1, 2, 0).contiguous()
 
 
 class _Picture:
-    """A picture of full size, ready to be carried."""
+    """A picture of full size, ready to be carried: its levels rounded to bytes."""
 
-    def __init__(self, levels: list[Tensor], coarse: Float[Tensor, "1 3 h w"]) -> None:
-        self.levels, self.coarse = levels, coarse
-
-    @classmethod
-    def of(cls, image: UInt8[Tensor, "H W 3"], device: torch.device) -> _Picture:
+    def __init__(self, image: UInt8[Tensor, "H W 3"], device: torch.device) -> None:
         whole = to_unit_range(image)[None].to(device)
-        return cls(pyramid(whole), reduced(whole))
+        levels = [to_bytes(level) for level in pyramid(whole)]
+        self.levels = [to_unit_range(level[0])[None] for level in levels]
+        self.coarse = reduced(whole)
+        self.bytes = [level[0].cpu().contiguous().numpy() for level in levels]
+
+    def reference(self, carriage: Carriage) -> Reference:
+        """The picture for some frames."""
+        count = len(carriage)
+        return Reference(
+            levels=[level.expand(count, -1, -1, -1) for level in self.levels],
+            coarse=self.coarse.expand(count, -1, -1, -1),
+            carriage=carriage,
+        )
 
 
 def _as_it_lies(reference: Reference) -> Carried:

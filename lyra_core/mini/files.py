@@ -26,6 +26,7 @@ from lyra_core.mini.encoders import ByteText, FrameTokens
 from lyra_core.mini.manifest import (
     MANIFEST,
     MINI_FOLDER,
+    SUPER_RESOLUTION,
     Component,
     Training,
     Width,
@@ -33,6 +34,7 @@ from lyra_core.mini.manifest import (
     read_components,
 )
 from lyra_core.mini.networks import MiniNetworks
+from lyra_core.mini.super_resolution import SuperResolution, SuperResolutionConfig
 from lyra_core.mini.vae import MiniVAE, MiniVAEConfig, build_mini_vae
 from lyra_core.video.dit import DiT
 from lyra_core.video.dit_config import DiTConfig
@@ -70,7 +72,7 @@ def write_component(
     folder: Path,
     name: str,
     state: Mapping[str, Tensor],
-    widths: DiTConfig | MiniVAEConfig | MiniDepthConfig,
+    widths: DiTConfig | MiniVAEConfig | MiniDepthConfig | SuperResolutionConfig,
     training: Training | None = None,
 ) -> list[Path]:
     """Write one network in bfloat16, in parts, and note it in the manifest; files of the one before go.
@@ -161,6 +163,20 @@ def load_mini_depth(
     depth = MiniDepth(MiniDepthConfig(**widths))  # type: ignore[arg-type]
     _fill(depth, state, folder)
     return _ready(depth, device, dtype)
+
+
+def load_super_resolution(
+    folder: Path = MINI_FOLDER, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> SuperResolution:
+    """The network of super-resolution.
+
+    Raises:
+        WeightsError: files that are missing, changed or do not fit.
+    """
+    state, widths = read_state(folder, SUPER_RESOLUTION)
+    network = SuperResolution(SuperResolutionConfig(**widths))  # type: ignore[arg-type]
+    _fill(network, state, folder)
+    return _ready(network, device, dtype)
 
 
 def load_mini(

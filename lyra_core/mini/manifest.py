@@ -11,6 +11,8 @@ from lyra_core.errors import WeightsError
 
 MINI_FOLDER = Path(__file__).parent / "weights"
 MANIFEST = "mini.json"
+SUPER_RESOLUTION = "super_resolution"
+"""The component that enlarges frames; its digest is its own, so that worlds without it keep their ids."""
 
 Width = int | float | str | None | tuple[int, ...]
 
@@ -76,10 +78,25 @@ def read_components(folder: Path = MINI_FOLDER) -> dict[str, Component]:
 
 
 def mini_digest(folder: Path = MINI_FOLDER) -> str:
-    """SHA-256 over the digests of all files: part of the id of every world made with them."""
-    lines = [
-        f"{name} {file} {digest}"
-        for name, part in read_components(folder).items()
-        for file, digest in part.files.items()
-    ]
+    """SHA-256 over the digests of all files but those of super-resolution: part of the id of every world."""
+    return _digest({name: part for name, part in read_components(folder).items() if name != SUPER_RESOLUTION})
+
+
+def super_resolution_digest(folder: Path = MINI_FOLDER) -> str:
+    """The same of super-resolution: part of the id of worlds that are enlarged by it.
+
+    Raises:
+        WeightsError: the folder has none.
+    """
+    components = read_components(folder)
+    if SUPER_RESOLUTION not in components:
+        raise WeightsError(
+            f"{folder} holds {sorted(components)}, wanted {SUPER_RESOLUTION!r}; pack a training run of it there, or "
+            "add --set video.super_resolution=none"
+        )
+    return _digest({SUPER_RESOLUTION: components[SUPER_RESOLUTION]})
+
+
+def _digest(components: dict[str, Component]) -> str:
+    lines = [f"{name} {file} {digest}" for name, part in components.items() for file, digest in part.files.items()]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()

@@ -30,6 +30,8 @@ from lyra_core.mini.carry import Carriage, Places, places, sample
 
 FACTOR = 4
 BLOCK = FACTOR * FACTOR
+INPUTS = 3 * BLOCK + 2
+"""Channels of the network's input for each reference: pixels of a block, cover, logarithm of the ratio."""
 SOURCES = 2
 """The photograph, and an earlier enlarged frame."""
 MAX_SHIFT_PX = 2.0
@@ -178,7 +180,7 @@ class SuperResolution(nn.Module):
         self.config = config
         dim, half = config.dims
         self.align = _Align(config.align_dim) if config.align_dim else None
-        self.stem = nn.Conv2d(3 + SOURCES * (3 * BLOCK + 2), dim, 3, padding=1)
+        self.stem = nn.Conv2d(3 + SOURCES * INPUTS, dim, 3, padding=1)
         self.before = _blocks(dim, config.blocks[0])
         self.down = nn.Conv2d(dim, half, 4, stride=2, padding=1)
         self.middle = _blocks(half, config.blocks[1])
@@ -205,10 +207,16 @@ class SuperResolution(nn.Module):
     def carried(self, low: Float[Tensor, "b 3 h w"], reference: Reference) -> Carried:
         """A reference as the frames' cameras see it, brought to lie on the frames."""
         coarse = reference.seen_coarse()
-        shift = None
-        if self.align is not None:
-            shift = self.align(*(x.to(self.dtype) for x in (low, coarse.picture, coarse.cover)))
-        return reference.seen(coarse, shift)
+        return reference.seen(coarse, self._shift(low, coarse))
+
+    def shift(self, low: Float[Tensor, "b 3 h w"], reference: Reference) -> Float[Tensor, "b 2 h w"] | None:
+        """How far coordinates in a reference are to be moved, low-resolution pixels; None where nothing aligns."""
+        return None if self.align is None else self._shift(low, reference.seen_coarse())
+
+    def _shift(self, low: Tensor, coarse: Carried) -> Tensor | None:
+        if self.align is None:
+            return None
+        return self.align(*(x.to(self.dtype) for x in (low, coarse.picture, coarse.cover)))
 
     def compose(self, low: Float[Tensor, "b 3 h w"], carried: Sequence[Carried]) -> Float[Tensor, "b 3 H W"]:
         """Enlarged frames from carried pictures."""
@@ -219,10 +227,7 @@ class SuperResolution(nn.Module):
             picture = functional.pixel_unshuffle(one.picture.float(), FACTOR)
             parts += [(picture - pixel) * one.cover, one.cover, torch.log2(one.ratio.clamp(0.125, 8.0)) * one.cover]
             details.append((within_block(picture) - within_block(base)) * one.cover)
-        x = self.before(self.stem(torch.cat(parts, dim=1).to(self.dtype)))
-        y = self.middle(self.down(x))
-        x = self.after(x + functional.pixel_shuffle(self.up(y), 2))
-        out = self.head(functional.silu(x)).float()
+        out = self.trunk(torch.cat(parts, dim=1).to(self.dtype)).float()
         # shares of the frame's own smooth detail and of each picture's, one a pixel: they sum to one
         logits = out[:, 3 * BLOCK :].unflatten(1, (SOURCES, BLOCK))
         shares = torch.softmax(torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1), dim=1)[:, 1:]
@@ -230,6 +235,12 @@ class SuperResolution(nn.Module):
         for index, detail in enumerate(details):
             total = total + (detail.unflatten(1, (3, BLOCK)) * shares[:, index : index + 1]).flatten(1, 2)
         return functional.pixel_shuffle(total, FACTOR)
+
+    def trunk(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        """Residuals of the blocks' pixels, then the logits of the references' shares."""
+        x = self.before(self.stem(x))
+        y = self.middle(self.down(x))
+        return self.head(functional.silu(self.after(x + functional.pixel_shuffle(self.up(y), 2))))
 
 
 def enlarged(low: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 H W"]:

@@ -42,6 +42,7 @@ class DetailBatch:
         own: carries the enlarged key frame, given later, to the frame.
         truly: the same by true depth.
         corner: row and column of low resolution at which the parts begin.
+        repeats: how often the key frame is enlarged from itself before it counts.
     """
 
     low_key: Float[Tensor, "b 3 h w"]
@@ -56,6 +57,15 @@ class DetailBatch:
     own: Carriage
     truly: Carriage
     corner: tuple[int, int]
+    repeats: int = 0
+
+    @property
+    def still(self) -> Carriage:
+        """From the key frame to itself."""
+        cover = torch.ones_like(self.own.cover)
+        eye = torch.eye(3, device=cover.device).expand(len(cover), 3, 3)
+        zoom = torch.ones_like(self.own.zoom)
+        return Carriage(inverse_depth=cover, cover=cover, matrix=eye, offset=eye[:, 0] * 0, zoom=zoom)
 
     def reference(self, key: Float[Tensor, "b 3 H W"], carriage: Carriage) -> Reference:
         """The key frame, enlarged or true, as what the frame is made from."""
@@ -64,14 +74,18 @@ class DetailBatch:
         )
 
 
-def make_batch(samples: DetailSamples, side: tuple[int, int], generator: torch.Generator) -> DetailBatch:
+def make_batch(
+    samples: DetailSamples, side: tuple[int, int], generator: torch.Generator, *, repeats: int = 0
+) -> DetailBatch:
     """Parts of samples at one place.
 
     Args:
         samples: whole.
         side: rows and columns of a part, low-resolution pixels; the whole frame where it is as large.
         generator: on the CPU.
+        repeats: most times that key frames are enlarged from themselves.
     """
+    again = int(torch.randint(0, repeats + 1, (), generator=generator))
     height, width = (int(n) for n in samples.low_key.shape[2:])
     rows, columns = min(side[0], height), min(side[1], width)
     top = int(torch.randint(0, (height - rows) // 2 + 1, (), generator=generator)) * 2
@@ -110,6 +124,7 @@ def make_batch(samples: DetailSamples, side: tuple[int, int], generator: torch.G
         own=carriage(samples.key_to_frame),
         truly=carriage(samples.truly),
         corner=(top, left),
+        repeats=again,
     )
 
 

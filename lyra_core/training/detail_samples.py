@@ -172,16 +172,20 @@ class DetailMaker:
         video: Float[Tensor, "b t 3 h w"],
         depth_m: Float[Tensor, "b t h w"],
         times: Int[Tensor, "b 4"],
+        *,
         colors: int,
+        is_estimated: bool = False,
     ) -> DetailSamples:
-        """Samples of videos that a model made of rendered first frames, by true depth.
+        """Samples of videos that a model made of rendered first frames.
 
         Args:
             drawn: the worlds and cameras of the videos.
             video: in [-1, 1].
-            depth_m: by which they were made, known of every eighth frame.
+            depth_m: by which they were made, known of every eighth frame; if estimated, of the first.
             times: of draw_times.
             colors: seed of the generator that jittered the colours of the first frames.
+            is_estimated: whether depth was estimated: such videos do not lie where the truth does, which they need not
+                meet then.
         """
         views = self._render(drawn, times)
         views = replace(views, rgb=jitter_colors(views.rgb, torch.Generator().manual_seed(colors), mirror=False))
@@ -191,9 +195,14 @@ class DetailMaker:
             name: _bytes((video[rows, at[:, i]].float() + 1) / 2)
             for i, name in ((1, "earlier"), (2, "key"), (3, "frame"))
         }
-        known = torch.stack([depth_m[rows, at[:, i]] for i in range(3)] + [views.depth_m[:, 3]], 1)
+        if is_estimated:
+            pictures = torch.stack([low["earlier"], low["earlier"], low["key"], low["frame"]], 1).float() / 255
+            known = self._estimated(pictures, views)
+            known[:, 0] = depth_m[:, 0]
+        else:
+            known = torch.stack([depth_m[rows, at[:, i]] for i in range(3)] + [views.depth_m[:, 3]], 1)
         made = _samples(views, known, GENERATED)
-        seen = [_seen(views, i) for i in range(4)]
+        seen = [_seen(views, i) & (not is_estimated) for i in range(4)]
         # of what the video invented there is no truth: its own frame stands for the earlier picture
         smooth = functional.interpolate(low["earlier"].float(), scale_factor=float(FACTOR), mode="bicubic")
         mask = functional.interpolate(seen[1][:, None].float(), scale_factor=float(FACTOR), mode="nearest") > 0
@@ -229,16 +238,19 @@ class DetailMaker:
         """True depth, with made-up errors, or as the depth network sees the frames, in shares of 3:3:4."""
         b = len(views.rgb)
         low = functional.avg_pool2d(views.rgb.flatten(0, 1), FACTOR).clamp(0, 1)
-        sight = see_lone(self.depth, low, views.intrinsics.flatten(0, 1))
-        found = sight.depth_m.unflatten(0, (b, 4))
-        sky = sight.sky.unflatten(0, (b, 4))
+        estimated = self._estimated(low.unflatten(0, (b, 4)), views)
+        made_up = disturbed(views.depth_m, generator)
+        draw = torch.rand(b, 1, 1, 1, generator=generator).to(estimated.device)
+        return torch.where(draw < 0.3, views.depth_m, torch.where(draw < 0.6, made_up, estimated))
+
+    def _estimated(self, low: Float[Tensor, "b 4 3 h w"], views: _Views) -> Float[Tensor, "b 4 h w"]:
+        """Depth of frames each looked at alone, in the scale of the truth."""
+        sight = see_lone(self.depth, low.flatten(0, 1), views.intrinsics.flatten(0, 1))
+        found, sky = (x.unflatten(0, (len(low), 4)) for x in (sight.depth_m, sight.sky))
         both = ~sky & (views.depth_m < SKY_DEPTH_M) & (views.depth_m > 0)
         logs = torch.where(both, torch.log(views.depth_m.clamp(min=1e-6) / found), torch.nan)
         factor = torch.nan_to_num(logs.flatten(2).nanmedian(2).values).exp()[:, :, None, None]
-        estimated = torch.where(sky, SKY_DEPTH_M, found * factor)
-        made_up = disturbed(views.depth_m, generator)
-        draw = torch.rand(b, 1, 1, 1, generator=generator).to(found.device)
-        return torch.where(draw < 0.3, views.depth_m, torch.where(draw < 0.6, made_up, estimated))
+        return torch.where(sky, SKY_DEPTH_M, found * factor)
 
 
 def disturbed(depth_m: Float[Tensor, "b t h w"], generator: torch.Generator) -> Float[Tensor, "b t h w"]:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import torch
 
+from lyra_core.evaluation.estimated_depth import with_seed_depth
 from lyra_core.evaluation.generate import generate
 from lyra_core.mini.config import MINI
+from lyra_core.mini.depth_estimator import MiniDepthEstimator
 from lyra_core.mini.encoders import caption_bytes
 from lyra_core.mini.files import load_mini, load_mini_depth
 from lyra_core.mini.manifest import MINI_FOLDER
@@ -27,6 +29,7 @@ from lyra_core.training.detail_samples import CHUNK_FRAMES, STRIDE, DetailMaker,
 from lyra_core.training.loop import step_generator
 from lyra_core.video.depth_cache import SKY_DEPTH_M
 
+DEPTH_VIEWS = 10
 DETAIL_PATHS = PathPlan(
     num_frames=CHUNK_FRAMES + 1,
     names=(
@@ -122,19 +125,26 @@ class DetailSource:
         )
 
     @torch.no_grad()
-    def videos(self, count: int, seed: int) -> DetailSamples:
-        """Samples of videos that the model makes along paths of procedural worlds, by true depth.
+    def videos(self, count: int, seed: int, *, is_estimated: bool = False) -> DetailSamples:
+        """Samples of videos that the model makes along paths of procedural worlds.
 
         Args:
             count: videos.
             seed: of the draws.
+            is_estimated: by depth estimated of their first frames, as in the product; by true depth otherwise.
         """
         generator = torch.Generator().manual_seed(seed)
         drawn = self.worlds.draw(count, CHUNK_FRAMES + 1, generator, speed=1)
         clips = self._clips(drawn, seed)
-        video = generate(self.networks, self.chunks, clips, MINI, generator)
+        estimator = None
+        if is_estimated:
+            estimator = MiniDepthEstimator(self.maker.depth, views=DEPTH_VIEWS)
+            clips = with_seed_depth(clips, estimator, MINI.depth)
+        video = generate(self.networks, self.chunks, clips, MINI, generator, estimator=estimator)
         parts = [
-            self.maker.generated(drawn, video, clips.depth_m, draw_times(count, generator), seed)
+            self.maker.generated(
+                drawn, video, clips.depth_m, draw_times(count, generator), colors=seed, is_estimated=is_estimated
+            )
             for _ in range(self.config.frames_a_video)
         ]
         return DetailSamples.joined(parts)
@@ -205,7 +215,7 @@ class DetailSource:
 
         kinds = [
             (rendered, draw(self.maker.rendered)),
-            (videos, lambda _, seed: self.videos(self.config.videos_at_once, seed)),
+            (videos, lambda _, seed: self.videos(self.config.videos_at_once, seed, is_estimated=seed % 3 == 0)),
             (photographs, draw(self.maker.photographs)),
         ]
         return [(share, make) for share, make in kinds if share > 0]

@@ -24,8 +24,8 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from lyra_core.evaluation.measures import detail, masked_psnr_db
-from lyra_core.image_features import ImageFeatures, load_image_features, perceptual_distance
-from lyra_core.mini.carry import sample
+from lyra_core.image_features import ImageFeatures, load_image_features
+from lyra_core.mini.carry import pyramid, sample
 from lyra_core.mini.super_resolution import (
     FACTOR,
     SuperResolution,
@@ -79,6 +79,7 @@ class SuperResolutionTrainingConfig:
         seed: of weights and batches.
         batch: samples a step.
         side: rows and columns of their parts, low-resolution pixels.
+        repeats: most times that a key frame is enlarged from itself before it counts.
         features: file of image features (lyra_core.image_features.save_image_features); None takes the package.
     """
 
@@ -88,6 +89,7 @@ class SuperResolutionTrainingConfig:
     seed: int = 0
     batch: int = 16
     side: tuple[int, int] = (80, 80)
+    repeats: int = 3
     features: Path | None = None
 
 
@@ -174,8 +176,16 @@ class Enlarged:
 
 
 def enlarge_batch(network: SuperResolution, batch: DetailBatch) -> tuple[Tensor, Tensor]:
-    """Key frames and frames, [b 3 H W] each."""
-    key = network(batch.low_key, [batch.seed_for_key, batch.earlier])
+    """Key frames and frames, [b 3 H W] each.
+
+    Some key frames are enlarged several times, each time from the last: a world's frames are the tenth in a row.
+    """
+    references = [batch.seed_for_key, batch.earlier]
+    with torch.no_grad():
+        for _ in range(batch.repeats):
+            key = network(batch.low_key, references).float().clamp(-1, 1)
+            references = [batch.seed_for_key, batch.reference(key, batch.still)]
+    key = network(batch.low_key, references)
     frame = network(batch.low_frame, [batch.seed_for_frame, batch.reference(key, batch.own)])
     return key, frame
 
@@ -185,8 +195,8 @@ def flickering(batch: DetailBatch, key: Tensor, frame: Tensor) -> tuple[Tensor, 
     reference = batch.reference(key, batch.truly)
     coarse = reference.seen_coarse()
     where = reference.places(FACTOR)
-    moved = sample([key], where, reference.size)
-    moved_truth = sample([batch.key], where, reference.size)
+    moved = sample(reference.levels[:1], where, reference.size)
+    moved_truth = sample(pyramid(batch.key)[:1], where, reference.size)
     sure = ((coarse.cover >= 1) * 1.0).to(key)
     cover = functional.interpolate(sure, scale_factor=float(FACTOR), mode="nearest") * batch.seen_frame
     return frame - moved, batch.frame - moved_truth, cover
@@ -196,6 +206,21 @@ def _gradient_error(error: Tensor, mask: Tensor) -> Tensor:
     across = (error[..., 1:] - error[..., :-1]).abs() * mask[..., 1:] * mask[..., :-1]
     down = (error[..., 1:, :] - error[..., :-1, :]).abs() * mask[..., 1:, :] * mask[..., :-1, :]
     return across.mean() + down.mean()
+
+
+def _color_error(error: Tensor, mask: Tensor) -> Tensor:
+    """Of colours of 4x4 low-resolution pixels: what a soft frame has right."""
+    return (functional.avg_pool2d(error, FACTOR).abs() * functional.avg_pool2d(mask, FACTOR)).mean()
+
+
+def _feature_distance(found: list[Tensor], wanted: list[Tensor], mask: Tensor) -> Tensor:
+    """As lyra_core.image_features.perceptual_distance, over positions that lie in a mask altogether."""
+    levels = []
+    for one, other in zip(found, wanted, strict=True):
+        a, b = (functional.normalize(x.float(), dim=1, eps=1e-4) for x in (one, other))
+        inside = functional.adaptive_avg_pool2d(mask, (int(one.shape[2]), int(one.shape[3])))[:, 0] > 1 - 1e-4
+        levels.append(((a - b).square().sum(1) * inside).mean())
+    return torch.stack(levels).mean()
 
 
 def detail_losses(
@@ -224,12 +249,13 @@ def detail_losses(
     absolute = error.abs().mean()
     slopes = _gradient_error(error, mask)
     # what the video invented has no truth; there the frame's own colours count
-    off = ((reduced(made) - low).abs() * (1 - functional.avg_pool2d(mask, FACTOR))).mean()
+    off = _color_error(reduced(made) - low, 1 - functional.avg_pool2d(mask, FACTOR))
     drift, drift_of_truth, cover = flickering(batch, *made.chunk(2))
     flicker = ((drift - drift_of_truth).abs() * cover).mean()
-    wanted = features((true + 1) / 2)
-    known = features((torch.where(mask > 0, made, true) + 1) / 2)
-    distance = perceptual_distance(known, wanted).mean()
+    with torch.no_grad():
+        wanted = features((true + 1) / 2)
+    found = features((made + 1) / 2)
+    distance = _feature_distance(found, wanted, mask)
     errors = (
         absolute
         + weights.gradient * slopes
@@ -245,10 +271,8 @@ def detail_losses(
         "perceptual": distance.detach(),
     }
     critics = training.critics
-    with torch.no_grad():
-        found = features((made.detach() + 1) / 2)
     verdicts_true = critics(true, wanted)
-    verdicts_made = critics(made.detach(), found)
+    verdicts_made = critics(made.detach(), [one.detach() for one in found])
     hinge = torch.stack(
         [
             functional.relu(1 - real.float()).mean() + functional.relu(1 + fake.float()).mean()
@@ -259,7 +283,7 @@ def detail_losses(
     if not is_judged:
         return {"loss": errors + hinge, **row}
     frozen = {name: value.detach() for name, value in critics.named_parameters()}
-    verdicts = functional_call(critics, frozen, (made, features((made + 1) / 2)))
+    verdicts = functional_call(critics, frozen, (made, found))
     adversarial = -torch.stack([verdict.float().mean() for verdict in verdicts]).mean()
     (by_errors,) = torch.autograd.grad(errors, made, retain_graph=True)
     (by_verdict,) = torch.autograd.grad(adversarial, made, retain_graph=True)
@@ -364,6 +388,8 @@ def train_super_resolution(
     device = torch.device(device)
     pool = samples() if callable(samples) else samples
     features = load_image_features("lite0", levels=CRITIC_LEVELS, path=config.features, device=device)
+    if device.type == "cuda":
+        features = features.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network = build_super_resolution(config.model, config.seed)
     training = DetailTraining(network, config.losses, features.widths, config.seed)
     if start_from is not None:
@@ -378,7 +404,7 @@ def train_super_resolution(
         generator = step_generator(config.seed, step)
         rows = torch.randint(len(pool), (config.batch,), generator=generator).to(pool.kind.device)
         with torch.autocast(device.type, enabled=False):
-            batch = make_batch(pool[rows], config.side, generator)
+            batch = make_batch(pool[rows], config.side, generator, repeats=config.repeats)
         return detail_losses(module, batch, features, config.losses, is_judged=step >= config.losses.critic_first)
 
     def evaluate(module: DetailTraining) -> dict[str, float | int]:

@@ -6,6 +6,9 @@
                                                                                 |
                                                          Reconstructor ---> Gaussians (chunk_dir/gaussians)
 
+A model with super-resolution takes the photograph at full size, generates from it reduced, and enlarges the clip
+(chunk_dir/enlarged).
+
 The released model and the one trained here are factories of this class: they differ in networks and choices only.
 """
 
@@ -25,6 +28,7 @@ from lyra_core.depth import DepthEstimate
 from lyra_core.formats.image import open_image
 from lyra_core.geometry.seed_cameras import cameras_for_seed
 from lyra_core.identity import ALGORITHM_VERSION, chain_start, chunk_ids
+from lyra_core.mini.enlarge import Enlarger, reduced_image
 from lyra_core.native import Native
 from lyra_core.provenance import Provenance
 from lyra_core.values import CameraPath, Gaussians, Seed, VideoClip
@@ -51,6 +55,7 @@ class Parts:
         prompt: the caption where the caller gives neither captions nor ids; None asks the captioner.
         captioner: finds captions where the caller gives none; None means no words, with a warning where the network
             reads them.
+        enlarger: super-resolution of finished clips, or None.
     """
 
     models: RolloutModels
@@ -60,6 +65,12 @@ class Parts:
     min_side: int
     prompt: str | None = None
     captioner: Captioner | None = None
+    enlarger: Enlarger | None = None
+
+    @property
+    def factor(self) -> int:
+        """How many times the frames of a clip are larger than those that the networks generate, along each side."""
+        return 1 if self.enlarger is None else self.enlarger.factor
 
 
 class GenerativeModel:
@@ -76,9 +87,9 @@ class GenerativeModel:
         self.parts = parts
         self.rollout = Rollout(parts.models, parts.config)
         self.native = Native(
-            size=parts.size,
-            side_step=parts.models.vae.config.spatial_factor,
-            min_side=parts.min_side,
+            size=(parts.factor * parts.size[0], parts.factor * parts.size[1]),
+            side_step=parts.factor * parts.models.vae.config.spatial_factor,
+            min_side=parts.factor * parts.min_side,
             chunk_frames=self.rollout.chunk_frames,
             prompt=parts.prompt,
         )
@@ -150,6 +161,10 @@ class GenerativeModel:
         self.native.require_frames(num_frames)
         if prompts is None and chunk_ids is None and self.native.prompt is not None and self.parts.captioner is None:
             prompts = [self.native.prompt]
+        whole, extras = photo, tuple(photographs)
+        if self.parts.enlarger is not None:
+            photo = reduced_seed(photo, self.parts.factor)
+            extras = tuple(_reduced(extra, self.parts.factor) for extra in extras)
         folder = None if chunk_dir is None else Path(chunk_dir) / "video"
         estimate = estimate_seed(photo, self.parts.models.depth, self.weights_digest, folder)
         photo = _with_intrinsics(photo, estimate)
@@ -160,17 +175,21 @@ class GenerativeModel:
             depth_m=estimate.depth_m[0],
             sky=estimate.sky[0],
         )
-        ids = chunk_ids or self._chunk_ids(photo, seed, cameras, prompts, photographs)
-        return self.rollout.run(
+        ids = chunk_ids or self._chunk_ids(photo, seed, cameras, prompts, extras)
+        clip = self.rollout.run(
             photo,
             cameras,
             prompts or self._captioner(),
             ids,
             folder,
-            photographs=photographs,
+            photographs=extras,
             seed_depth_m=mask_depth(estimate, self.parts.config.depth)[0],
-            on_frame=on_frame,
+            on_frame=None if self.parts.enlarger is not None else on_frame,
         )
+        if self.parts.enlarger is None:
+            return clip
+        folder = None if chunk_dir is None else Path(chunk_dir) / "enlarged"
+        return self.parts.enlarger.enlarge(whole.image, clip, folder, on_frame)
 
     def reconstruct(
         self, clip: VideoClip, *, chunk_dir: str | Path | None = None, on_report: OnReport | None = None
@@ -204,7 +223,9 @@ class GenerativeModel:
         count = (len(cameras) - 1) // step
         # Presets are asked for by name, but here only their cameras are known; the photograph's pixels stand for all
         # that its depth depends on.
-        fields = {"seed": seed, "model": self.name, "choices": identity_text(self.parts.config)}
+        fields: dict[str, object] = {"seed": seed, "model": self.name, "choices": identity_text(self.parts.config)}
+        if self.parts.enlarger is not None:
+            fields["super_resolution"] = self.parts.enlarger.name
         start = chain_start(
             chain_inputs("", photo.image, photo.intrinsics), fields, (self.weights_digest,), ALGORITHM_VERSION, 0
         )
@@ -221,6 +242,25 @@ class GenerativeModel:
         captions = list(prompts or [""])
         per_chunk = captions * count if len(captions) == 1 else [*captions, *[""] * count][:count]
         return chunk_ids(start, asked, per_chunk)
+
+
+def reduced_seed(photo: Seed, factor: int) -> Seed:
+    """The photograph with means of factor x factor pixels in place of pixels."""
+    intrinsics = photo.intrinsics.clone()
+    intrinsics[:2] /= factor
+    return replace(photo, image=reduced_image(photo.image, factor), intrinsics=intrinsics)
+
+
+def _reduced(photograph: Photograph, factor: int) -> Photograph:
+    """The same of a photograph that is no seed."""
+    image = reduced_image(photograph.image, factor)
+    depth = photograph.depth_m
+    return replace(
+        photograph,
+        image=image,
+        camera=photograph.camera.resized(image.shape[0], image.shape[1]),
+        depth_m=None if depth is None else depth[::factor, ::factor],
+    )
 
 
 def _with_intrinsics(photo: Seed, estimate: DepthEstimate) -> Seed:

@@ -8,6 +8,7 @@ import torch
 
 from lyra_core.config.rollout import REFERENCE
 from lyra_core.configure import configured
+from lyra_core.errors import RecipeError
 from lyra_core.extras import require
 from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
 from lyra_core.gaussians.lifters import HeadLifter
@@ -59,6 +60,8 @@ def load_lyra2(
     require("transformers", "the model lyra2")  # before gigabytes are read
     choices, captioner = take_captioner(video or {}, device)
     loras = [str(lora) for lora in _sequence(choices.pop("loras", ()))]
+    if choices.pop("super_resolution", "none") != "none":
+        raise RecipeError("video.super_resolution: lyra2 has none; leave it at none")
     config = configured(REFERENCE, choices, "video.")
     homes = find_sets(weights, (*LYRA2_PARTS, *lora_parts(loras)))
     dit = load_dit(homes["dit"], device, [(homes[lora], parse_lora(lora)[1]) for lora in loras])

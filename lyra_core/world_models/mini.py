@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from lyra_core.configure import configured
 from lyra_core.errors import RecipeError
 from lyra_core.mini.depth_estimator import MiniDepthEstimator, MiniHead
 from lyra_core.mini.encoders import FRAME_TOKEN_PX
-from lyra_core.mini.files import load_mini, load_mini_depth
-from lyra_core.mini.manifest import MINI_FOLDER
+from lyra_core.mini.enlarge import Enlarger
+from lyra_core.mini.files import load_mini, load_mini_depth, load_super_resolution
+from lyra_core.mini.manifest import MINI_FOLDER, super_resolution_digest
 from lyra_core.precision import Precision, choose_dtype
 from lyra_core.video.rollout import RolloutModels
 from lyra_core.video.speed import PROFILES, apply_speed
@@ -59,7 +62,8 @@ def load_mini_model(
         device: where it computes.
         weights: a folder of packed trainings; None is the one of the package.
         video: fields of lyra_core.config.video.RolloutOptions that differ from MINI_VIDEO, besides
-            `captioner` ("manifest", or the folder of a vision-language model).
+            `captioner` ("manifest", or the folder of a vision-language model) and `super_resolution` ("none",
+            "transfer" or "network").
         reconstruction: as for mini_reconstructor.
         precision: of the video network, see lyra_core.precision; no part of a world's id, as the device is none.
 
@@ -71,7 +75,9 @@ def load_mini_model(
     if choices.pop("loras", ()):
         raise RecipeError("video.loras: mini takes no LoRA; train weights of your own instead (docs/training.md)")
     folder = MINI_FOLDER if weights is None else Path(weights)
-    networks = load_mini(folder, device, choose_dtype(precision, device))
+    dtype = choose_dtype(precision, device)
+    enlarger = build_enlarger(str(choices.pop("super_resolution", "none")), folder, device, dtype)
+    networks = load_mini(folder, device, dtype)
     config = configured(networks.config, choices, "video.")
     # So small a network computes a chunk sooner than a compiler compiles it.
     apply_speed(networks.dit, replace(PROFILES[config.speed], is_compiled=False))
@@ -91,5 +97,28 @@ def load_mini_model(
             size=MINI_SIZE,
             min_side=FRAME_TOKEN_PX,
             prompt=MINI_PROMPT,
+            enlarger=enlarger,
         ),
     )
+
+
+def build_enlarger(kind: str, folder: Path, device: str | torch.device, dtype: torch.dtype) -> Enlarger | None:
+    """Super-resolution as a recipe names it.
+
+    Args:
+        kind: "none", "transfer" (high frequencies of the photograph, nothing learned) or "network".
+        folder: of the weights.
+        device: where it computes.
+        dtype: in which.
+
+    Raises:
+        RecipeError: another word.
+        WeightsError: weights that are missing, changed or do not fit.
+    """
+    if kind == "none":
+        return None
+    if kind == "transfer":
+        return Enlarger(None, name=kind)
+    if kind != "network":
+        raise RecipeError(f'video.super_resolution should be "none", "transfer" or "network", found {kind!r}')
+    return Enlarger(load_super_resolution(folder, device, dtype), name=super_resolution_digest(folder)[:12])
