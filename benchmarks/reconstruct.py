@@ -19,10 +19,10 @@ from lyra_core.gaussians.clip_source import MemoryClip, StoredClip, write_stored
 from lyra_core.gaussians.duplicates import project_points
 from lyra_core.gaussians.keyframes import KeyframeConfig
 from lyra_core.gaussians.lifters import ClipDepth
-from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.reconstruct import Reconstruction, ReconstructionConfig, reconstruct
 from lyra_core.gaussians.render import render
 from lyra_core.geometry.camera import unproject
+from lyra_core.image_metrics import psnr_db
 from lyra_core.values import VideoClip
 
 SCENES = {

@@ -23,10 +23,10 @@ from results import hardware
 from lyra_core.gaussians.clip_source import MemoryClip
 from lyra_core.gaussians.keyframes import KeyframeConfig
 from lyra_core.gaussians.lifters import ClipDepth
-from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.refine import RefineConfig, refine
 from lyra_core.gaussians.render import render
+from lyra_core.image_metrics import psnr_db
 from lyra_core.procedural.shaken import ShakenClip, shaken_clip
 from lyra_core.values import Gaussians, VideoClip
 

@@ -21,9 +21,9 @@ from results import write_result
 from lyra_core.gaussians.clip_source import StoredClip, write_stored_clip
 from lyra_core.gaussians.keyframes import KeyframeConfig
 from lyra_core.gaussians.lifters import ClipDepth
-from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.render import render
+from lyra_core.image_metrics import psnr_db
 from lyra_core.values import CameraPath, VideoClip
 
 HEIGHT, WIDTH, FOCAL_PX = 36, 64, 50.0

@@ -20,9 +20,9 @@ from lyra_core.evaluation.novel_views import lone_views
 from lyra_core.gaussians.clip_source import MemoryClip
 from lyra_core.gaussians.keyframes import KeyframeConfig
 from lyra_core.gaussians.lifters import EstimatedDepth, Lifter
-from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.render import render
+from lyra_core.image_metrics import psnr_db
 from lyra_core.mini.depth import MiniDepth
 from lyra_core.mini.depth_estimator import MiniDepthEstimator, MiniHead, see_lone
 from lyra_core.procedural.atlas import Atlas

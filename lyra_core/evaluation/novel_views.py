@@ -20,9 +20,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lyra_core.errors import CameraPathError, ReconstructionError
-from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.render import render
 from lyra_core.geometry.camera import project, unproject
+from lyra_core.image_metrics import psnr_db
 from lyra_core.mini.camera_gaussians import world_gaussians
 from lyra_core.mini.depth import MiniDepth
 from lyra_core.mini.depth_estimator import see_lone

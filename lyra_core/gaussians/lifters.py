@@ -21,7 +21,7 @@ from lyra_core.errors import DepthError, ReconstructionError
 from lyra_core.gaussians.depth_anything.adapter import to_world
 from lyra_core.gaussians.depth_anything.budget import Budget
 from lyra_core.geometry.alignment import Similarity
-from lyra_core.geometry.camera import invert_rigid
+from lyra_core.geometry.rotation import invert_rigid
 from lyra_core.values import CameraPath, Gaussians, VideoClip
 
 

@@ -33,7 +33,8 @@ from torch.nn import functional
 from lyra_core.errors import FrameError, RecipeError
 from lyra_core.gaussians.depth_anything.backbone import Block, FeedForward, rope_table
 from lyra_core.gaussians.depth_anything.heads import ResidualUnit
-from lyra_core.gaussians.depth_anything.plane_sweep import PlaneSweep, log_planes, rigid_inverse
+from lyra_core.gaussians.depth_anything.plane_sweep import PlaneSweep, log_planes
+from lyra_core.geometry.rotation import invert_rigid
 
 CELL = 8
 LONE_UNIT_M = 4.0
@@ -332,6 +333,6 @@ def _camera_numbers(intrinsics: Tensor, world_to_cam: Tensor | None, height: int
     if world_to_cam is None:
         return torch.cat([fov.new_zeros(*fov.shape[:2], 12), fov, torch.zeros_like(fov[..., :1])], -1)
     with torch.autocast(fov.device.type, enabled=False):
-        relative = world_to_cam[:, :1] @ rigid_inverse(world_to_cam)
+        relative = world_to_cam[:, :1] @ invert_rigid(world_to_cam, None)
     parts = [relative[..., :3, :3].flatten(2), relative[..., :3, 3], fov, torch.ones_like(fov[..., :1])]
     return torch.cat(parts, -1)

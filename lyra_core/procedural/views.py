@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lyra_core.errors import CameraPathError
 from lyra_core.geometry.camera_paths import build_camera_path
-from lyra_core.geometry.requests import CHUNK_FRAMES, PRESETS
+from lyra_core.geometry.requests import PRESETS
+from lyra_core.native import CHUNK_FRAMES
 from lyra_core.procedural.atlas import stream_seed
 from lyra_core.procedural.intersect_cpu import nearest_hits_cpu
 from lyra_core.procedural.primitives import ground_height

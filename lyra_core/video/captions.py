@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lyra_core.errors import LyraWarning, PromptError, WeightsError
 from lyra_core.extras import require
+from lyra_core.native import CHUNK_FRAMES
 from lyra_core.video.caption_list import captions_by_frame
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class ManifestCaptions:
         self.captions = tuple(captions)
 
     @classmethod
-    def from_frames(cls, captions: Mapping[int, str], num_chunks: int, chunk_frames: int = 80) -> Self:
+    def from_frames(cls, captions: Mapping[int, str], num_chunks: int, chunk_frames: int = CHUNK_FRAMES) -> Self:
         """Captions keyed by the frame from which they hold: each chunk takes the last one at or before its first frame.
 
         Raises:

@@ -19,48 +19,13 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from lyra_core.errors import ConfigError, FrameError
-from lyra_core.geometry.warp import EPSILON, project, unproject
+from lyra_core.config.rollout import REFERENCE_MEMORY, MemoryConfig
+from lyra_core.errors import FrameError
+from lyra_core.geometry.warp import EPSILON, project_integer, unproject_integer
+from lyra_core.native import CHUNK_FRAMES
 
 SAME_SURFACE_M = 1e-6
 INITIAL_CAPACITY = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryConfig:
-    """What is remembered and how it is found again; the defaults are the released model's.
-
-    Attributes:
-        stride_frames: every how many frames one is remembered.
-        downsample: every how many pixels one is remembered, along both axes.
-        num_retrieved: context frames sought.
-        num_query_cameras: cameras of the next chunk that ask; 1 asks with the last one only.
-        occlusion_tolerance_m: how far behind the nearest surface a point still counts as seen, metres.
-        occlusion_tolerance_relative: the same, as a fraction of the nearest depth; both add up.
-        invalid_at_origin: remember pixels without depth as points at the world origin, as the released model does.
-    """
-
-    stride_frames: int = 8
-    downsample: int = 4
-    num_retrieved: int = 5
-    num_query_cameras: int = 1
-    occlusion_tolerance_m: float = 0.1
-    occlusion_tolerance_relative: float = 0.0
-    invalid_at_origin: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("stride_frames", "downsample", "num_retrieved", "num_query_cameras"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, found {getattr(self, name)}")
-
-
-FAITHFUL_MEMORY = MemoryConfig()
-MENDED_MEMORY = MemoryConfig(
-    num_query_cameras=4,
-    occlusion_tolerance_m=0.0,
-    occlusion_tolerance_relative=0.03,
-    invalid_at_origin=False,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +47,7 @@ class StoredView:
     image: UInt8[Tensor, "h w 3"] | None = None
 
 
-def query_offsets(num_cameras: int, chunk_frames: int = 80) -> list[int]:
+def query_offsets(num_cameras: int, chunk_frames: int = CHUNK_FRAMES) -> list[int]:
     """Positions in a chunk of the cameras that ask: the last one, or several spread over the chunk up to the last."""
     return [int(x) for x in torch.linspace(0, chunk_frames - 1, num_cameras + 1, dtype=torch.float64)[1:]]
 
@@ -97,7 +62,7 @@ class SpatialMemory:
         self,
         image_height: int,
         image_width: int,
-        config: MemoryConfig = FAITHFUL_MEMORY,
+        config: MemoryConfig = REFERENCE_MEMORY,
         device: torch.device | str = "cpu",
     ) -> None:
         self.config = config
@@ -164,7 +129,7 @@ class SpatialMemory:
         grid_depth = depth[:, ::step, ::step]
         start, stop = len(self), len(self) + len(frame_ids)
         self._grow(stop)
-        self._points[start:stop] = unproject(grid_depth, w2c, K * scale).movedim(-1, 1)
+        self._points[start:stop] = unproject_integer(grid_depth, w2c, K * scale).movedim(-1, 1)
         self._valid[start:stop] = grid_depth > 0
         for i, frame_id in enumerate(frame_ids):
             self._views[frame_id] = StoredView(
@@ -318,7 +283,7 @@ class SpatialMemory:
         w2c, K = self._queries(world_to_cam, intrinsics)
         rows, columns = self.grid_size
         views, frames = w2c.shape[0], len(self)
-        image = project(self.points[None], w2c[:, None], K[:, None])
+        image = project_integer(self.points[None], w2c[:, None], K[:, None])
         depth = image[..., 2]
         column = torch.round(image[..., 0] / (depth + EPSILON))
         row = torch.round(image[..., 1] / (depth + EPSILON))

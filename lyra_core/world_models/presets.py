@@ -54,7 +54,7 @@ def take_captioner(video: Options, device: str) -> tuple[dict[str, object], Capt
     """The choices of a rollout without `captioner`, and the captioner they name.
 
     Args:
-        video: fields of RolloutConfig, and perhaps `captioner`: "manifest" (captions come with the request) or the
+        video: fields of RolloutOptions, and perhaps `captioner`: "manifest" (captions come with the request) or the
             folder of a vision-language model.
         device: where that model computes.
     """

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from lyra_core.config.reconstruction import tier_size
 from lyra_core.errors import FormatError, FrameError, ReconstructionError, StoreError
 from lyra_core.gaussians.backproject import contributions, fit_colors
 from lyra_core.gaussians.chunk_store import load_lift, save_lift
@@ -9,7 +10,7 @@ from lyra_core.gaussians.depth_anything.adapter import to_world
 from lyra_core.gaussians.lifters import GaussianHead, HeadGaussians, Lift, place_in_world, rigid_similarity
 from lyra_core.gaussians.rasterize import rasterize
 from lyra_core.gaussians.rasterize_reference import rasterize_reference
-from lyra_core.gaussians.tiers import make_tiers, tier_size
+from lyra_core.gaussians.tiers import make_tiers
 from lyra_core.geometry.alignment import Similarity
 from lyra_core.geometry.camera import rotation_about_axis
 from lyra_core.values import CameraPath, Gaussians

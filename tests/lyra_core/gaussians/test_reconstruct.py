@@ -23,9 +23,9 @@ from lyra_core.gaussians.clip_source import MemoryClip, write_stored_clip
 from lyra_core.gaussians.depth_anything.budget import Budget
 from lyra_core.gaussians.keyframes import KeyframeConfig
 from lyra_core.gaussians.lifters import ClipDepth, EstimatedDepth, Lift
-from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.reconstruct import Reconstruction, ReconstructionConfig, lift_clip, reconstruct
 from lyra_core.gaussians.render import render
+from lyra_core.image_metrics import psnr_db
 from lyra_core.values import CameraPath, Gaussians, VideoClip
 
 EVERY_FRAME = KeyframeConfig(max_shift=0.0, min_shared=1.0)

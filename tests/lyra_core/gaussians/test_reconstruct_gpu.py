@@ -13,11 +13,11 @@ from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
 from lyra_core.gaussians.depth_anything.model import build_model, random_state
 from lyra_core.gaussians.keyframes import KeyframeConfig
 from lyra_core.gaussians.lifters import ClipDepth, EstimatedDepth, GaussianHead
-from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.prune import is_finite
 from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.refine import RefineConfig, refine
 from lyra_core.gaussians.render import render
+from lyra_core.image_metrics import psnr_db
 from lyra_core.procedural.shaken import shaken_clip
 from lyra_core.values import VideoClip
 

@@ -18,7 +18,14 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from lyra_core.geometry.warp import WarpSource, forward_warp, is_reliable, project, unproject, warp_flow
+from lyra_core.geometry.warp import (
+    WarpSource,
+    forward_warp,
+    is_reliable,
+    project_integer,
+    unproject_integer,
+    warp_flow,
+)
 from lyra_core.video.correspondence import canonical_coordinates
 from lyra_core.video.dit import TINY, DiTConfig, build_dit, expand_patch_embedding
 from lyra_core.video.image import ImageConfig, build_image_encoder, encode_images, preprocess_images
@@ -244,7 +251,7 @@ def write_memory(folder: Path) -> None:
     depth_map = load("conftest")._depth_map
     w2c, K = other_cameras()
     depth = torch.stack([depth_map(i, HEIGHT, WIDTH) for i in range(NUM_CAMERAS)])
-    points = unproject(depth[:1], w2c[:1], K[None])
+    points = unproject_integer(depth[:1], w2c[:1], K[None])
     frames = [*range(0, 81, 8)]
 
     def memory(ids, cameras=w2c):
@@ -262,7 +269,7 @@ def write_memory(folder: Path) -> None:
         "K": K,
         "unproject.depth": depth[None, :1],
         "unproject.points": points,
-        "project.out": project(points, w2c[40:41], K[None]),
+        "project.out": project_integer(points, w2c[40:41], K[None]),
         "cache.frame_ids": torch.tensor(frames),
         "cache.world_points_16": filled.points[2][None],
         "coords.n5": canonical_coordinates(5, HEIGHT, WIDTH),
