@@ -170,7 +170,7 @@ class WorldNamer:
         cameras = self._requested(camera_path, num_frames)
         cameras_sha256 = cameras_digest(cameras)
         caption = row.prompt if row.prompt is not None else self.recipe.prompt
-        captions = captions_of_chunks(caption, len(cameras))
+        captions = captions_of_chunks(caption, len(cameras), self.recipe.chunk_frames)
         distinct = captions if len(set(captions)) > 1 else captions[:1]
         fields = self._fields if row.hfov_deg is None else {**self._fields, "hfov_deg": row.hfov_deg}
         specs = []
@@ -201,7 +201,9 @@ class WorldNamer:
         key = (camera_path, num_frames)
         if key not in self._cameras:
             try:
-                self._cameras[key] = request_digest_parts(camera_path, num_frames)
+                self._cameras[key] = request_digest_parts(
+                    camera_path, num_frames, chunk_frames=self.recipe.chunk_frames
+                )
             except CameraPathError as error:  # one reading of a bad file, however many rows name it
                 self._cameras[key] = error
         found = self._cameras[key]

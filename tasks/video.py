@@ -27,7 +27,7 @@ def generate_video(model: WorldModel, seed: Seed, spec: WorldSpec, recipe: Recip
     Raises:
         CameraPathError, PromptError, OutOfMemoryError: from the model.
     """
-    _require_same_cameras(spec)
+    _require_same_cameras(spec, recipe)
     clip = model.generate(
         seed,
         spec.camera_path,
@@ -42,11 +42,12 @@ def generate_video(model: WorldModel, seed: Seed, spec: WorldSpec, recipe: Recip
     return replace(clip, fps=recipe.fps)
 
 
-def _require_same_cameras(spec: WorldSpec) -> None:
+def _require_same_cameras(spec: WorldSpec, recipe: Recipe) -> None:
     """Refuse a camera file that was changed after its cameras went into the world's id."""
     if not spec.cameras_sha256:
         return
-    found = cameras_digest(request_digest_parts(spec.camera_path, spec.num_frames))
+    parts = request_digest_parts(spec.camera_path, spec.num_frames, chunk_frames=recipe.chunk_frames)
+    found = cameras_digest(parts)
     if found != spec.cameras_sha256:
         raise CameraPathError(
             f"camera file {spec.camera_path}: its cameras changed after planning (wanted sha256 "

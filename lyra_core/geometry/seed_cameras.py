@@ -32,7 +32,7 @@ def cameras_for_seed(
 
     Args:
         camera_path: a preset's name, a camera file (.npz, .json or .parquet, see camera_files), or cameras.
-        num_frames: 1 + 80 k; a longer file or path is cut.
+        num_frames: as many as the model makes; a longer file or path is cut.
         intrinsics: of the seed image, pixels. [3 3]
         depth_m: z-depth of the seed, metres; presets are scaled by it and every path stops before it. [h w]
         sky: where depth means nothing. [h w]
@@ -57,6 +57,7 @@ def cameras_for_seed(
             intrinsics=intrinsics,
             image_height=image_height,
             image_width=image_width,
+            any_count=True,
         )
     else:
         path = build_camera_path(
