@@ -10,6 +10,7 @@ from lyra_core.config.cosmos import CosmosOptions
 from lyra_core.config.reconstruction import ReconstructionOptions
 from lyra_core.config.video import VideoOptions
 from lyra_core.errors import FrameError, RecipeError
+from lyra_core.geometry.requests import request_digest_parts
 from lyra_core.native import CHUNK_FRAMES, NATIVE
 
 ROLES = ("ply", "video", "lossless", "cameras", "transforms", "colmap", "preview", "flythrough", "chunks")
@@ -134,6 +135,10 @@ class Recipe(BaseModel):
     def chunk_frames(self) -> int:
         """Frames that a video grows by."""
         return CHUNK_FRAMES if self.cosmos is None else self.cosmos.chunk_frames
+
+    def requested_cameras(self, camera_path: str, num_frames: int) -> list[bytes]:
+        """For each chunk, the bytes that identify the cameras requested for it; see request_digest_parts."""
+        return request_digest_parts(camera_path, num_frames, chunk_frames=self.chunk_frames)
 
     def hashed_fields(self) -> dict[str, object]:
         """The fields that change the output, for the world's id. Per-seed requests are chained separately."""

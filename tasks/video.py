@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lyra_core.errors import CameraPathError
-from lyra_core.geometry.requests import cameras_digest, request_digest_parts
+from lyra_core.geometry.requests import cameras_digest
 from lyra_core.identity import rng_seed
 from lyra_core.spec import WorldSpec
 from lyra_core.values import Seed, VideoClip
@@ -46,8 +46,7 @@ def _require_same_cameras(spec: WorldSpec, recipe: Recipe) -> None:
     """Refuse a camera file that was changed after its cameras went into the world's id."""
     if not spec.cameras_sha256:
         return
-    parts = request_digest_parts(spec.camera_path, spec.num_frames, chunk_frames=recipe.chunk_frames)
-    found = cameras_digest(parts)
+    found = cameras_digest(recipe.requested_cameras(spec.camera_path, spec.num_frames))
     if found != spec.cameras_sha256:
         raise CameraPathError(
             f"camera file {spec.camera_path}: its cameras changed after planning (wanted sha256 "
