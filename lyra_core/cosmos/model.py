@@ -5,13 +5,13 @@ Nothing in this chain restricts what may be done with its worlds.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lyra_core.config.cosmos import CAMERA, IMAGE, IMAGE_STUDENT, CosmosOptions
 from lyra_core.config.rollout import identity_text
 from lyra_core.configure import configured
-from lyra_core.cosmos.checkpoint import load_components, read_checkpoint, require_fitting
+from lyra_core.cosmos.checkpoint import Checkpoint, Components, load_components, read_checkpoint, require_fitting
 from lyra_core.cosmos.pipeline import build_sampler
 from lyra_core.cosmos.rollout import CosmosRollout
 from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
@@ -45,6 +45,44 @@ def load_super_i2v_4step(**options: object) -> RolloutModel:
     return load_cosmos("cosmos3-super-i2v-4step", IMAGE_STUDENT, **options)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CosmosParts:
+    """What a model of the family consists of.
+
+    Attributes:
+        options: every choice.
+        checkpoint: what the weights can do.
+        components: networks, tokenizer and schedule.
+        estimator: depth network.
+        digests: of the sets, the video network's first.
+    """
+
+    options: CosmosOptions
+    checkpoint: Checkpoint
+    components: Components
+    estimator: DepthAnythingEstimator
+    digests: tuple[str, ...]
+
+
+def load_parts(
+    name: str, base: CosmosOptions, *, device: str, weights: str | Path | None, cosmos: Options | None
+) -> CosmosParts:
+    """The parts of a model; arguments and errors as load_cosmos."""
+    options = configured(base, dict(cosmos or {}), "cosmos.")
+    homes = find_sets(weights, PARTS[name])
+    checkpoint = read_checkpoint(homes["dit"])
+    require_fitting(checkpoint, options)
+    components = load_components(checkpoint, options, device)
+    estimator = DepthAnythingEstimator(load_apache_depth(homes["depth"], homes["metric depth"], device))
+    return CosmosParts(
+        options=options,
+        checkpoint=checkpoint,
+        components=components,
+        estimator=estimator,
+        digests=set_digests(homes),
+    )
+
+
 def load_cosmos(
     name: str,
     base: CosmosOptions,
@@ -71,19 +109,14 @@ def load_cosmos(
             library than they name.
         OutOfMemoryError: too little GPU memory, found before anything is loaded.
     """
-    options = configured(base, dict(cosmos or {}), "cosmos.")
-    homes = find_sets(weights, PARTS[name])
-    checkpoint = read_checkpoint(homes["dit"])
-    require_fitting(checkpoint, options)
-    components = load_components(checkpoint, options, device)
-    digests = set_digests(homes)
-    estimator = DepthAnythingEstimator(load_apache_depth(homes["depth"], homes["metric depth"], device))
-    depth_name = joined_digest(digests[1:])[:12]
+    parts = load_parts(name, base, device=device, weights=weights, cosmos=cosmos)
+    options, estimator = parts.options, parts.estimator
+    depth_name = joined_digest(parts.digests[1:])[:12]
     head = GaussianHead(estimator, name=depth_name)
     chosen = {"lifter": "depth", **(reconstruction or {})}
     captioner = None if options.captioner == "manifest" else VisionLanguageCaptioner(options.captioner, device=device)
     walk = Walk(
-        rollout=CosmosRollout(build_sampler(components, checkpoint, options), estimator, options),
+        rollout=CosmosRollout(build_sampler(parts.components, parts.checkpoint, options), estimator, options),
         native=replace(NATIVE[name], chunk_frames=options.chunk_frames),
         depth=estimator,
         depth_config=options.depth,
@@ -98,4 +131,4 @@ def load_cosmos(
         negative_prompt=options.negative_prompt if options.guidance_scale != 1.0 else None,
         metric_scale_source="depth_model",
     )
-    return RolloutModel(name, joined_digest(digests), walk, provenance)
+    return RolloutModel(name, joined_digest(parts.digests), walk, provenance)

@@ -172,6 +172,40 @@ def _sample_camera(pipeline: Any, options: CosmosOptions, window: Window) -> Gen
     return _generated(made.video, kept["latents"])
 
 
+def recover_actions(
+    components: Components, options: CosmosOptions, frames: UInt8[Tensor, "t h w 3"], caption: str, seed: int
+) -> Float[Tensor, "s 9"]:
+    """The actions that the network itself sees between the frames of a clip (its inverse dynamics).
+
+    Args:
+        components: of weights with actions.
+        options: steps, rate and arithmetic.
+        frames: 1 + 4 k of them, sRGB, of a canvas.
+        caption: what the scene is.
+        seed: of the noise.
+    """
+    require("diffusers", "the model cosmos3")
+    from diffusers import Cosmos3OmniPipeline, CosmosActionCondition
+
+    pipeline = Cosmos3OmniPipeline(**components.named, enable_safety_checker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    action = CosmosActionCondition(
+        mode="inverse_dynamics",
+        chunk_size=len(frames) - 1,
+        domain_name=DOMAIN,
+        resolution_tier=tier_of(int(frames.shape[2]), int(frames.shape[1])),
+        video=pictures(frames),
+        view_point=options.view_point,
+    )
+    window = Window(known=frames, num_frames=len(frames), caption=caption, seed=seed)
+    settings = {**_common(options, window), "output_type": "latent"}
+    made = pipeline(
+        prompt=caption, action=action, add_resolution_template=False, add_duration_template=False, **settings
+    )
+    found: Tensor = made.action[0]
+    return found.float().cpu()
+
+
 def _after_step(
     pipeline: Any, options: CosmosOptions, memory: Known | None, kept: dict[str, Tensor]
 ) -> Callable[..., dict[str, Tensor]]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -66,6 +66,7 @@ class Parts:
     captioner: Captioner | None = None
 
 
+@runtime_checkable
 class VideoRollout(Protocol):
     """Walks through a world chunk by chunk; lyra_core.video.rollout.Rollout.run says what is asked of it."""
 

@@ -39,7 +39,7 @@ def test_choices_that_do_not_go_together(changes, message):
 def test_every_choice_is_part_of_the_text_that_ids_hold():
     text = identity_text(CAMERA)
     assert all(f"{field.name}=" in text for field in fields(CosmosOptions))
-    assert "library=diffusers 0.42.1" in text
+    assert "library='diffusers 0.42.1'" in text
 
 
 def test_canvases_are_those_of_the_library():

@@ -1,7 +1,6 @@
 """Tiny Cosmos 3 weights, made once, and the library's own pipelines around the same networks."""
 
 import importlib.util
-import os
 import socket
 import sys
 from dataclasses import replace
@@ -13,7 +12,6 @@ import torch
 from lyra_core.config.cosmos import CAMERA
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).parent))  # cosmos_scene
 
 

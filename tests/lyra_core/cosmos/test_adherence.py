@@ -61,7 +61,10 @@ def test_between_looks_cameras_move_evenly():
 
 def test_bending_back_ends_on_the_request_where_the_caps_allow_it():
     asked = straight(11, [0.1, 0, 0])
-    off = asked[0] @ rigid(torch.eye(3, dtype=torch.float64)[None], torch.tensor([[0.0, 0.1, 0.0]]).double())[0]
+    off = (
+        asked[0]
+        @ rigid(torch.eye(3, dtype=torch.float64)[None], torch.tensor([[0.0, 0.1, 0.0]], dtype=torch.float64))[0]
+    )
     bent = bend_back(asked, off, 3.0, 0.2)
     assert torch.allclose(bent[0], off, atol=1e-12)
     assert torch.allclose(bent[-1], asked[-1], atol=1e-12)

@@ -93,6 +93,7 @@ def test_a_longer_path_continues_and_other_words_change_only_what_follows(rollou
     assert not torch.equal(elsewhere.frames[1:], longer.frames[1:])
 
 
+@pytest.mark.slow
 def test_killed_after_a_chunk_the_rest_has_equal_bytes(weights, rollout, tmp_path):
     whole, killed, marker = tmp_path / "whole", tmp_path / "killed", tmp_path / "marker"
     clip = run(rollout(), 2, whole)
