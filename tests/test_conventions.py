@@ -39,7 +39,8 @@ DEFINED_ONCE = [
     *("psnr_db", "ssim", "differentiable_ssim"),
     *("quat_to_matrix", "matrix_to_quat", "rigid", "invert_rigid"),
     *("project", "unproject", "project_integer", "unproject_integer"),
-    *("canonical_json", "tier_size", "TIERS", "CHUNK_FRAMES", "SH_C0", "REFERENCE", "CORRECTED"),
+    *("canonical_json", "tier_size", "TIERS", "SH_C0", "REFERENCE", "CORRECTED"),
+    *("CHUNK_FRAMES", "FRAMES_PER_SECOND", "DEFAULT_HFOV_DEG", "QUALITY_VERSION"),
 ]
 
 # Class names that several files define.
