@@ -93,11 +93,6 @@ def chunk_ids(start: str, cameras_requested: Sequence[bytes | str], captions: Se
     return tuple(links)
 
 
-def world_id(start: str, cameras_requested: Sequence[bytes | str], captions: Sequence[str]) -> str:
-    """The id of a world: the last of its `chunk_ids`."""
-    return chunk_ids(start, cameras_requested, captions)[-1]
-
-
 def rng_seed(id: str, stage: str, chunk: int = 0) -> int:  # noqa: A002 - the field's word for it
     """A seed of 63 bits for the random draws of one stage of one chunk."""
     digest = _digest("rng", id.encode(), stage.encode(), str(int(chunk)).encode())

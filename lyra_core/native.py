@@ -12,6 +12,7 @@ from lyra_core.errors import FrameError
 
 CHUNK_FRAMES = 80
 """Frames that a world grows by: its video has 1 + 80 k of them."""
+FRAMES_PER_SECOND = 16.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -154,7 +154,6 @@ class VideoClip:
         depth_m: z-depth in metres, 0 where unknown. [t h w] float32, or None
         depth_confidence: 0 to 1. [t h w] float32, or None
         sky: True where nothing is near. [t h w] bool, or None
-        recovered_cameras: cameras estimated from the frames, in the frame of `cameras`, or None.
     """
 
     frames: UInt8[Tensor, "t h w 3"]
@@ -163,7 +162,6 @@ class VideoClip:
     depth_m: Float[Tensor, "t h w"] | None = None
     depth_confidence: Float[Tensor, "t h w"] | None = None
     sky: Bool[Tensor, "t h w"] | None = None
-    recovered_cameras: CameraPath | None = None
 
     def __post_init__(self) -> None:
         frames, height, width = self.frames.shape[:3]

@@ -64,7 +64,11 @@ class Found:
 
 
 def autoencoder(bench: Bench) -> None:
-    """Reconstruction of clips at the speed of chunks, of faster ones, and of photographs not trained on."""
+    """Reconstruction of clips at the speed of chunks, of faster ones, and of photographs not trained on.
+
+    Raises:
+        ConfigError: no photographs kept out of training.
+    """
     strips = []
     frames = list(range(40, 40 + CLIP))
     found = Found()

@@ -30,8 +30,7 @@ from torch import Tensor
 
 from lyra_core.config.bounds import Bounds
 from lyra_core.config.reconstruction import FusionOptions, tier_size
-from lyra_core.depth import DepthEstimator
-from lyra_core.errors import CameraPathError, DepthError, FrameError
+from lyra_core.errors import CameraPathError, FrameError
 from lyra_core.gaussians.backing import build_backing, close_holes, is_unseen
 from lyra_core.gaussians.backproject import fit_colors
 from lyra_core.gaussians.camera_gate import choose_cameras
@@ -42,7 +41,7 @@ from lyra_core.gaussians.coarsen import PointSet
 from lyra_core.gaussians.depth_anything.budget import Budget, run_within
 from lyra_core.gaussians.duplicates import DuplicateConfig
 from lyra_core.gaussians.keyframes import KeyframeConfig, choose_keyframes, typical_depth_m
-from lyra_core.gaussians.lifters import ClipDepth, EstimatedDepth, Lifter
+from lyra_core.gaussians.lifters import Lifter
 from lyra_core.gaussians.pixel_footprint import FootprintConfig
 from lyra_core.gaussians.prune import PruneConfig, prune
 from lyra_core.gaussians.tiers import reduce_to
@@ -212,33 +211,6 @@ def reconstruct(
         seconds=time.perf_counter() - started,
     )
     return Reconstruction(gaussians=gaussians, report=report)
-
-
-def lift_clip(
-    clip: VideoClip,
-    *,
-    estimator: DepthEstimator | None = None,
-    tier: str | int = "500k",
-    chunk_dir: str | Path | None = None,
-) -> Gaussians:
-    """Gaussians of a clip with sane defaults, for world models that have frames, cameras and perhaps depth.
-
-    Args:
-        clip: its own depth is used where it has any.
-        estimator: used for clips without depth.
-        tier: size of the output.
-        chunk_dir: stored chunks, see reconstruct.
-
-    Raises:
-        DepthError: neither depth nor estimator; else as reconstruct.
-    """
-    if clip.depth_m is None and estimator is None:
-        raise DepthError("lifting a clip needs its depth_m or an estimator, found neither; pass estimator=")
-    lifter: Lifter = ClipDepth()
-    if clip.depth_m is None and estimator is not None:
-        lifter = EstimatedDepth(estimator, name=type(estimator).__name__)
-    config = ReconstructionConfig(tier=tier)
-    return reconstruct(clip, lifter=lifter, config=config, chunk_dir=chunk_dir).gaussians
 
 
 def _require_liftable(cameras: CameraPath, lifter: Lifter) -> None:

@@ -15,6 +15,8 @@ from torch import Tensor
 from lyra_core.errors import CameraPathError
 from lyra_core.geometry.rotation import invert_rigid, matrix_to_quat, rigid, unit_quat_to_matrix
 
+# Of photographs that do not say, and of the look through a network that was trained without cameras.
+DEFAULT_HFOV_DEG = 55.0
 # Directions closer than this to parallel leave the roll of a look-at undefined.
 PARALLEL_EPS = 1e-9
 
@@ -32,11 +34,6 @@ def intrinsics_from_hfov(hfov_deg: float, image_height: int, image_width: int) -
         [[focal, 0.0, image_width / 2], [0.0, focal, image_height / 2], [0.0, 0.0, 1.0]],
         dtype=torch.float64,
     )
-
-
-def hfov_from_intrinsics(intrinsics: Float[Tensor, "3 3"], image_width: int) -> float:
-    """Horizontal field of view in degrees of a camera with a centred principal point."""
-    return 2 * math.degrees(math.atan(image_width / 2 / float(intrinsics[0, 0])))
 
 
 def pixel_centers(image_height: int, image_width: int) -> Float[Tensor, "h w 2"]:

@@ -211,25 +211,6 @@ def forward_warp(
     return _normalise(_SPLAT[way](scene, normaliser, chosen, config))
 
 
-def warp_flow(
-    source: WarpSource,
-    target_world_to_cam: Float[Tensor, "b 4 4"],
-    target_intrinsics: Float[Tensor, "b 3 3"],
-    config: WarpConfig = REFERENCE_WARP,
-) -> Float[Tensor, "b v 2 h w"]:
-    """Displacement in pixels of every source pixel; those not carried follow the world origin, as in the warp."""
-    depth = clean_depth(source.depth_m)
-    mask = reliability_mask(depth, config)
-    points = unproject_integer(
-        torch.where(mask, depth, torch.zeros_like(depth)), source.world_to_cam, source.intrinsics
-    )
-    image = project_integer(points, target_world_to_cam[:, None], target_intrinsics[:, None])
-    position = image[..., :2] / (image[..., 2:] + EPSILON)
-    height, width = depth.shape[-2:]
-    grid = pixel_grid(height, width, depth.device)[..., :2]
-    return (position - grid).movedim(-1, 2)
-
-
 @dataclass(frozen=True, slots=True)
 class _Scene:
     """What both paths read: source values and world points, and the target cameras."""

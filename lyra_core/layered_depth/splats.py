@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra_core.geometry.rotation import matrix_to_quat
-from lyra_core.layered_depth.layers import Layers, Samples
+from lyra_core.layered_depth.layers import Layers, LayerSamples
 from lyra_core.spherical_harmonics import SH_C0
 from lyra_core.values import Gaussians
 
@@ -27,7 +27,7 @@ def layer_splats(layers: Layers, world_to_cam: Float[Tensor, "4 4"], names: tupl
     return Gaussians.concatenate([_splats(getattr(layers, name), world_to_cam, SIGMAS[name]) for name in names])
 
 
-def _splats(samples: Samples, world_to_cam: Tensor, sigma: float) -> Gaussians:
+def _splats(samples: LayerSamples, world_to_cam: Tensor, sigma: float) -> Gaussians:
     rotation = world_to_cam[:3, :3].T.float()
     center = -(rotation.double() @ world_to_cam[:3, 3].double()).float()
     first = torch.nn.functional.normalize(samples.axis_u, dim=1)

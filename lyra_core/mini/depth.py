@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lyra_core.errors import FrameError, RecipeError
-from lyra_core.gaussians.depth_anything.backbone import Block, FeedForward, rope_table
+from lyra_core.gaussians.depth_anything.backbone import FeedForward, ViTBlock, rope_table
 from lyra_core.gaussians.depth_anything.heads import ResidualUnit
 from lyra_core.gaussians.depth_anything.plane_sweep import PlaneSweep, log_planes
 from lyra_core.geometry.rotation import invert_rigid
@@ -182,7 +182,7 @@ class MiniDepth(nn.Module):
         self.tokens = nn.Conv2d(quarter + d4, config.dim, 3, 2, 1)
         self.rays = nn.Linear(RAY_NUMBERS, config.dim)
         self.camera = FeedForward(CAMERA_NUMBERS, config.dim)
-        self.blocks = nn.ModuleList(Block(config.dim, config.num_heads, qk_norm=True) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(ViTBlock(config.dim, config.num_heads, qk_norm=True) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.dim)
         self.eighth = nn.Sequential(nn.Conv2d(config.dim, d8, 1), ResidualUnit(d8))
         self.up4 = _Up(d8, d4, d4)

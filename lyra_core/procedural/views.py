@@ -149,6 +149,9 @@ def sample_start(scene: Scene, rng: np.random.Generator, fov_rad: float) -> Floa
     """A camera to world that is clear of shapes and does not stare at one plane or the empty sky.
 
     Of TRIES random cameras the first good one; without any, the one with the smallest largest plane among the clear.
+
+    Raises:
+        CameraPathError: no place for a camera after TRIES tries.
     """
     best, best_score = None, math.inf
     for _ in range(TRIES):

@@ -11,12 +11,12 @@ Legend: n stored frames, v query views, h w pixels of the stored images, r c row
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from lyra_core.config.rollout import REFERENCE_MEMORY, MemoryConfig
@@ -24,7 +24,6 @@ from lyra_core.errors import FrameError
 from lyra_core.geometry.warp import EPSILON, project_integer, unproject_integer
 from lyra_core.native import CHUNK_FRAMES
 
-SAME_SURFACE_M = 1e-6
 INITIAL_CAPACITY = 16
 
 
@@ -177,69 +176,6 @@ class SpatialMemory:
             closed[best] = True
             covered |= seen[best]
         return tuple(ids[i] for i in reversed(chosen))
-
-    def owned_cells(
-        self, world_to_cam: Float[Tensor, "v 4 4"], intrinsics: Float[Tensor, "v 3 3"]
-    ) -> Int64[Tensor, " n"]:
-        """How many cells of the query views each frame owns by holding the nearest point (the earliest of equals)."""
-        nearest, cells, depth = self._project(world_to_cam, intrinsics)
-        views, frames = cells.shape[:2]
-        first = depth <= _at(nearest, cells) + SAME_SURFACE_M
-        index = torch.arange(frames, device=cells.device)[None, :, None].expand_as(cells)
-        unowned = torch.full_like(nearest, frames, dtype=torch.int64)
-        owner = unowned.scatter_reduce(
-            1,
-            torch.where(first, cells, cells.new_tensor(nearest.shape[1] - 1)).flatten(1),
-            torch.where(first, index, index.new_tensor(frames)).reshape(views, -1),
-            "amin",
-        )[:, :-1]
-        return torch.bincount(owner.flatten(), minlength=frames + 1)[:frames].cpu()
-
-    def most_owning(self, world_to_cam: Float[Tensor, "v 4 4"], intrinsics: Float[Tensor, "v 3 3"]) -> tuple[int, ...]:
-        """Frames that own most cells, without regard to overlap, the best one last; earlier frames win ties."""
-        order = torch.sort(self.owned_cells(world_to_cam, intrinsics), descending=True, stable=True).indices
-        ids = list(self._views)
-        return tuple(ids[i] for i in reversed(order[: self.config.num_retrieved].tolist()))
-
-    def sample(
-        self,
-        world_to_cam: Float[Tensor, "v 4 4"],
-        intrinsics: Float[Tensor, "v 3 3"],
-        generator: torch.Generator,
-        exclude: Collection[int] = (),
-        drop_rate: float = 0.1,
-    ) -> tuple[int, ...]:
-        """Draw context frames for training: likely the useful ones, sometimes any, sometimes fewer.
-
-        Frames are drawn without replacement with weights score + 0.02 max(score), score being the owned cells; with
-        probability `drop_rate` a uniform number of them (1 to all) is left out.
-
-        Args:
-            world_to_cam: query cameras.
-            intrinsics: theirs.
-            generator: the only source of randomness (a CPU generator).
-            exclude: ids not to draw (the target window with its margin, the buffer frame, frame 0).
-            drop_rate: probability of dropping.
-
-        Returns:
-            Ids by rising score, so the best comes last as in `retrieve`.
-        """
-        ids = list(self._views)
-        scores = self.owned_cells(world_to_cam, intrinsics).double()
-        allowed = torch.tensor([i not in exclude for i in ids], dtype=torch.bool)
-        if not allowed.any():
-            return ()
-        weights = torch.where(allowed, scores + 0.02 * scores[allowed].max(), torch.zeros_like(scores))
-        if weights.sum() == 0:
-            weights = allowed.double()
-        count = min(self.config.num_retrieved, int((weights > 0).sum()))
-        drawn = torch.multinomial(weights, count, replacement=False, generator=generator).tolist()
-        drawn.sort(key=lambda i: (float(scores[i]), -i))
-        if torch.rand((), generator=generator) < drop_rate:
-            num_dropped = int(torch.randint(1, count + 1, (), generator=generator))
-            dropped = set(torch.randperm(count, generator=generator)[:num_dropped].tolist())
-            drawn = [i for at, i in enumerate(drawn) if at not in dropped]
-        return tuple(ids[i] for i in drawn)
 
     def _require_addable(self, frame_ids: Sequence[int], depth_m: Tensor, images: Tensor | None) -> None:
         if tuple(depth_m.shape) != (len(frame_ids), *self.image_size):

@@ -10,7 +10,7 @@ from lyra_core.config.rollout import REFERENCE
 from lyra_core.configure import configured
 from lyra_core.extras import require
 from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
-from lyra_core.gaussians.lifters import GaussianHead
+from lyra_core.gaussians.lifters import HeadLifter
 from lyra_core.video.rollout import RolloutModels
 from lyra_core.video.speed import PROFILES, apply_speed
 from lyra_core.weights.bundle import LYRA2_PARTS, find_sets, lora_parts, set_digests
@@ -77,7 +77,7 @@ def load_lyra2(
         negative_text=load_negative_prompt(homes["negative prompt"], dit.config.text_dim),
     )
     name = manifest_digest(homes["reconstruction"])[:12]
-    head = GaussianHead(estimator, name=name)
+    head = HeadLifter(estimator, name=name)
     reconstructor = build_reconstructor(estimator, head, name, reconstruction or {}, device)
     parts = Parts(
         models=models,

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lyra_core.gaussians.depth_anything.backbone import Block, FeedForward
+from lyra_core.gaussians.depth_anything.backbone import FeedForward, ViTBlock
 from lyra_core.geometry.rotation import invert_rigid, matrix_to_quat_xyzw, quat_xyzw_to_matrix
 
 ENCODING = 9
@@ -76,7 +76,7 @@ class CameraEncoder(nn.Module):
         super().__init__()
         self.pose_branch = FeedForward(ENCODING, dim // 2, dim)
         self.token_norm = nn.LayerNorm(dim)
-        self.trunk = nn.ModuleList(Block(dim, num_heads, eps=1e-5) for _ in range(TRUNK_DEPTH))
+        self.trunk = nn.ModuleList(ViTBlock(dim, num_heads, eps=1e-5) for _ in range(TRUNK_DEPTH))
         self.trunk_norm = nn.LayerNorm(dim)
 
     def forward(

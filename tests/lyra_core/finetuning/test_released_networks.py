@@ -12,7 +12,7 @@ from lyra_core.finetuning.released_networks import ReleasedNetworks
 from lyra_core.mini.encoders import caption_bytes
 from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker
 from lyra_core.procedural.clips import Clips
-from lyra_core.procedural.worlds import scene_clip
+from lyra_core.procedural.worlds import SceneLook, scene_clip
 from lyra_core.training.flow import FlowConfig, flow_loss, one_step_prediction
 from lyra_core.training.loop import LoopConfig, train
 from lyra_core.video.dit import TINY, build_dit
@@ -43,7 +43,7 @@ def setting():
     networks = ReleasedNetworks(dit, world.text, lambda frames: torch.cat([world.image(f[None]) for f in frames]))
     config = ChunkConfig(num_chunks=2, context_latents=None, memory_drop=0.0)
     maker = ChunkMaker(vae, dit.config.history_layout, REFERENCE, config)
-    clip = scene_clip(0, "wander", maker.num_frames, *SIZE, kind="room", supersample=1)
+    clip = scene_clip(0, "wander", maker.num_frames, *SIZE, SceneLook(kind="room", supersample=1))
     clips = Clips(
         frames=clip.frames[None].permute(0, 1, 4, 2, 3).float() / 127.5 - 1,
         depth_m=clip.depth_m[None],

@@ -5,7 +5,7 @@ import torch
 
 from lyra_core.errors import FrameError, RecipeError
 from lyra_core.gaussians.keyframes import KeyframeConfig
-from lyra_core.gaussians.lifters import ClipDepth
+from lyra_core.gaussians.lifters import ClipDepthLifter
 from lyra_core.gaussians.rasterize_reference import rasterize_reference
 from lyra_core.gaussians.rasterize_torch import rasterize_torch
 from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
@@ -153,7 +153,7 @@ def test_what_no_frame_sees_is_left_alone():
 def test_a_video_with_a_generators_faults_gains():
     film_ = shaken_clip(11, "truck-left", 17, 18, 32)
     config = ReconstructionConfig(tier=600, keyframes=KeyframeConfig(max_keyframes=4), sample_views=8)
-    world = reconstruct(film_.found, lifter=ClipDepth(), config=config).gaussians
+    world = reconstruct(film_.found, lifter=ClipDepthLifter(), config=config).gaussians
     found = refine(world, film_.found, RefineConfig(steps=120), engine="torch")
     assert found.is_kept
     assert found.psnr_after_db > found.psnr_before_db + 0.2

@@ -11,7 +11,7 @@ from lyra_core.mini.encoders import caption_bytes
 from lyra_core.mini.vae import TINY_MINI_VAE, build_mini_vae
 from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker
 from lyra_core.procedural.clips import Clips
-from lyra_core.procedural.worlds import scene_clip
+from lyra_core.procedural.worlds import SceneLook, scene_clip
 from lyra_core.video.chunk_batch import build_inputs
 from lyra_core.video.conditioning import ChunkRequest, Conditioner
 from lyra_core.video.layout import HistoryLayout
@@ -32,7 +32,7 @@ def maker():
 @pytest.fixture(scope="module")
 def clips(maker):
     made = [
-        scene_clip(seed, name, maker.num_frames, HEIGHT, WIDTH, kind="room", supersample=1)
+        scene_clip(seed, name, maker.num_frames, HEIGHT, WIDTH, SceneLook(kind="room", supersample=1))
         for seed, name in ((0, "wander"), (1, "wander-and-return"))
     ]
     return Clips(

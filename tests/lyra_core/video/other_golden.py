@@ -24,7 +24,6 @@ from lyra_core.geometry.warp import (
     is_reliable,
     project_integer,
     unproject_integer,
-    warp_flow,
 )
 from lyra_core.video.correspondence import canonical_coordinates
 from lyra_core.video.dit import TINY, DiTConfig, build_dit, expand_patch_embedding
@@ -279,7 +278,6 @@ def write_memory(folder: Path) -> None:
         "retrieve.loop.t161": torch.tensor(loop.retrieve(there_and_back[[161]], K[None])),
         "retrieve.greedy.multiview": torch.tensor(filled.retrieve(w2c[[100, 120, 140, 160]], K.expand(4, 3, 3))),
         "retrieve.first_chunk": torch.tensor(memory([0]).retrieve(w2c[[80]], K[None])),
-        "retrieve.owner_count.t112": torch.tensor(filled.most_owning(w2c[[112]], K[None])),
         "warp.rgb": shown,
         "warp.depth": seen,
         "warp.w2c_src": sources.view(2, 2, 4, 4),
@@ -300,7 +298,6 @@ def write_memory(folder: Path) -> None:
         vectors |= {f"warp.{name}.image": warp.values, f"warp.{name}.depth": warp.depth_m}
         if name != "alone":
             vectors[f"warp.{name}.mask"] = warp.mask.float()[:, None]
-            vectors[f"warp.{name}.flow"] = warp_flow(source, targets[:items], K.expand(items, 3, 3)).flatten(0, 1)
     save(vectors, folder / "memory.safetensors", H=HEIGHT, W=WIDTH)
 
 

@@ -81,16 +81,6 @@ def test_golden_cache_points(golden, golden_depth):
         assert (memory.points[at] - wanted).abs().max() <= 1e-5 * wanted.abs().max()
 
 
-def test_golden_retrieve_owner_count(golden, golden_depth):
-    memory = filled(golden, golden_depth, golden["cache.frame_ids"], golden["w2c"])
-    keys = [key for key in golden if key.startswith("retrieve.owner_count.t")]
-    assert keys
-    for key in keys:
-        target = int(key.removeprefix("retrieve.owner_count.t"))
-        found = memory.most_owning(golden["w2c"][[target]], golden["K"][None])
-        assert list(found) == golden[key].tolist()
-
-
 class TestRetrieval:
     def test_newest_frame_is_left_out_and_its_view_counts_as_covered(self):
         memory, w2c, K = flat_world()
@@ -132,35 +122,6 @@ class TestRetrieval:
             steps.add(ids[i : i + 3], depth[i : i + 3], w2c[i : i + 3], K[i : i + 3])
         assert torch.equal(once.points, steps.points)
         assert once.frame_ids == steps.frame_ids
-
-
-class TestTrainingSample:
-    def test_follows_its_generator_and_spares_the_excluded(self):
-        memory, w2c, K = flat_world(num_frames=12)
-
-        def draw(seed):
-            generator = torch.Generator().manual_seed(seed)
-            return memory.sample(w2c[[5]], K[None], generator, exclude={0, 40})
-
-        draws = [draw(seed) for seed in range(60)]
-        assert draws == [draw(seed) for seed in range(60)]
-        assert len(set(draws)) > 10
-        assert not {0, 40} & {i for ids in draws for i in ids}
-        short = sum(len(ids) < 5 for ids in draws)
-        assert 1 <= short <= 20  # dropped with probability 0.1
-
-    def test_prefers_frames_that_own_more(self):
-        memory, w2c, K = flat_world(num_frames=12)
-        scores = dict(zip(memory.frame_ids, memory.owned_cells(w2c[[5]], K[None]).tolist(), strict=True))
-        counts = dict.fromkeys(memory.frame_ids, 0)
-        for seed in range(100):
-            for i in memory.sample(w2c[[5]], K[None], torch.Generator().manual_seed(seed), drop_rate=0.0):
-                counts[i] += 1
-        assert counts[max(scores, key=scores.get)] > 1.5 * min(counts.values())
-
-    def test_nothing_allowed(self):
-        memory, w2c, K = flat_world(num_frames=2)
-        assert memory.sample(w2c[[1]], K[None], torch.Generator(), exclude={0, 8}) == ()
 
 
 class TestCorrected:
