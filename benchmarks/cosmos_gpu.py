@@ -1,7 +1,7 @@
 """Time a camera window of Cosmos 3 on a CUDA device: Nano's widths, random weights that are made on the device.
 
-    PYTHONPATH=. python benchmarks/cosmos_gpu.py --layers 6 12            # a mid-size network, extrapolated to 36 layers
-    PYTHONPATH=. python benchmarks/cosmos_gpu.py --layers 36              # as deep as Nano: 30 GB of random weights
+    PYTHONPATH=. python benchmarks/cosmos_gpu.py --layers 6 12     # a mid-size network, extrapolated to 36 layers
+    PYTHONPATH=. python benchmarks/cosmos_gpu.py --layers 36       # as deep as Nano: 30 GB of random weights
 
 One window of 61 frames at 480x832 (6,240 vision and 60 action tokens) with one network call a step. Prints and stores
 seconds a step, peak memory, what the autoencoder takes, and the kernels of one step that took longest. What is

@@ -15,7 +15,7 @@ from lyra_core.cosmos.checkpoint import Checkpoint, Components, load_components,
 from lyra_core.cosmos.pipeline import build_sampler
 from lyra_core.cosmos.rollout import CosmosRollout
 from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
-from lyra_core.gaussians.lifters import GaussianHead
+from lyra_core.gaussians.lifters import HeadLifter
 from lyra_core.native import NATIVE
 from lyra_core.provenance import Provenance
 from lyra_core.video.captions import VisionLanguageCaptioner
@@ -112,18 +112,9 @@ def load_cosmos(
     parts = load_parts(name, base, device=device, weights=weights, cosmos=cosmos)
     options, estimator = parts.options, parts.estimator
     depth_name = joined_digest(parts.digests[1:])[:12]
-    head = GaussianHead(estimator, name=depth_name)
+    head = HeadLifter(estimator, name=depth_name)
     chosen = {"lifter": "depth", **(reconstruction or {})}
     captioner = None if options.captioner == "manifest" else VisionLanguageCaptioner(options.captioner, device=device)
-    walk = Walk(
-        rollout=CosmosRollout(build_sampler(parts.components, parts.checkpoint, options), estimator, options),
-        native=replace(NATIVE[name], chunk_frames=options.chunk_frames),
-        depth=estimator,
-        depth_config=options.depth,
-        reconstructor=build_reconstructor(estimator, head, depth_name, chosen, device),
-        choices=identity_text(options),
-        captioner=captioner,
-    )
     provenance = Provenance(
         precision=options.transformer_dtype,
         num_steps=options.num_steps,
@@ -131,4 +122,14 @@ def load_cosmos(
         negative_prompt=options.negative_prompt if options.guidance_scale != 1.0 else None,
         metric_scale_source="depth_model",
     )
-    return RolloutModel(name, joined_digest(parts.digests), walk, provenance)
+    walk = Walk(
+        rollout=CosmosRollout(build_sampler(parts.components, parts.checkpoint, options), estimator, options),
+        native=replace(NATIVE[name], chunk_frames=options.chunk_frames),
+        depth=estimator,
+        depth_config=options.depth,
+        reconstructor=build_reconstructor(estimator, head, depth_name, chosen, device),
+        choices=identity_text(options),
+        provenance=provenance,
+        captioner=captioner,
+    )
+    return RolloutModel(name, joined_digest(parts.digests), walk)

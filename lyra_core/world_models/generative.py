@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -99,6 +99,7 @@ class Walk:
         depth_config: how far that is believed.
         reconstructor: lifts clips.
         choices: every choice of the rollout, as part of ids.
+        provenance: how it computes.
         captioner: as in Parts.
         reads_text: whether the network reads captions at all.
     """
@@ -109,6 +110,7 @@ class Walk:
     depth_config: DepthConfig
     reconstructor: Reconstructor
     choices: str
+    provenance: Provenance = field(default_factory=Provenance)
     captioner: Captioner | None = None
     reads_text: bool = True
 
@@ -116,18 +118,17 @@ class Walk:
 class RolloutModel:
     """A `WorldModel` (lyra_core.world_models.protocol) around a rollout."""
 
-    def __init__(self, name: str, weights_digest: str, walk: Walk, provenance: Provenance) -> None:
+    def __init__(self, name: str, weights_digest: str, walk: Walk) -> None:
         """`weights_digest` identifies all weights, 64 hex digits."""
         self.name = name
         self.weights_digest = weights_digest
         self.walk = walk
         self.native = walk.native
-        self._provenance = provenance
 
     @property
     def provenance(self) -> Provenance:
-        """As the rollout's choices say; every depth network here was trained on depth in metres."""
-        return self._provenance
+        """How it computes."""
+        return self.walk.provenance
 
     def generate(
         self,
@@ -283,17 +284,22 @@ class GenerativeModel(RolloutModel):
             captioner=parts.captioner,
             reads_text=models.text is not None,
         )
+        super().__init__(name, weights_digest, walk)
+
+    @property
+    def provenance(self) -> Provenance:
+        """As the rollout's choices say; every depth network here was trained on depth in metres."""
+        config, models = self.parts.config, self.parts.models
         # The student was trained with guidance inside and runs without.
         scale = 1.0 if config.sampler == "distilled" or models.text is None else config.guidance_scale
         has_words = scale != 1.0 and models.negative_text is None
-        provenance = Provenance(
+        return Provenance(
             precision=str(models.dit.dtype).removeprefix("torch."),
             num_steps=len(DISTILLED_ENTRIES) if config.sampler == "distilled" else config.num_steps,
             guidance=scale,
             negative_prompt=config.negative_prompt if has_words else None,
             metric_scale_source="depth_model",
         )
-        super().__init__(name, weights_digest, walk, provenance)
 
 
 def _with_intrinsics(photo: Seed, estimate: DepthEstimate) -> Seed:

@@ -10,8 +10,13 @@ from lyra_core.errors import RecipeError
 from lyra_core.identity import canonical_digest
 from tasks.recipe import Recipe, field_names, with_fields
 
-# What each recipe puts into ids, digested at commit 89b88d7: a change would make every existing world anew.
+# What each recipe puts into ids, digested when it was added: a change would make every existing world anew.
 IDS = {
+    "cosmos3-nano": "104a456dd3bb9941",
+    "cosmos3-nano-depth": "ea1d3d2b2bc9c6a1",
+    "cosmos3-super": "4806627e862d6e56",
+    "cosmos3-super-i2v": "b03093dac4983622",
+    "cosmos3-super-i2v-4step": "015adc44dd423112",
     "lyra2": "fd39bb93dd091e8e",
     "lyra2-fast": "b6b0847af5837714",
     "lyra2-corrected": "e052e8efaf348c22",
@@ -90,7 +95,11 @@ def test_a_choice_without_effect_is_refused(recipe, name, value):
         ("lyra2", "height=476", "found 832x476; the model's own size is 832x480"),
         ("parallax", "num_frames=8081", "num_frames: .*8001, found '8081'"),
         ("parallax", "num_frames=100", r"num_frames must be 1 \+ 80k .* found 100; the nearest are 81 and 161$"),
-        ("parallax", "model=paralax", "wanted parallax, mini, lyra2, parallax-da3 or package.module:factory"),
+        (
+            "parallax",
+            "model=paralax",
+            "wanted parallax, mini, lyra2, parallax-da3, cosmos3-nano, .* or package.module:factory",
+        ),
         ("mini", "reconstruction.tier=large", "a tier is one of 100k, 500k, 2m or a positive number, found 'large'"),
         ("mini", "reconstruction.tier=0", "a tier is one of"),
         ("mini", "video.shift=inf", "video.shift: .*finite"),
