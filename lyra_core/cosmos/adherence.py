@@ -93,7 +93,9 @@ def measure(requested: Float[Tensor, "k 4 4"], found: Float[Tensor, "k 4 4"]) ->
     asked_m, seen_m = (float(path[:, :3, 3].diff(dim=0).norm(dim=1).sum()) for path in (asked, seen))
     ends = [path[-1, :3, 3] for path in (asked, seen)]
     moves = min(float(end.norm()) for end in ends) > STILL_M
-    cosine = torch.nn.functional.cosine_similarity(ends[0], ends[1], dim=0).clamp(-1, 1) if moves else torch.tensor(math.nan)
+    cosine = (
+        torch.nn.functional.cosine_similarity(ends[0], ends[1], dim=0).clamp(-1, 1) if moves else torch.tensor(math.nan)
+    )
     return Adherence(
         rotation_deg=float(turned.median()),
         direction_deg=math.degrees(math.acos(float(cosine))) if moves else math.nan,

@@ -35,7 +35,7 @@ from lyra_core.geometry.rotation import rotation_angle_deg
 from lyra_core.geometry.seed_cameras import cameras_for_seed
 from lyra_core.identity import rng_seed
 from lyra_core.replacing import replacing
-from lyra_core.values import CameraPath, Seed
+from lyra_core.values import Seed
 from lyra_core.world_models.parallax import ParallaxModel
 
 MOVES = ("dolly-in", "truck-right", "orbit-left")
@@ -218,9 +218,9 @@ def _forward(parts: CosmosParts, seed: Seed, name: str, move: str, gain: float) 
     )
     rollout = CosmosRollout(build_sampler(parts.components, parts.checkpoint, options), parts.estimator, options)
     chunk_id = hashlib.sha256(f"{seed.sha256} {move}".encode()).hexdigest()[:32]  # one noise for all gains
-    clip = rollout.run(seed, cameras, [CAPTION], [chunk_id], seed_depth_m=torch.where(sky, torch.zeros(()), depth))
-    found = clip.recovered_cameras if isinstance(clip.recovered_cameras, CameraPath) else cameras
-    looked = list(range(0, len(clip), options.depth.interval_frames))
+    known = torch.where(sky, torch.zeros(()), depth)
+    found = rollout.follow(seed, cameras, [CAPTION], [chunk_id], seed_depth_m=known).found
+    looked = list(range(0, len(found), options.depth.interval_frames))
     seen = measure(cameras.world_to_cam[looked], found.world_to_cam[looked])
     solid = ~sky if bool((~sky).any()) else torch.ones_like(sky)
     return Measurement(

@@ -91,6 +91,14 @@ class _World:
     depth_limits: tuple[float, float] = (0.0, 1.0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """A clip, and the cameras that were found in its frames, one a frame, in the frame of the requested ones."""
+
+    clip: VideoClip
+    found: CameraPath
+
+
 class CosmosRollout:
     """Generates worlds; holds a sampler and choices, no world."""
 
@@ -100,7 +108,6 @@ class CosmosRollout:
         self.options = options
         self.chunk_frames = options.chunk_frames
 
-    @torch.no_grad()
     def run(
         self,
         seed: Seed,
@@ -126,8 +133,8 @@ class CosmosRollout:
             on_frame: called after each chunk with (frames done, frames wanted).
 
         Returns:
-            The clip with the requested cameras and those found in its frames; in "image", which is asked for no
-            cameras, both are the ones found.
+            The clip with the requested cameras; in "image", which is asked for no cameras, with those found in its
+            frames.
 
         Raises:
             FrameError: a frame count other than 1 + chunks, or an image of another size.
@@ -137,6 +144,31 @@ class CosmosRollout:
             DepthError: the estimator found nothing.
             StoreError: finished chunks cannot be read or written.
         """
+        return self.follow(
+            seed,
+            camera_path,
+            captions,
+            chunk_ids,
+            store_dir,
+            photographs=photographs,
+            seed_depth_m=seed_depth_m,
+            on_frame=on_frame,
+        ).clip
+
+    @torch.no_grad()
+    def follow(
+        self,
+        seed: Seed,
+        camera_path: CameraPath,
+        captions: Sequence[str] | Captioner,
+        chunk_ids: Sequence[str],
+        store_dir: str | Path | None = None,
+        *,
+        photographs: Sequence[Photograph] = (),
+        seed_depth_m: Tensor | None = None,
+        on_frame: Callable[[int, int], None] | None = None,
+    ) -> Followed:
+        """As `run`, and the cameras that were found."""
         if photographs:
             raise RecipeError("Cosmos 3 sees one photograph, found more; leave them out, or take recipe lyra2")
         captioner = captions if isinstance(captions, Captioner) else ManifestCaptions(captions)
@@ -166,7 +198,7 @@ class CosmosRollout:
             self._take(world, record, camera_path)
             if on_frame is not None:
                 on_frame(len(world.frames), len(camera_path))
-        return self._clip(world, request)
+        return self._followed(world, request)
 
     def _begin(self, request: RolloutRequest) -> _World:
         """The world as the photograph alone shows it."""
@@ -269,16 +301,16 @@ class CosmosRollout:
             cameras = replace(requested[numbers], world_to_cam=world.found[numbers])
             world.memory.add(numbers, world.frames[numbers], record.depth_m, cameras)
 
-    def _clip(self, world: _World, request: RolloutRequest) -> VideoClip:
+    def _followed(self, world: _World, request: RolloutRequest) -> Followed:
         requested = request.camera_path
         found = replace(requested, world_to_cam=world.found)
         depth = torch.zeros(world.frames.shape[:3])
         for frame, known in world.depth_m.items():
             depth[frame] = known
-        return VideoClip(
+        clip = VideoClip(
             frames=world.frames,
             cameras=found if self.options.mode == "image" else requested,
             fps=self.options.fps,
             depth_m=depth,
-            recovered_cameras=found,
         )
+        return Followed(clip=clip, found=found)

@@ -43,7 +43,6 @@ def test_from_a_photograph_to_a_clip(model, photo, tmp_path):
     )
     assert clip.frames.shape == (9, 192, 320, 3)
     assert done == [(5, 9), (9, 9)]
-    assert clip.recovered_cameras is not None
     shorter = model.generate(photo, "truck-right", num_frames=5, prompts=["a table"], width=320, height=192)
     assert torch.equal(shorter.frames, clip.frames[:5]), "ids of a call without a plan chain over chunks too"
 

@@ -45,8 +45,12 @@ def rollout(sample, settings):
 
 
 def run(rollout, chunks, folder=None, captions=("a wall",), path=None):
+    return follow(rollout, chunks, folder, captions, path).clip
+
+
+def follow(rollout, chunks, folder=None, captions=("a wall",), path=None):
     path = scene.path(1 + FRAMES * chunks) if path is None else path
-    return rollout.run(scene.photograph(), path, list(captions), scene.ids(chunks), folder)
+    return rollout.follow(scene.photograph(), path, list(captions), scene.ids(chunks), folder)
 
 
 def stored(folder, chunk, count):
@@ -136,14 +140,15 @@ def test_no_network_no_global_randomness_and_any_number_of_threads(checkpoint, s
 
 
 def test_what_a_chunk_leaves_behind(rollout, tmp_path):
-    clip = run(rollout(scene.SlopeDepth(gain=0.5)), 1, tmp_path, path=scene.path(5, turn_deg=0.0))
+    followed = follow(rollout(scene.SlopeDepth(gain=0.5)), 1, tmp_path, path=scene.path(5, turn_deg=0.0))
+    clip = followed.clip
     record = stored(tmp_path, 0, 1)
     assert torch.equal(record.frames, clip.frames[1:])
     assert torch.equal(record.actions, path_to_actions(clip.cameras))
     assert record.depth_frames.tolist() == [4]
     # The network's unit is half a metre; what is known of the first frame brings it to metres.
     assert record.depth_m.amin() == pytest.approx(3.0, abs=1e-4)
-    assert torch.equal(record.recovered, clip.recovered_cameras.world_to_cam[1:])
+    assert torch.equal(record.recovered, followed.found.world_to_cam[1:])
     assert clip.depth_m.amax((1, 2)).nonzero().flatten().tolist() == [0, 4]
 
 
@@ -151,13 +156,13 @@ def test_a_camera_that_moves_half_as_far_is_seen_and_made_up_for(rollout, tmp_pa
     """One look a chunk, four frames on: the network sees a move of `8 step gain` metres to the right."""
     asked = scene.path(9, step_m=0.1, turn_deg=0.0)
     depth = scene.SlopeDepth(step_m=0.05, gain=0.5)  # 0.2 m a chunk
-    clip = run(rollout(depth, is_closed_loop=True, max_correction_share=1.0), 2, tmp_path, path=asked)
+    bent = rollout(depth, is_closed_loop=True, max_correction_share=1.0)
+    found = follow(bent, 2, tmp_path, path=asked).found.centers_m
     first, second = stored(tmp_path, 0, 2), stored(tmp_path, 1, 2)
     length = 4 * 0.1 * math.hypot(1, 0.5)
     assert first.adherence[0] == pytest.approx(0.0, abs=1e-6)
     assert first.adherence[1] == pytest.approx(math.degrees(math.atan2(0.5, 1)), abs=1e-6)
     assert first.adherence[2] == pytest.approx(0.2 / length, abs=1e-6)
-    found = clip.recovered_cameras.centers_m
     assert found[4] == pytest.approx(torch.tensor([0.2, 0, 0], dtype=torch.float64), abs=1e-6)
     assert found[2] == pytest.approx(torch.tensor([0.1, 0, 0], dtype=torch.float64), abs=1e-6)
     # The second chunk is sent from where the camera is to where it should end: farther than asked.
@@ -206,8 +211,9 @@ def test_depth_mode_is_steered_by_the_remembered_depth(rollout, sample, shrink, 
 
 def test_image_mode_stands_on_the_cameras_it_found(rollout, shrink):
     base = shrink(IMAGE, chunk_frames=FRAMES, num_steps=1, overlap_latents=1)
-    clip = run(rollout(scene.SlopeDepth(), base), 1)
-    assert torch.equal(clip.cameras.world_to_cam, clip.recovered_cameras.world_to_cam)
+    followed = follow(rollout(scene.SlopeDepth(), base), 1)
+    clip = followed.clip
+    assert torch.equal(clip.cameras.world_to_cam, followed.found.world_to_cam)
     assert clip.cameras.centers_m[4] == pytest.approx(torch.tensor([0.4, 0, 0], dtype=torch.float64), abs=1e-6)
 
 
@@ -217,8 +223,8 @@ def test_memory_changes_the_frames_when_it_is_asked_for(rollout):
 
 
 def test_a_depth_network_without_cameras_leaves_those_of_the_request(rollout):
-    clip = run(rollout(scene.SlopeDepth(finds_cameras=False)), 1)
-    assert torch.allclose(clip.recovered_cameras.world_to_cam, clip.cameras.world_to_cam, atol=1e-9)
+    followed = follow(rollout(scene.SlopeDepth(finds_cameras=False)), 1)
+    assert torch.allclose(followed.found.world_to_cam, followed.clip.cameras.world_to_cam, atol=1e-9)
 
 
 def test_bad_requests(rollout):
