@@ -102,6 +102,10 @@ def test_a_choice_without_effect_is_refused(recipe, name, value):
         ),
         ("mini", "reconstruction.tier=large", "a tier is one of 100k, 500k, 2m or a positive number, found 'large'"),
         ("mini", "reconstruction.tier=0", "a tier is one of"),
+        ("cosmos3-nano", "num_frames=81", r"num_frames must be 1 \+ 60k .* found 81; the nearest are 61 and 121$"),
+        ("cosmos3-nano", "width=848", "found 848x480; the nearest are 1280x720, .* the model's own is 832x480"),
+        ("cosmos3-nano", "cosmos.chunk_frames=62", "multiple of 4, .*found 62; the nearest are 60 and 64"),
+        ("cosmos3-nano", "cosmos.mode=verbs", "cosmos.mode: .*found 'verbs'"),
         ("mini", "video.shift=inf", "video.shift: .*finite"),
     ],
 )
