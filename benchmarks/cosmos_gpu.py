@@ -22,7 +22,7 @@ from results import write_result
 from lyra_core.config.cosmos import CAMERA
 from lyra_core.cosmos.actions import path_to_actions
 from lyra_core.cosmos.checkpoint import Checkpoint, Components, build_scheduler
-from lyra_core.cosmos.pipeline import Window, build_sampler
+from lyra_core.cosmos.pipeline import FrameWindow, build_sampler
 from lyra_core.values import CameraPath
 
 NANO_LAYERS = 36
@@ -108,7 +108,7 @@ def measure(layers, arguments, folder):
         components = Components(
             transformer=transformer, vae=vae, text_tokenizer=tokenizer, scheduler=build_scheduler(checkpoint, options)
         )
-        window = Window(
+        window = FrameWindow(
             known=image, num_frames=arguments.frames, caption="a room", seed=1, actions=path_to_actions(cameras)
         )
         build_sampler(components, checkpoint, options)(window)

@@ -39,9 +39,7 @@ def calibrate(
 
     recipe = find_recipe(name, assignments or [])
     options = recipe.model_options()
-    choices = options.get("cosmos")
-    if not isinstance(choices, dict):
-        raise RecipeError(f"calibration is of recipes of Cosmos 3 (cosmos3-nano, cosmos3-super), found {name!r}")
+    choices = _camera_choices(options.get("cosmos"), name)
     parts = load_parts(recipe.model, CAMERA, device=device, weights=recipe.weights, cosmos=choices)
     samples = factory_root() / "examples" / "seeds"
     found = measure(
@@ -56,3 +54,10 @@ def calibrate(
     else:
         console().print(styled(found.text))
         console().print(styled(f"table, plot and measurements: {out}"))
+
+
+def _camera_choices(choices: object, name: str) -> dict[str, object]:
+    """The group `cosmos` of a recipe; an error where it has none."""
+    if not isinstance(choices, dict):
+        raise RecipeError(f"calibration is of recipes of Cosmos 3 (cosmos3-nano, cosmos3-super), found {name!r}")
+    return choices

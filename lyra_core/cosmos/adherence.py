@@ -26,7 +26,7 @@ STILL_M = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class SeenFrames:
     """What a depth network makes of some frames of a world, in the world's frame and metres.
 
     Attributes:
@@ -64,7 +64,7 @@ def look(
     first_world_to_cam: Float[Tensor, "4 4"],
     requested: CameraPath,
     config: DepthConfig,
-) -> Look:
+) -> SeenFrames:
     """Depth and cameras of a chunk's frames.
 
     Args:
@@ -80,10 +80,10 @@ def look(
     trusted = (estimate.confidence * ~estimate.sky)[:1].to(depth)
     scale = overlap_scale(depth[:1], first_depth_m[None].to(depth), trusted, config.min_overlap)
     if estimate.cameras is None:
-        return Look(depth_m=depth * scale, world_to_cam=requested.world_to_cam)
+        return SeenFrames(depth_m=depth * scale, world_to_cam=requested.world_to_cam)
     own = estimate.cameras.world_to_cam @ estimate.cameras.cam_to_world[:1]
     own[:, :3, 3] *= scale
-    return Look(depth_m=depth * scale, world_to_cam=own @ first_world_to_cam)
+    return SeenFrames(depth_m=depth * scale, world_to_cam=own @ first_world_to_cam)
 
 
 def measure(requested: Float[Tensor, "k 4 4"], found: Float[Tensor, "k 4 4"]) -> Adherence:

@@ -72,7 +72,7 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class GainVerdict:
     """What the table says.
 
     Attributes:
@@ -99,7 +99,7 @@ def calibrate(
     moves: Sequence[str] = MOVES,
     gains: Sequence[float] = GAINS,
     on_measurement: Callable[[int, int], None] | None = None,
-) -> Verdict:
+) -> GainVerdict:
     """Measure what is not measured yet, and write the table, the plot and the verdict.
 
     Args:
@@ -144,7 +144,7 @@ def calibrate(
     return verdict
 
 
-def judge(measurements: Iterable[Measurement], digest: str) -> Verdict:
+def judge(measurements: Iterable[Measurement], digest: str) -> GainVerdict:
     """Which gain makes requested metres come true: a constant, or one that falls with the scene's depth.
 
     A gain of 1 / ratio would have made the camera go as far as asked, if it answers in proportion. The rule whose
@@ -153,7 +153,7 @@ def judge(measurements: Iterable[Measurement], digest: str) -> Verdict:
     usable = [m for m in measurements if m.experiment == "forward" and math.isfinite(m.ratio) and m.ratio > 0]
     if not usable:
         text = "unclear: no forward measurement in which the camera moved; nothing follows for cosmos.action_gain"
-        return Verdict(rule="unclear", gain=None, spread=None, digest=digest, text=text)
+        return GainVerdict(rule="unclear", gain=None, spread=None, digest=digest, text=text)
     needed = {
         "constant": [-math.log(m.ratio) for m in usable],
         "by depth": [-math.log(m.ratio) + math.log(m.scene_depth_m) for m in usable],
@@ -164,7 +164,7 @@ def judge(measurements: Iterable[Measurement], digest: str) -> Verdict:
     seen = f"over {len(usable)} forward measurements; the middle half lies within a factor of {spread:.2f}"
     if spreads[rule] > NARROW:
         text = f"unclear: neither a constant gain nor one by depth explains the table ({seen}); keep action_gain=1"
-        return Verdict(rule="unclear", gain=None, spread=spread, digest=digest, text=text)
+        return GainVerdict(rule="unclear", gain=None, spread=spread, digest=digest, text=text)
     if rule == "constant":
         text = (
             f"constant: a gain of {factor:.3g} makes requested metres come true {seen}. "
@@ -176,7 +176,7 @@ def judge(measurements: Iterable[Measurement], digest: str) -> Verdict:
             "model moves by shares of the scene and not by metres. For photographs of one depth D: "
             f"--set cosmos.action_gain=({factor:.3g} / D) --set cosmos.calibration={digest}"
         )
-    return Verdict(rule=rule, gain=factor, spread=spread, digest=digest, text=text)
+    return GainVerdict(rule=rule, gain=factor, spread=spread, digest=digest, text=text)
 
 
 def _inverse(parts: CosmosParts, seed: Seed, name: str, move: str) -> Measurement:

@@ -46,7 +46,7 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
+class FrameWindow:
     """What is asked of one window.
 
     Attributes:
@@ -81,7 +81,7 @@ class Generated:
     latents: Float[Tensor, "c n y x"]
 
 
-Sampler = Callable[[Window], Generated]
+Sampler = Callable[[FrameWindow], Generated]
 
 
 def build_sampler(components: Components, checkpoint: Checkpoint, options: CosmosOptions) -> Sampler:
@@ -145,7 +145,7 @@ def camera_pipeline() -> Any:
     return CameraPipeline
 
 
-def _sample_camera(pipeline: Any, options: CosmosOptions, window: Window) -> Generated:
+def _sample_camera(pipeline: Any, options: CosmosOptions, window: FrameWindow) -> Generated:
     require("diffusers", "the model cosmos3")
     from diffusers import CosmosActionCondition
 
@@ -197,7 +197,7 @@ def recover_actions(
         video=pictures(frames),
         view_point=options.view_point,
     )
-    window = Window(known=frames, num_frames=len(frames), caption=caption, seed=seed)
+    window = FrameWindow(known=frames, num_frames=len(frames), caption=caption, seed=seed)
     settings = {**_common(options, window), "output_type": "latent"}
     made = pipeline(
         prompt=caption, action=action, add_resolution_template=False, add_duration_template=False, **settings
@@ -227,7 +227,7 @@ def _after_step(
     return after
 
 
-def _sample_image(pipeline: Any, options: CosmosOptions, window: Window) -> Generated:
+def _sample_image(pipeline: Any, options: CosmosOptions, window: FrameWindow) -> Generated:
     kept: dict[str, Tensor] = {}
 
     def after(_: Any, step: int, timestep: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG001
@@ -249,7 +249,7 @@ def _sample_image(pipeline: Any, options: CosmosOptions, window: Window) -> Gene
     return _generated(made.video, kept["latents"])
 
 
-def _sample_student(pipeline: Any, options: CosmosOptions, window: Window) -> Generated:
+def _sample_student(pipeline: Any, options: CosmosOptions, window: FrameWindow) -> Generated:
     width, height = _size(window)
     state = pipeline(
         prompt=window.caption,
@@ -267,7 +267,7 @@ def _sample_student(pipeline: Any, options: CosmosOptions, window: Window) -> Ge
     return _generated(state.get("videos"), state.get("latents"))
 
 
-def _sample_depth(pipeline: Any, options: CosmosOptions, window: Window) -> Generated:
+def _sample_depth(pipeline: Any, options: CosmosOptions, window: FrameWindow) -> Generated:
     if window.control is None:
         raise FrameError("depth transfer needs a depth video of the window, found none")
     width, height = _size(window)
@@ -285,7 +285,7 @@ def _sample_depth(pipeline: Any, options: CosmosOptions, window: Window) -> Gene
     return _generated(state.get("videos"), state.get("latents"))
 
 
-def _common(options: CosmosOptions, window: Window) -> dict[str, Any]:
+def _common(options: CosmosOptions, window: FrameWindow) -> dict[str, Any]:
     return {
         "negative_prompt": options.negative_prompt,
         "fps": options.fps,
@@ -298,7 +298,7 @@ def _common(options: CosmosOptions, window: Window) -> dict[str, Any]:
     }
 
 
-def _known_clip(window: Window) -> dict[str, Any]:
+def _known_clip(window: FrameWindow) -> dict[str, Any]:
     """The known frames, as runs without actions take them."""
     known = pictures(window.known)
     if len(known) == 1:
@@ -321,5 +321,5 @@ def _generated(video: Tensor, latents: Tensor) -> Generated:
     return Generated(frames=frames, latents=latents[0].float().cpu())
 
 
-def _size(window: Window) -> tuple[int, int]:
+def _size(window: FrameWindow) -> tuple[int, int]:
     return int(window.known.shape[2]), int(window.known.shape[1])

@@ -29,7 +29,7 @@ from lyra_core.config.rollout import identity_text
 from lyra_core.cosmos.actions import path_to_actions, warn_of_long_steps
 from lyra_core.cosmos.adherence import bend_back, between, look, measure
 from lyra_core.cosmos.captions import json_caption
-from lyra_core.cosmos.pipeline import Sampler, Window
+from lyra_core.cosmos.pipeline import FrameWindow, Sampler
 from lyra_core.cosmos.scene_memory import SceneMemory, depth_range, depth_video
 from lyra_core.depth import DepthEstimator
 from lyra_core.errors import RecipeError
@@ -168,7 +168,12 @@ class CosmosRollout:
         seed_depth_m: Tensor | None = None,
         on_frame: Callable[[int, int], None] | None = None,
     ) -> Followed:
-        """As `run`, and the cameras that were found."""
+        """As `run`, and the cameras that were found.
+
+        Raises:
+            RecipeError: further photographs.
+            as `run`.
+        """
         if photographs:
             raise RecipeError("Cosmos 3 sees one photograph, found more; leave them out, or take recipe lyra2")
         captioner = captions if isinstance(captions, Captioner) else ManifestCaptions(captions)
@@ -240,7 +245,7 @@ class CosmosRollout:
             intrinsics=request.camera_path.intrinsics[new],
         )
 
-    def _window(self, world: _World, request: RolloutRequest, chunk: int, caption: str) -> Window:
+    def _window(self, world: _World, request: RolloutRequest, chunk: int, caption: str) -> FrameWindow:
         options = self.options
         first = 1 + chunk * self.chunk_frames
         overlap = options.overlap_frames if chunk else 1
@@ -261,7 +266,7 @@ class CosmosRollout:
             )
         else:
             words = caption
-        window = Window(
+        window = FrameWindow(
             known=world.frames[-overlap:],
             num_frames=num_frames,
             caption=words,

@@ -6,7 +6,7 @@ from cosmos_scene import HEIGHT, WIDTH, path, photograph
 
 from lyra_core.config.cosmos import CAMERA, DEPTH_TRANSFER, IMAGE, IMAGE_STUDENT
 from lyra_core.cosmos.actions import path_to_actions
-from lyra_core.cosmos.pipeline import Known, Window, camera_pipeline, pictures
+from lyra_core.cosmos.pipeline import FrameWindow, Known, camera_pipeline, pictures
 
 SEED = 7
 
@@ -17,7 +17,7 @@ def actions():
 
 
 def window(known, actions=None, **more):
-    return Window(
+    return FrameWindow(
         known=known, num_frames=more.pop("num_frames", 9), caption="a wall", seed=SEED, actions=actions, **more
     )
 

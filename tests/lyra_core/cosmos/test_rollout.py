@@ -16,7 +16,7 @@ import torch
 
 from lyra_core.config.cosmos import CAMERA, DEPTH_TRANSFER, IMAGE
 from lyra_core.cosmos.actions import path_to_actions
-from lyra_core.cosmos.pipeline import Window, build_sampler
+from lyra_core.cosmos.pipeline import FrameWindow, build_sampler
 from lyra_core.cosmos.rollout import CosmosRecord, CosmosRollout
 from lyra_core.cosmos.scene_memory import depth_range, depth_video
 from lyra_core.errors import CameraPathError, FrameError, RecipeError
@@ -69,13 +69,13 @@ def test_two_chunks_equal_two_calls_chained_through_eight_bits(rollout, sample, 
     assert torch.equal(clip.frames[0], scene.photograph().image)
     sampler, _ = sample(options)
     ids = scene.ids(2)
-    first = sampler(Window(
+    first = sampler(FrameWindow(
         known=scene.photograph().image[None], num_frames=5, caption="a wall", seed=rng_seed(ids[0], "video", 0),
         actions=path_to_actions(path[:5]),
     ))  # fmt: skip
     assert torch.equal(clip.frames[1:5], first.frames[1:])
     overlap = 1 if tied == 1 else 5
-    second = sampler(Window(
+    second = sampler(FrameWindow(
         known=clip.frames[5 - overlap : 5], num_frames=overlap + 4, caption="a wall",
         seed=rng_seed(ids[1], "video", 1), actions=path_to_actions(path[5 - overlap : 9]),
     ))  # fmt: skip
@@ -202,7 +202,7 @@ def test_depth_mode_is_steered_by_the_remembered_depth(rollout, sample, shrink, 
     control = depth_video(memory.depth_along(path), depth_range(seed_depth[0]))
     assert control[:, 0].float().mean() > 200, "near is bright"
     assert control[:, -1].float().mean() < 60
-    made = sample(base)[0](Window(
+    made = sample(base)[0](FrameWindow(
         known=clip.frames[:5], num_frames=9, caption="a wall", seed=rng_seed(scene.ids(2)[1], "video", 1),
         control=control,
     ))  # fmt: skip
