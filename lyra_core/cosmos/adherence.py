@@ -57,6 +57,17 @@ class Adherence:
         return torch.tensor([self.rotation_deg, self.direction_deg, self.length_ratio], dtype=torch.float64)
 
 
+def frames_to_look_at(first: int, chunk_frames: int, interval: int) -> list[int]:
+    """The last frame before a chunk, and frames of it at an interval, counted back from its last one.
+
+    Args:
+        first: number of the chunk's first frame.
+        chunk_frames: of the chunk.
+        interval: of the frames that the depth network is shown.
+    """
+    return [first - 1, *reversed(range(first + chunk_frames - 1, first - 1, -interval))]
+
+
 def look(
     estimator: DepthEstimator,
     frames: UInt8[Tensor, "k h w 3"],

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from lyra_core.cosmos.actions import actions_to_poses, path_to_actions
-from lyra_core.cosmos.adherence import measure
+from lyra_core.cosmos.adherence import frames_to_look_at, measure
 from lyra_core.cosmos.model import CosmosParts
 from lyra_core.cosmos.pipeline import build_sampler, recover_actions
 from lyra_core.cosmos.rollout import CosmosRollout
@@ -220,7 +220,7 @@ def _forward(parts: CosmosParts, seed: Seed, name: str, move: str, gain: float) 
     chunk_id = hashlib.sha256(f"{seed.sha256} {move}".encode()).hexdigest()[:32]  # one noise for all gains
     known = torch.where(sky, torch.zeros(()), depth)
     found = rollout.follow(seed, cameras, [CAPTION], [chunk_id], seed_depth_m=known).found
-    looked = list(range(0, len(found), options.depth.interval_frames))
+    looked = frames_to_look_at(1, options.chunk_frames, options.depth.interval_frames)
     seen = measure(cameras.world_to_cam[looked], found.world_to_cam[looked])
     solid = ~sky if bool((~sky).any()) else torch.ones_like(sky)
     return Measurement(

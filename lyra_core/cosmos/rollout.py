@@ -27,7 +27,7 @@ from torch import Tensor
 from lyra_core.config.cosmos import CosmosOptions
 from lyra_core.config.rollout import identity_text
 from lyra_core.cosmos.actions import path_to_actions, warn_of_long_steps
-from lyra_core.cosmos.adherence import bend_back, between, look, measure
+from lyra_core.cosmos.adherence import bend_back, between, frames_to_look_at, look, measure
 from lyra_core.cosmos.captions import json_caption
 from lyra_core.cosmos.pipeline import FrameWindow, Sampler
 from lyra_core.cosmos.scene_memory import SceneMemory, depth_range, depth_video
@@ -224,7 +224,7 @@ class CosmosRollout:
         window = self._window(world, request, chunk, caption)
         made = self.sampler(window)
         frames = made.frames[len(window.known) :]
-        looked = self._frames_to_look_at(first)
+        looked = frames_to_look_at(first, self.chunk_frames, self.options.depth.interval_frames)
         asked = request.camera_path[looked]
         shown = torch.cat([world.frames[-1:], frames[[i - first for i in looked[1:]]]])
         seen = look(self.depth, shown, world.depth_m[first - 1], world.found[first - 1], asked, self.options.depth)
@@ -289,11 +289,6 @@ class CosmosRollout:
             options.max_correction_share,
         )
         return replace(cameras, world_to_cam=torch.cat([world.found[first - overlap : first - 1], ahead]))
-
-    def _frames_to_look_at(self, first: int) -> list[int]:
-        """The last frame before the chunk, and frames of it at the interval of the depth network, up to its last."""
-        last = first + self.chunk_frames - 1
-        return [first - 1, *reversed(range(last, first - 1, -self.options.depth.interval_frames))]
 
     def _take(self, world: _World, record: CosmosRecord, requested: CameraPath) -> None:
         """Add a finished chunk to the world."""

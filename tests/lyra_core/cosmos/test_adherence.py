@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lyra_core.config.cosmos import CAMERA
-from lyra_core.cosmos.adherence import bend_back, between, look, measure
+from lyra_core.cosmos.adherence import bend_back, between, frames_to_look_at, look, measure
 from lyra_core.geometry.rotation import invert_rigid, rigid, rotation_angle_deg
 
 EYE = torch.eye(4, dtype=torch.float64)
@@ -79,3 +79,8 @@ def test_a_turn_is_made_up_for_by_no_more_than_the_cap():
     rest = rotation_angle_deg((bent[-1] @ invert_rigid(asked[-1:])[0])[:3, :3])
     assert float(rest) == pytest.approx(7.0, abs=1e-6)
     assert torch.allclose(bend_back(asked, asked[0], 3.0, 0.2), asked, atol=1e-12)
+
+
+def test_the_last_frame_of_a_chunk_is_always_looked_at():
+    assert frames_to_look_at(1, 60, 8) == [0, 4, 12, 20, 28, 36, 44, 52, 60]
+    assert frames_to_look_at(5, 4, 8) == [4, 8]

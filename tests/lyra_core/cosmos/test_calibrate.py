@@ -58,6 +58,7 @@ def test_it_goes_on_where_it_was_stopped(parts, tmp_path):
     assert done == [(1, 2), (2, 2)]
     lines = list(csv.DictReader((tmp_path / "gains.csv").open()))
     assert [line["experiment"] for line in lines] == ["inverse", "forward"]
+    assert all(float(line["ratio"]) == float(line["ratio"]) for line in lines), "the chunk's last frame is looked at"
     assert (tmp_path / "verdict.txt").read_text().strip() == first.text
     kept = sorted((tmp_path / "measurements").iterdir())
     changed = {path.name: path.stat().st_mtime_ns for path in kept}
