@@ -23,6 +23,7 @@ from lyra_core.finetuning.networks import TOY_DIT, TrainedPart, trained_networks
 from lyra_core.procedural.chunks import ChunkRows
 from lyra_core.training.flow import FlowConfig, flow_loss
 from lyra_core.training.loop import step_generator
+from lyra_core.training.run import TrainingRun
 from lyra_core.video.attention import cudnn_first
 from lyra_core.video.dit import LYRA2_14B
 from lyra_core.video.rollout_config import FAITHFUL
@@ -98,9 +99,10 @@ def measure(case, options, replicas, device):
         times.append(time.perf_counter())
         return flow_loss(module, rows, FlowConfig(), FAITHFUL, step_generator(replicas.rank, step, device))
 
-    run = FinetuneConfig(steps=options.steps, log_every=1, warmup_steps=0, checkpoint_every=None)
+    config = FinetuneConfig(steps=options.steps, log_every=1, warmup_steps=0, checkpoint_every=None)
+    run = TrainingRun(out_dir=Path(options.out) / case.replace(":", "-"), device=device, replicas=replicas)
     with cudnn_first() if is_cuda else nullcontext():
-        result = finetune(networks, loss_of, run, out_dir=Path(options.out) / case.replace(":", "-"), replicas=replicas)
+        result = finetune(networks, loss_of, config, run)
     times.append(time.perf_counter())
     row = {"case": case, "processes": replicas.count, "torch": torch.__version__, "latent": list(options.latent)}
     row["seconds"] = [round(b - a, 2) for a, b in itertools.pairwise(times)]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +24,10 @@ from lyra_core.training.data_parallel import joined
 from lyra_core.training.depth_command import add_depth
 from lyra_core.training.distill import StudentConfig
 from lyra_core.training.gan import SharpenConfig, sharpen_vae
-from lyra_core.training.loop import LoopConfig, LoopResult
+from lyra_core.training.loop_config import LoopConfig
 from lyra_core.training.pack_command import add_pack
 from lyra_core.training.pipeline.command import add_pipeline
+from lyra_core.training.run import TrainingRun
 from lyra_core.training.vae import VaeTrainingConfig, train_vae
 from lyra_core.training.video import train_video
 from lyra_core.training.video_config import MINI_FLOW, VideoTrainingConfig
@@ -136,8 +135,6 @@ def _loop(options: argparse.Namespace, evaluate_every_s: float, **changes: objec
         evaluate_every_s = 60 * options.evaluate_every
     loop = LoopConfig(
         max_seconds=60 * options.minutes,
-        pause_after_s=None if options.pause_after is None else 60 * options.pause_after,
-        pause_at=options.pause_at,
         evaluate_every_s=evaluate_every_s,
         checkpoint_every_s=0 if options.toy else 120,
         warmup_steps=20 if options.toy else 100,
@@ -216,16 +213,7 @@ def _train(options: argparse.Namespace, log: logging.Logger) -> int:
     with preparing(0 if options.toy else options.workers) as workers, joined(options.device) as (replicas, device):
         log.info("process %d of %d on %s", replicas.rank, replicas.count, device)
         config = vae_config(options) if options.command == "vae" else video_config(options)
-        run: Callable[..., LoopResult]
-        if isinstance(config, VideoTrainingConfig):
-            run = functools.partial(train_video, config)
-        elif options.sharpen:
-            weights = {"adversarial": options.gan_weight, "matching": 0.2 * options.gan_weight}
-            sharpen = SharpenConfig(**weights, critic_first=options.gan_warmup)
-            run = functools.partial(sharpen_vae, config, sharpen)
-        else:
-            run = functools.partial(train_vae, config)
-        result = run(
+        run = TrainingRun(
             out_dir=options.out,
             resume_from=options.resume,
             device=device,
@@ -233,7 +221,16 @@ def _train(options: argparse.Namespace, log: logging.Logger) -> int:
             replicas=replicas,
             workers=workers,
             start_from=options.start_from,
+            pause_after_s=None if options.pause_after is None else 60 * options.pause_after,
+            pause_at=options.pause_at,
         )
+        if isinstance(config, VideoTrainingConfig):
+            result = train_video(config, run)
+        elif options.sharpen:
+            weights = {"adversarial": options.gan_weight, "matching": 0.2 * options.gan_weight}
+            result = sharpen_vae(config, SharpenConfig(**weights, critic_first=options.gan_warmup), run)
+        else:
+            result = train_vae(config, run)
         if not replicas.is_first:
             return 0
     samples = result.step * config.batch * replicas.count

@@ -26,6 +26,7 @@ from lyra_core.finetuning.trained_weights import save_trained
 from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker, ChunkRows
 from lyra_core.training.flow import FlowConfig, flow_loss, one_step_prediction
 from lyra_core.training.loop import step_generator
+from lyra_core.training.run import TrainingRun
 from lyra_core.video.attention import cudnn_first
 from lyra_core.video.rollout_config import FAITHFUL
 
@@ -166,10 +167,13 @@ def run_finetune(options: argparse.Namespace, log: logging.Logger) -> None:
                 trained.networks,
                 learner,
                 finetune_config(options),
-                out_dir=options.out,
-                resume_from=options.resume,
-                report=log.info,
-                replicas=replicas,
+                TrainingRun(
+                    out_dir=options.out,
+                    resume_from=options.resume,
+                    device=device,
+                    report=log.info,
+                    replicas=replicas,
+                ),
             )
         samples.close()
         home = save_trained(

@@ -1,6 +1,6 @@
 """Trains the small depth and Gaussian network on procedural worlds, from nothing, in minutes on one GPU.
 
-    result = train_depth(DepthTrainingConfig(...), out_dir=Path("run"), device="cuda")
+    result = train_depth(DepthTrainingConfig(...), TrainingRun(out_dir=Path("run"), device="cuda"))
 
 Steps take turns: windows of frames with known cameras, and lone images. Once `splat_from_step` is reached the windows'
 Gaussians are also drawn from views the network was not shown.
@@ -12,11 +12,8 @@ Left behind: `weights.safetensors` (averaged, bf16), `metrics.jsonl`, `curve.png
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -28,12 +25,15 @@ from lyra_core.gaussians.refine import Draw
 from lyra_core.mini.depth import LONE_UNIT_M, MINI_DEPTH, MiniDepth, MiniDepthConfig
 from lyra_core.mini.depth_estimator import MIN_SOLID_PIXELS
 from lyra_core.procedural.depth_windows import WindowConfig, WindowPool, Windows, WindowSource, sent, vary_colors
+from lyra_core.training.checkpoint import save_shipped
 from lyra_core.training.cuda_graph import CudaGraphStep
-from lyra_core.training.data_parallel import ALONE, Replicas
 from lyra_core.training.depth_confidence import fit_confidence
 from lyra_core.training.depth_losses import depth_losses, picture_loss
-from lyra_core.training.loop import LoopConfig, LoopResult, step_generator, train
-from lyra_core.weights.ema_weights import WEIGHTS, load_weights, save_weights
+from lyra_core.training.loop import step_generator, train
+from lyra_core.training.loop_config import LoopConfig, LoopResult
+from lyra_core.training.placement import placed
+from lyra_core.training.run import TrainingRun
+from lyra_core.weights.ema_weights import load_weights
 
 FIRST_AND_LAST_S, MEASURE_S = 50.0, 8.0  # on one GPU: what no clock of the loop counts
 
@@ -56,6 +56,8 @@ class DepthTrainingConfig:
         is_recorded: replay steps as CUDA graphs, where there is a GPU.
         splat_from_step: first step that draws; None for never. Depth has to be roughly right before pictures help.
         splat_weight: of the pictures.
+        within_s: seconds in which all is done, start-up, measuring and pictures included: training is shortened to
+            fit; None for as long as `loop` says.
     """
 
     loop: LoopConfig
@@ -71,6 +73,7 @@ class DepthTrainingConfig:
     is_recorded: bool = True
     splat_from_step: int | None = 1200
     splat_weight: float = 1.0
+    within_s: float | int | None = None
 
     def __post_init__(self) -> None:
         if not 2 <= self.shown < self.data.num_frames or self.splat_windows > self.batch or self.lone_every < 2:
@@ -205,83 +208,48 @@ def differentiable_draw(device: torch.device) -> Draw:
     return choose_engine("auto", device)[0]
 
 
-def train_depth(
-    config: DepthTrainingConfig,
-    *,
-    out_dir: Path,
-    resume_from: Path | None = None,
-    start_from: Path | None = None,
-    device: str | torch.device = "cpu",
-    report: Callable[[str], None] | None = None,
-    replicas: Replicas = ALONE,
-    workers: Executor | None = None,
-    end_by: float | None = None,
-) -> LoopResult:
+def train_depth(config: DepthTrainingConfig, run: TrainingRun) -> LoopResult:
     """Train the network.
 
     Args:
-        config: the run.
-        out_dir: receives weights, metrics and pictures.
-        resume_from: a full checkpoint to go on with, exactly.
-        start_from: compact weights of an earlier run to begin with, with a fresh optimiser.
-        device: where to train.
-        report: receives a line of text now and then.
-        replicas: the processes that train together.
-        workers: processes that prepare scenes.
-        end_by: time.perf_counter() by which all is done, measuring and pictures included; training is shortened.
+        config: hyper-parameters.
+        run: folder, devices, weights to begin with.
 
     Returns:
         The averaged weights and all metrics.
 
     Raises:
+        ConfigError: `within_s` leaves no time for training after the start-up.
         MissingExtraError: Gaussians are to be drawn on CUDA without gsplat.
-        WeightsError: a checkpoint that cannot be used.
+        TrainingError: the training diverged.
+        WeightsError: weights or a checkpoint that cannot be used.
     """
-    device = torch.device(device)
+    begin, device = time.perf_counter(), torch.device(run.device)
     model = build_mini_depth(config.model, config.seed)
-    if start_from is not None:
-        load_weights(model, start_from, "depth")
-    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-    model = model.to(device)
-    for parameter in model.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=layout)
-    say = report if report is not None else _silent
-    source = WindowSource(config.data, "train", device, workers)
-    held_out = WindowSource(config.data, "heldout", device, workers).one_of_each(config.data.num_held_out)
-    seed = replicas.seed(config.seed)
+    if run.start_from is not None:
+        load_weights(model, run.start_from, "depth")
+    model = placed(model, device)
+    source = WindowSource(config.data, "train", device, run.workers)
+    held_out = WindowSource(config.data, "heldout", device, run.workers).one_of_each(config.data.num_held_out)
+    seed = run.replicas.seed(config.seed)
     pool = WindowPool(source, config.batch, step_generator(seed + 1, 0))
     draw = None if config.splat_from_step is None else differentiable_draw(device)
     size = sum(p.numel() for p in model.parameters())
-    say(f"{source.library.sizes.sum():.0f} scenes to learn from, {len(held_out)} held out, {size} parameters")
-    task = DepthTask(config, pool, draw, seed)
+    run.say(f"{source.library.sizes.sum():.0f} scenes to learn from, {len(held_out)} held out, {size} parameters")
 
     def evaluate(module: MiniDepth) -> dict[str, float | int]:
         return standard_measures(module, held_out, shown=config.shown)
 
-    result = train(
-        model,
-        task,
-        config.loop if end_by is None else shortened(config.loop, end_by - time.perf_counter()),
-        out_dir=out_dir,
-        resume_from=resume_from,
-        evaluate=evaluate,
-        report=report,
-        replicas=replicas,
-    )
-    if not replicas.is_first:
-        return result
-    model.load_state_dict(result.ema)
-    model.eval()
-    fit_confidence(model, pool.draw(step_generator(seed + 2, 0)))
-    result.ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    save_weights(result.ema, out_dir / WEIGHTS)
-    # what is shipped is measured and shown: the weights as the file holds them
-    model.load_state_dict({name: value.bfloat16().float() for name, value in result.ema.items()})
-    model.eval()
-    shipped = standard_measures(model, held_out, shown=config.shown)
-    result.metrics.append({f"{name}_shipped": value for name, value in shipped.items()})
-    save_pictures(model, held_out, config.data.photographs, out_dir, shown=config.shown)
+    loop = config.loop
+    if config.within_s is not None:
+        loop = shortened(loop, config.within_s - (time.perf_counter() - begin))
+    result = train(model, DepthTask(config, pool, draw, seed), loop, run, evaluate)
+    if run.replicas.is_first:
+        model.load_state_dict(result.ema)
+        model.eval()
+        fit_confidence(model, pool.draw(step_generator(seed + 2, 0)))
+        save_shipped(model, result, evaluate, run.out_dir)
+        save_pictures(model, held_out, config.data.photographs, run.out_dir, shown=config.shown)
     return result
 
 
@@ -299,7 +267,3 @@ def shortened(loop: LoopConfig, left_s: float) -> LoopConfig:
             "allow more"
         )
     return replace(loop, max_seconds=min(room, loop.max_seconds or room))
-
-
-def _silent(line: str) -> None:
-    """Where nobody listens."""

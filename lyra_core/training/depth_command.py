@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from lyra_core.procedural.workers import preparing
 from lyra_core.procedural.world_clips import sample_views, save_views
 from lyra_core.training.data_parallel import joined
 from lyra_core.training.depth import DepthTrainingConfig, train_depth
-from lyra_core.training.loop import LoopConfig
+from lyra_core.training.loop_config import LoopConfig
+from lyra_core.training.run import TrainingRun
 
 
 def add_depth(commands: Any) -> None:  # argparse's type of it is private
@@ -72,8 +72,6 @@ def depth_config(options: argparse.Namespace) -> DepthTrainingConfig:
     toy = options.toy
     loop = LoopConfig(
         max_seconds=60 * options.minutes,
-        pause_after_s=None if options.pause_after is None else 60 * options.pause_after,
-        pause_at=options.pause_at,
         learning_rate=options.lr,
         betas=(0.9, 0.98),
         precision="float32" if toy else "autocast",
@@ -119,12 +117,10 @@ def depth_config(options: argparse.Namespace) -> DepthTrainingConfig:
 
 def run_depth(options: argparse.Namespace, log: logging.Logger) -> None:
     """Train, and write what came of it to summary.json."""
-    config = depth_config(options)
-    end_by = None if options.within is None else time.perf_counter() + 60 * options.within
+    config = replace(depth_config(options), within_s=None if options.within is None else 60 * options.within)
     # workers first: they are forked, which must precede everything that starts threads
     with preparing(0 if options.toy else options.workers) as workers, joined(options.device) as (replicas, device):
-        result = train_depth(
-            config,
+        run = TrainingRun(
             out_dir=options.out,
             resume_from=options.resume,
             start_from=options.start_from,
@@ -132,8 +128,10 @@ def run_depth(options: argparse.Namespace, log: logging.Logger) -> None:
             report=log.info,
             replicas=replicas,
             workers=workers,
-            end_by=end_by,
+            pause_after_s=None if options.pause_after is None else 60 * options.pause_after,
+            pause_at=options.pause_at,
         )
+        result = train_depth(config, run)
         if not replicas.is_first:
             return
     views = result.step * config.batch * config.shown * replicas.count

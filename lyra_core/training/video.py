@@ -1,6 +1,6 @@
 """Trains the mini video network by rectified flow on chunks of procedural worlds and photographs.
 
-    result = train_video(VideoTrainingConfig(...), out_dir=Path("run"), device="cuda")
+    result = train_video(VideoTrainingConfig(...), TrainingRun(out_dir=Path("run"), device="cuda"))
 
 The autoencoder is frozen. Left behind: `weights.safetensors` (averaged, bf16), `metrics.jsonl`, `curve.png`,
 `samples.png` (truth above, generated below: held-out worlds, then held-out photographs).
@@ -31,7 +31,6 @@ from lyra_core.procedural.clips import Clips
 from lyra_core.procedural.world_clips import WorldLibrary, load_views
 from lyra_core.training.chunk_pool import ChunkPool
 from lyra_core.training.cuda_graph import CudaGraphStep
-from lyra_core.training.data_parallel import ALONE, Replicas
 from lyra_core.training.distill import (
     StudentAndCritic,
     StudentBatch,
@@ -46,7 +45,10 @@ from lyra_core.training.flow import (
     flow_loss,
     flow_losses,
 )
-from lyra_core.training.loop import LoopResult, step_generator, train
+from lyra_core.training.loop import step_generator, train
+from lyra_core.training.loop_config import LoopResult
+from lyra_core.training.placement import placed
+from lyra_core.training.run import TrainingRun
 from lyra_core.training.samples import Samples
 from lyra_core.training.vae import load_grown
 from lyra_core.training.video_config import VideoTrainingConfig
@@ -68,13 +70,8 @@ def frozen_vae(config: VideoTrainingConfig, device: torch.device) -> MiniVAE:
         vae = build_mini_vae(config.vae)
     if config.vae_weights is not None:
         load_grown(vae, config.vae_weights)
-    vae = vae.eval().requires_grad_(requires_grad=False).to(device)
-    if device.type == "cuda":
-        vae = vae.to(torch.bfloat16)
-        for parameter in vae.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return vae
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    return placed(vae.eval().requires_grad_(requires_grad=False), device, dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,12 +113,8 @@ def clip_maker(
     )
 
 
-def _prepare(
-    config: VideoTrainingConfig,
-    device: torch.device,
-    replicas: Replicas,
-    workers: Executor | None,
-) -> _Data:
+def _prepare(config: VideoTrainingConfig, run: TrainingRun) -> _Data:
+    device, replicas, workers = torch.device(run.device), run.replicas, run.workers
     maker = ChunkMaker(frozen_vae(config, device), config.dit.history_layout, config.rollout, config.chunks)
     clips = clip_maker(config, "train", device, maker.num_frames, workers)
     pool = ChunkPool(clips, maker, config.pool_rows, config.clips_at_once)
@@ -201,79 +194,58 @@ class _StudentLearner:
         return self.recorded[is_full](batch)
 
 
-def train_video(
-    config: VideoTrainingConfig,
-    *,
-    out_dir: Path,
-    resume_from: Path | None = None,
-    device: str | torch.device = "cpu",
-    report: Callable[[str], None] | None = None,
-    replicas: Replicas = ALONE,
-    workers: Executor | None = None,
-    start_from: Path | None = None,
-) -> LoopResult:
+def train_video(config: VideoTrainingConfig, run: TrainingRun) -> LoopResult:
     """Train the mini video network.
 
     Args:
-        config: the run.
-        out_dir: receives weights, metrics and pictures.
-        resume_from: a full checkpoint of an earlier run.
-        device: where to train.
-        report: receives a line of text now and then.
-        replicas: the processes that train together.
-        workers: processes that make the textures.
-        start_from: compact weights of an earlier run to begin with, with a fresh optimiser.
+        config: hyper-parameters.
+        run: folder, devices, weights to begin with; a student begins with its teacher's.
 
     Returns:
         The averaged weights and all metrics.
 
     Raises:
         SeedError: photographs that cannot be read.
+        TrainingError: the training diverged.
         WeightsError: weights that cannot be read.
         ConfigError: a student without its teacher's weights.
     """
-    device = torch.device(device)
+    device = torch.device(run.device)
     networks = build_mini_networks(config.dit, config.seed, device)
-    if start_from is not None:
-        load_weights(networks, start_from, "video")
+    if run.start_from is not None:
+        load_weights(networks, run.start_from, "video")
     elif config.student is not None:
         raise ConfigError("a student starts from its teacher's weights: give start_from")
     with ThreadPoolExecutor(1) as beside:
-        preparation = beside.submit(_prepare, config, device, replicas, workers)
+        preparation = beside.submit(_prepare, config, run)
         if config.is_compiled:
-            # the loop trains a bf16 copy: of the same code, so what is compiled here is found there
-            twin = build_mini_networks(config.dit, config.seed, device).to(torch.bfloat16)
-            twin.dit.compile_blocks()
-            _warm_up(twin, config, device)
-            del twin
+            _compile(config, device)
         data = preparation.result()
     rollout = replace(config.rollout, sampler="euler" if config.student is None else "distilled")
 
     def evaluate(module: nn.Module) -> dict[str, float | int]:
         return measure(_network_of(module), data.maker, data.measured, rollout)
 
-    samples = Samples(config, data.pool, replicas.seed(config.seed), device)
+    samples = Samples(config, data.pool, run.replicas.seed(config.seed), device)
     model, learner = _learning(config, networks, samples)
     try:
-        result = train(
-            model,
-            learner,
-            config.loop,
-            out_dir=out_dir,
-            resume_from=resume_from,
-            evaluate=evaluate if data.measured else None,
-            report=report,
-            replicas=replicas,
-        )
+        result = train(model, learner, config.loop, run, evaluate)
     finally:
         samples.close()
     model.load_state_dict(result.ema)
     trained = _network_of(model)
     result.ema = trained.state_dict()
-    if replicas.is_first:
-        save_weights(result.ema, out_dir / WEIGHTS)  # of a student without its critic
-        save_samples(trained.eval(), data.maker, data.measured, rollout, out_dir / SAMPLES)
+    if run.replicas.is_first:
+        save_weights(result.ema, run.out_dir / WEIGHTS)  # of a student without its critic
+        save_samples(trained.eval(), data.maker, data.measured, rollout, run.out_dir / SAMPLES)
     return result
+
+
+def _compile(config: VideoTrainingConfig, device: torch.device) -> None:
+    """Compile the network's code; the loop trains a bf16 copy of the same code, which so finds it compiled."""
+    networks = build_mini_networks(config.dit, config.seed, device).to(torch.bfloat16)
+    networks.dit.compile_blocks()
+    _warm_up(networks, config, device)
 
 
 def _learning(

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from lyra_core.replacing import replacing
-from lyra_core.training.loop import FULL_CHECKPOINT, METRICS, STATE
+from lyra_core.training.checkpoint import FULL_CHECKPOINT, STATE
+from lyra_core.training.metrics import METRICS
 from lyra_core.weights.ema_weights import WEIGHTS
 
 BEGUN, DONE, SUMMARY = "begun.json", "done.json", "summary.json"

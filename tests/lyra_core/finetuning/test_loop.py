@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lyra_core.errors import ConfigError, PromptError, StateDictError, UnsafePickleError, WeightsError
+from lyra_core.errors import ConfigError, PromptError, StateDictError, TrainingError, UnsafePickleError, WeightsError
 from lyra_core.finetuning.caption_store import CaptionStore
 from lyra_core.finetuning.clip_samples import ClipSamples, SampleConfig
 from lyra_core.finetuning.command import Learner
@@ -23,6 +23,7 @@ from lyra_core.procedural.clip_maker import MixConfig
 from lyra_core.train_command import main
 from lyra_core.training.data_parallel import Replicas
 from lyra_core.training.flow import FlowConfig
+from lyra_core.training.run import TrainingRun
 from lyra_core.video.rollout_config import FAITHFUL
 from lyra_core.weights.adapter import open_weights
 from lyra_core.world_models.networks import load_dit
@@ -38,8 +39,9 @@ def samples_of(folder, trained, **changes):
     return ClipSamples(OwnClips(folder, (32, 48)), maker, config, "cpu")
 
 
-def run(folder, out, config=QUICK, part=None, resume_from=None, keep_at=None, **changes):
-    """Train on a folder; `keep_at` puts the checkpoint of so many steps aside, as out/kept."""
+def run(folder, out, config=QUICK, part=None, keep_at=None, where=None, **changes):
+    """Train on a folder; `keep_at` puts the checkpoint of so many steps aside, as out/kept; `where` is of the run."""
+    where = where or {}
     trained = build_toy(part or TrainedPart(), "cpu")
     samples = samples_of(folder, trained, **changes)
     learner = Learner(samples, FlowConfig(), 0)
@@ -50,7 +52,7 @@ def run(folder, out, config=QUICK, part=None, resume_from=None, keep_at=None, **
         return learner(networks, step)
 
     try:
-        result = finetune(trained.networks, loss_of, config, out_dir=out, resume_from=resume_from)
+        result = finetune(trained.networks, loss_of, config, TrainingRun(out_dir=out, **where))
     finally:
         samples.close()
     return trained, result
@@ -83,8 +85,19 @@ def test_steps_move_everything_and_are_logged(unbroken):
 
 def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(unbroken, clip_data, tmp_path):
     out, whole, _ = unbroken
-    trained, result = run(clip_data, tmp_path, replace(QUICK, steps=3), resume_from=out / "kept")
+    trained, result = run(clip_data, tmp_path, replace(QUICK, steps=3), where={"resume_from": out / "kept"})
     assert [row["step"] for row in result.metrics] == [3]
+    for name, value in state(trained).items():
+        assert torch.equal(value, whole[name]), name
+
+
+def test_a_paused_run_is_finished_as_the_unbroken_one(unbroken, clip_data, tmp_path):
+    _, whole, _ = unbroken
+    steps = replace(QUICK, steps=3)
+    _, paused = run(clip_data, tmp_path, steps, where={"pause_at": 1.0})
+    assert paused.step == 1
+    trained, result = run(clip_data, tmp_path, steps, where={"resume_from": tmp_path / "checkpoint"})
+    assert [row["step"] for row in result.metrics] == [2, 3]
     for name, value in state(trained).items():
         assert torch.equal(value, whole[name]), name
 
@@ -93,9 +106,9 @@ def test_a_checkpoint_of_another_choice_is_refused(unbroken, clip_data, tmp_path
     out, _, _ = unbroken
     part = TrainedPart(lora=LoraConfig(rank=2))
     with pytest.raises(StateDictError, match="does not fit its model"):
-        run(clip_data, tmp_path, part=part, resume_from=out / "kept")
+        run(clip_data, tmp_path, part=part, where={"resume_from": out / "kept"})
     with pytest.raises(WeightsError, match="is none"):
-        run(clip_data, tmp_path, resume_from=tmp_path / "nothing")
+        run(clip_data, tmp_path, where={"resume_from": tmp_path / "nothing"})
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(unbroken, clip_data, tmp_path):
@@ -108,7 +121,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(unbroken, clip_data, tmp_pa
     folder = Path(shutil.copytree(unbroken[0] / "kept", tmp_path / "checkpoint"))
     (folder / ".metadata").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(UnsafePickleError, match=r"builtins\.print"):
-        run(clip_data, tmp_path, resume_from=folder)
+        run(clip_data, tmp_path, where={"resume_from": folder})
 
 
 def test_frozen_parameters_stay(clip_data, tmp_path):
@@ -133,10 +146,10 @@ def broken_loss(networks, step):
 
 def test_a_gradient_that_is_not_finite_stops_before_the_weights(tmp_path):
     trained = build_toy(TrainedPart(), "cpu")
-    with pytest.raises(ConfigError, match="gradient of step 1 has norm nan"):
-        finetune(trained.networks, broken_loss, QUICK, out_dir=tmp_path)
+    with pytest.raises(TrainingError, match="gradient of step 1 has norm nan"):
+        finetune(trained.networks, broken_loss, QUICK, TrainingRun(out_dir=tmp_path))
     assert all(torch.isfinite(p).all() for p in trained.networks.parameters())
-    result = finetune(trained.networks, broken_loss, replace(QUICK, non_finite="zero"), out_dir=tmp_path)
+    result = finetune(trained.networks, broken_loss, replace(QUICK, non_finite="zero"), TrainingRun(out_dir=tmp_path))
     assert [row["gradient_norm"] > 0 for row in result.metrics] == [True, False]
     assert all(torch.isfinite(p).all() for p in trained.networks.parameters())
 

@@ -19,6 +19,7 @@ from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker, ChunkRows
 from lyra_core.training.data_parallel import ALONE
 from lyra_core.training.flow import FlowConfig, flow_loss
 from lyra_core.training.loop import step_generator
+from lyra_core.training.run import TrainingRun
 from lyra_core.video.rollout_config import FAITHFUL
 
 ROLLOUT = replace(FAITHFUL, encoded_prefix=2, latents_per_window=8)
@@ -43,9 +44,8 @@ def maker_of(trained):
 def run(kind, rows, out, replicas=ALONE, config=CONFIG, resume_from=None):
     """Train on the same rows; losses and the final values by name."""
     trained = build_toy(PARTS[kind], "cpu")
-    result = finetune(
-        trained.networks, same_rows(rows), config, out_dir=out, replicas=replicas, resume_from=resume_from
-    )
+    training = TrainingRun(out_dir=out, replicas=replicas, resume_from=resume_from)
+    result = finetune(trained.networks, same_rows(rows), config, training)
     return [row["loss"] for row in result.metrics], {n: t.clone() for n, t in gathered(trained.networks)}
 
 
@@ -67,7 +67,7 @@ def on_files(clips, out):
         config = SampleConfig(clip_frames=17)
         samples = ClipSamples(OwnClips(clips, (32, 48)), maker_of(trained), config, device, replicas)
         learner = Learner(samples, FlowConfig(), replicas.seed(0))
-        finetune(trained.networks, learner, replace(CONFIG, steps=2), out_dir=out, replicas=replicas)
+        finetune(trained.networks, learner, replace(CONFIG, steps=2), TrainingRun(out_dir=out, replicas=replicas))
         samples.close()
         save_trained(trained.networks.dit, out / "weights", {}, is_first=replicas.is_first)
 
