@@ -56,8 +56,8 @@ def random_batch(count: int, views: int, height: int, width: int, device: torch.
 
 def measure_model(given: argparse.Namespace, device: torch.device) -> None:
     """Steps, kernel by kernel and recorded."""
-    size = (32, 56) if given.toy else (128, 224)
-    model = build_mini_depth(TINY_REFINED_DEPTH if given.toy else MINI_DEPTH, 0).to(device)
+    size = (32, 56) if given.debug else (128, 224)
+    model = build_mini_depth(TINY_REFINED_DEPTH if given.debug else MINI_DEPTH, 0).to(device)
     for parameter in model.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -85,7 +85,7 @@ def measure_model(given: argparse.Namespace, device: torch.device) -> None:
 
 def measure_data(given: argparse.Namespace, device: torch.device) -> None:
     """Drawing, unpacking and varying."""
-    size = {"height": 32, "width": 56, "supersample": 1, "fresh_windows": 2} if given.toy else {}
+    size = {"height": 32, "width": 56, "supersample": 1, "fresh_windows": 2} if given.debug else {}
     data = WindowConfig(
         num_scenes=16, num_held_out=1, textures_per_kind=1, pool_windows=200, views=given.views, takes=1, **size
     )
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=12)
     parser.add_argument("--views", type=Path, help="camera paths made by `depth-views`")
     parser.add_argument("--kernels", action="store_true", help="the dearest kernels too")
-    parser.add_argument("--toy", action="store_true", help="small frames and model, to try the command on a CPU")
+    parser.add_argument("--debug", action="store_true", help="small frames and model, to try the command on a CPU")
     given = parser.parse_args()
     torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = True, 2
     measure_model(given, torch.device(given.device))

@@ -17,7 +17,7 @@ from lyra_core.procedural.atlas import Atlas
 from lyra_core.procedural.scene_batch import SceneBatch
 from lyra_core.procedural.scenes import sample_scene
 from lyra_core.procedural.views import sample_path
-from lyra_core.procedural.workers import spread
+from lyra_core.procedural.workers import preparing, spread
 from lyra_core.procedural.worlds import Frames, render_color, render_frames
 from lyra_core.replacing import replacing
 
@@ -111,6 +111,23 @@ def sample_views(
     """Camera paths through the scenes of some seeds; scenes without a clear place for a camera are left out."""
     wanted = [_Wanted(seed=seed, split=split, plan=plan, size=size) for seed in seeds]
     return [views for views in spread(_sample_views, wanted, workers) if views is not None]
+
+
+def search_views(
+    path: Path, scenes: dict[str, int], plan: PathPlan, size: tuple[int, int], workers: int | None = None
+) -> None:
+    """Search camera paths through scenes 0, 1, ... of each split and keep them in a file.
+
+    Args:
+        path: the file (.npz).
+        scenes: how many of each split.
+        plan: of the paths.
+        size: rows and columns of the frames.
+        workers: processes that search; None for most of the machine's cores.
+    """
+    with preparing(workers) as pool:
+        views = {split: sample_views(range(count), split, plan, size, pool) for split, count in scenes.items()}
+    save_views(path, views)
 
 
 def save_views(path: Path, views: dict[str, list[Views]]) -> None:

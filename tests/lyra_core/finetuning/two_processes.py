@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 
 from lyra_core.finetuning.clip_samples import ClipSamples, SampleConfig
-from lyra_core.finetuning.command import Learner
 from lyra_core.finetuning.dataset import OwnClips
 from lyra_core.finetuning.fsdp import gathered, together
+from lyra_core.finetuning.learner import Learner
 from lyra_core.finetuning.loop import FinetuneConfig, finetune
 from lyra_core.finetuning.lora import LoraConfig
-from lyra_core.finetuning.networks import TrainedPart, build_toy
+from lyra_core.finetuning.networks import TrainedPart, build_debug
 from lyra_core.finetuning.trained_weights import save_trained
 from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker, ChunkRows
 from lyra_core.training.data_parallel import ALONE
@@ -43,7 +43,7 @@ def maker_of(trained):
 
 def run(kind, rows, out, replicas=ALONE, config=CONFIG, resume_from=None):
     """Train on the same rows; losses and the final values by name."""
-    trained = build_toy(PARTS[kind], "cpu")
+    trained = build_debug(PARTS[kind], "cpu")
     training = TrainingRun(out_dir=out, replicas=replicas, resume_from=resume_from)
     result = finetune(trained.networks, same_rows(rows), config, training)
     return [row["loss"] for row in result.metrics], {n: t.clone() for n, t in gathered(trained.networks)}
@@ -63,7 +63,7 @@ def on_rows(rows, out):
 def on_files(clips, out):
     """Each process on its own samples of a folder."""
     with together("cpu") as (replicas, device):
-        trained = build_toy(TrainedPart(), device)
+        trained = build_debug(TrainedPart(), device)
         config = SampleConfig(clip_frames=17)
         samples = ClipSamples(OwnClips(clips, (32, 48)), maker_of(trained), config, device, replicas)
         learner = Learner(samples, FlowConfig(), replicas.seed(0))
