@@ -1,7 +1,7 @@
 """Where a training step of mini's depth network spends its time: `python benchmarks/depth_gpu.py --device cuda`.
 
-Prints milliseconds of a step with known cameras and of a lone one, launched kernel by kernel and recorded, the dearest
-kernels, and what drawing, unpacking and varying a batch cost.
+Prints milliseconds of a step with known cameras and of one with single images, launched kernel by kernel and recorded,
+the most expensive kernels, and what drawing, unpacking and varying a batch cost.
 """
 
 from __future__ import annotations
@@ -62,21 +62,21 @@ def measure_model(given: argparse.Namespace, device: torch.device) -> None:
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     parameters = list(model.parameters())
-    for is_lone in (False, True):
-        views = 1 if is_lone else 4
+    for is_single in (False, True):
+        views = 1 if is_single else 4
         batch = random_batch(given.batch * 4 // views, views, *size, device)
-        what = "lone" if is_lone else "known cameras"
+        what = "single" if is_single else "known cameras"
 
-        def plain(is_lone: bool = is_lone, batch: DepthBatch = batch) -> None:
+        def plain(is_single: bool = is_single, batch: DepthBatch = batch) -> None:
             with torch.autocast(device.type, torch.bfloat16):
-                batch_losses(model, is_lone, batch)["loss"].backward()  # type: ignore[no-untyped-call]
+                batch_losses(model, is_single, batch)["loss"].backward()  # type: ignore[no-untyped-call]
             model.zero_grad(set_to_none=True)
 
         say(what=what, way="launched", ms=milliseconds(plain, given.repeats, device))
         if device.type != "cuda":
             continue
         with torch.autocast(device.type, torch.bfloat16):
-            recorded = CudaGraphStep(partial(batch_losses, model, is_lone), parameters, batch)
+            recorded = CudaGraphStep(partial(batch_losses, model, is_single), parameters, batch)
         say(what=what, way="recorded", ms=milliseconds(partial(recorded, batch), given.repeats, device))
         say(what="memory", gib=round(torch.cuda.max_memory_allocated() / 2**30, 1))
         if given.kernels:

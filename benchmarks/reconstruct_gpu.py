@@ -1,6 +1,6 @@
 """On a GPU: gsplat against the CPU rasteriser on a reconstructed world at every tier, and one refinement.
 
-The refined world is made as in earnest: a video with a generated one's faults (shaken cameras, flickering exposure,
+The refined world is made as in earnest: a video with a generated one's faults (perturbed cameras, flickering exposure,
 depth a little off) is reconstructed under the cameras it was asked for, then refined on the same frames. Held-out
 frames are judged with their own pose and exposure fitted; because the world is synthetic, the clean frames at the
 requested cameras judge it too.
@@ -27,7 +27,7 @@ from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.refine import RefineConfig, refine
 from lyra_core.gaussians.render import render
-from lyra_core.procedural.shaken import ShakenClip, shaken_clip
+from lyra_core.procedural.perturbed import PerturbedClip, perturbed_clip
 from lyra_core.values import Gaussians, VideoClip
 
 TARGET_DB = 40.0
@@ -37,9 +37,9 @@ def save(picture: torch.Tensor, path: Path) -> None:
     Image.fromarray((picture.clamp(0, 1) * 255).round().byte().cpu().numpy()).save(path)
 
 
-def filmed(tiny: bool, device: str) -> ShakenClip:
+def filmed(tiny: bool, device: str) -> PerturbedClip:
     frames, height, width = (17, 18, 32) if tiny else (81, 480, 832)
-    return shaken_clip(11, "truck-left", frames, height, width, device=device)
+    return perturbed_clip(11, "truck-left", frames, height, width, device=device)
 
 
 def rebuilt(clip: VideoClip, tier: str | int, tiny: bool) -> tuple[Gaussians, dict]:
@@ -99,7 +99,7 @@ def clean_db(gaussians: Gaussians, truth: VideoClip, held: list[int], device: st
     return psnr_db(drawn, truth.frames[held].float() / 255)
 
 
-def refined(gaussians: Gaussians, film: ShakenClip, tiny: bool, device: str, out: Path) -> dict:
+def refined(gaussians: Gaussians, film: PerturbedClip, tiny: bool, device: str, out: Path) -> dict:
     losses: list[float] = []
     config = RefineConfig(steps=120 if tiny else 500)
     found = refine(gaussians.to(device), film.found, config, on_step=lambda _, loss: losses.append(loss))

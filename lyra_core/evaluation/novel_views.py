@@ -25,7 +25,7 @@ from lyra_core.gaussians.render import render
 from lyra_core.geometry.camera import project, unproject
 from lyra_core.mini.camera_gaussians import world_gaussians
 from lyra_core.mini.depth import MiniDepth
-from lyra_core.mini.depth_estimator import see_lone
+from lyra_core.mini.depth_estimator import see_single
 from lyra_core.values import Gaussians, Seed, VideoClip
 from lyra_core.world_models.generative import GenerativeModel
 from lyra_core.world_models.parallax import ParallaxModel
@@ -89,8 +89,8 @@ def true_views(gaussians: Gaussians, clip: VideoClip) -> TrueViews:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoneViews:
-    """Gaussians of a lone image at other views, PSNR in dB over pixels that the image saw.
+class SingleImageViews:
+    """Gaussians of a single image at other views, PSNR in dB over pixels that the image saw.
 
     Attributes:
         layered_db: the baseline's layers on the network's depth.
@@ -103,7 +103,7 @@ class LoneViews:
     parallax_db: float
 
 
-def lone_views(model: MiniDepth, clip: VideoClip) -> LoneViews:
+def single_image_views(model: MiniDepth, clip: VideoClip) -> SingleImageViews:
     """What a clip's first frame alone says of its other frames; nothing is generated.
 
     Raises:
@@ -112,14 +112,14 @@ def lone_views(model: MiniDepth, clip: VideoClip) -> LoneViews:
     device = next(model.parameters()).device
     image = clip.frames[:1].to(device).permute(0, 3, 1, 2).float() / 255
     K = clip.cameras.intrinsics[:1].float().to(device)
-    sight = see_lone(model, image, K, with_gaussians=True)
+    sight = see_single(model, image, K, with_gaussians=True)
     if sight.raw is None:
         raise ReconstructionError("novel views need the Gaussian head, and the network gave no raw numbers")
     found, sky = sight.depth_m[0].cpu(), sight.sky[0].cpu()
     w2c = clip.cameras.world_to_cam[:1].float().to(device)
     depth = sight.depth_m * _scale(clip, found, sky)
     head = world_gaussians(sight.raw, depth, image, K, w2c, ~sight.sky).to("cpu")
-    return LoneViews(
+    return SingleImageViews(
         layered_db=true_views(_layered(clip, found, sky), clip).db,
         head_db=true_views(head, clip).db,
         parallax_db=true_views(parallax_splats(clip), clip).db,

@@ -75,7 +75,7 @@ def depth_rows(bench: Bench, scenes: int) -> None:
     bench.note("splats_rendered_db", float(found["footprint_video_db"]), scenes=table.num_splat_scenes)
     alone = {key: float(found[f"{key}_novel_db"]) for key in ("head", "layered", "parallax")}
     bench.detail(head_video_db=float(found["head_video_db"]))
-    bench.detail(**{f"lone image, {key}, novel views db": value for key, value in alone.items()})
+    bench.detail(**{f"single image, {key}, novel views db": value for key, value in alone.items()})
 
 
 def novel(bench: Bench, scenes: int) -> None:

@@ -215,13 +215,13 @@ def _unseen_strips(clips: Clips, truth: Tensor, videos: dict[str, Tensor]) -> li
     return strips
 
 
-def drift(bench: Bench, twin: str | None, teacher: str | None, many: int, scenes: int | None) -> None:
+def drift(bench: Bench, ablation: str | None, teacher: str | None, many: int, scenes: int | None) -> None:
     """Six chunks on paths that go on: what is lost in the last one, with and without self-augmented histories."""
     ours = bench.video if teacher is None else bench.networks(teacher)
     steps = bench.models.config.num_steps if teacher is None else many
     runs: dict[str, tuple[MiniNetworks, int]] = {"ours": (ours, steps)}
-    if twin is not None:
-        runs["twin"] = (bench.networks(twin), steps)
+    if ablation is not None:
+        runs["ablation"] = (bench.networks(ablation), steps)
     if teacher is not None:
         runs["student"] = (bench.video, bench.models.config.num_steps)
     found = Found()
@@ -252,8 +252,8 @@ def _note_drift(bench: Bench, found: Found, runs: dict[str, tuple[MiniNetworks, 
     for name in runs:
         bench.detail(**{f"{name} color f{f}": float(found[f"{name} color {f}"].mean()) for f in (80, 240, "last")})
         bench.detail(**{f"{name} lost f{f}": float(found[f"{name} lost {f}"].mean()) for f in (80, 240, "last")})
-    if "twin" in runs:
-        other, gone = float(found["twin color last"].mean()), float(found["twin lost last"].mean())
+    if "ablation" in runs:
+        other, gone = float(found["ablation color last"].mean()), float(found["ablation lost last"].mean())
         bench.note("drift_color_twin", other, note, scenes)
         bench.note("drift_sharpness_loss_twin", gone, note, scenes)
         bench.note("drift_color_reduction", 100 * (1 - color / max(other, 1e-6)), note, scenes)
@@ -262,7 +262,7 @@ def _note_drift(bench: Bench, found: Found, runs: dict[str, tuple[MiniNetworks, 
 
 def _drift_strips(truth: Tensor, made: dict[str, Tensor]) -> list[Strip]:
     strips = [Strip(label="", pictures=[]), Strip(label="truth", pictures=list(truth[0, SHOWN_DRIFT]))]
-    labels = {"ours": "self-augmented", "twin": "twin without", "student": "student, 4 steps"}
+    labels = {"ours": "self-augmented", "ablation": "ablation, without", "student": "student, 4 steps"}
     return strips + [Strip(label=labels[n], pictures=list(v[0, SHOWN_DRIFT])) for n, v in made.items()]
 
 

@@ -138,7 +138,7 @@ class Windows:
             intrinsics=self.intrinsics[which],
         )
 
-    def lone(self) -> Windows:
+    def single_images(self) -> Windows:
         """Every frame as a window of its own."""
         one = {name: getattr(self, name).flatten(0, 1)[:, None] for name in ("rgb", "depth_m", "intrinsics")}
         return Windows(**one, world_to_cam=torch.eye(4, device=self.rgb.device).expand(len(one["rgb"]), 1, 4, 4))

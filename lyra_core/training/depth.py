@@ -2,8 +2,8 @@
 
     result = train_depth(DepthTrainingConfig(...), TrainingRun(out_dir=Path("run"), device="cuda"))
 
-Steps take turns: windows of frames with known cameras, and lone images. Once `splat_from_step` is reached the windows'
-Gaussians are also drawn from views the network was not shown.
+Steps take turns: windows of frames with known cameras, and single images. Once `splat_from_step` is reached the
+windows' Gaussians are also rendered from views that the network was not shown.
 
 Left behind: `weights.safetensors` (averaged, bf16), `metrics.jsonl`, `curve.png`, `depth_worlds.png`,
 `depth_photos.png` and `splats.png` (see depth_measure).
@@ -22,7 +22,7 @@ from torch import Tensor
 from lyra_core.errors import ConfigError
 from lyra_core.evaluation.depth_measure import save_pictures, standard_measures
 from lyra_core.gaussians.refine import Draw
-from lyra_core.mini.depth import LONE_UNIT_M, MINI_DEPTH, MiniDepth, MiniDepthConfig
+from lyra_core.mini.depth import MINI_DEPTH, SINGLE_UNIT_M, MiniDepth, MiniDepthConfig
 from lyra_core.mini.depth_estimator import MIN_SOLID_PIXELS
 from lyra_core.procedural.depth_windows import WindowConfig, WindowPool, Windows, WindowSource, sent, vary_colors
 from lyra_core.training.checkpoint import save_shipped
@@ -49,7 +49,7 @@ class DepthTrainingConfig:
         seed: of weights and data.
         batch: windows a step.
         shown: frames of a window that the network sees; the rest is what its Gaussians are drawn against.
-        lone_every: every so many-th step takes lone images, as many as there are shown frames otherwise.
+        single_every: every so many-th step takes single images, as many as there are shown frames otherwise.
         unit_noise: standard deviation of the logarithm of the guessed unit.
         splat_windows: windows of a batch whose Gaussians are drawn.
         splat_every: every so many-th step draws.
@@ -66,7 +66,7 @@ class DepthTrainingConfig:
     seed: int = 0
     batch: int = 32
     shown: int = 4
-    lone_every: int = 3
+    single_every: int = 3
     unit_noise: float = 0.6
     splat_windows: int = 4
     splat_every: int = 6
@@ -76,11 +76,11 @@ class DepthTrainingConfig:
     within_s: float | int | None = None
 
     def __post_init__(self) -> None:
-        if not 2 <= self.shown < self.data.num_frames or self.splat_windows > self.batch or self.lone_every < 2:
+        if not 2 <= self.shown < self.data.num_frames or self.splat_windows > self.batch or self.single_every < 2:
             raise ConfigError(
                 "training needs two to num_frames - 1 shown frames, no more drawn windows than the batch has and "
-                f"lone_every of at least 2, found {self.shown}, {self.splat_windows} of {self.batch} and "
-                f"{self.lone_every}"
+                f"single_every of at least 2, found {self.shown}, {self.splat_windows} of {self.batch} and "
+                f"{self.single_every}"
             )
 
 
@@ -98,7 +98,7 @@ def guessed_units(shown: Windows, noise: float, generator: torch.Generator) -> T
     exact = torch.where(first > 0, first, torch.nan).nanmedian(1).values
     enough = (first > 0).sum(1) >= MIN_SOLID_PIXELS
     error = sent(torch.exp(noise * torch.randn(len(exact), generator=generator)), exact.device)
-    return torch.where(enough, exact, LONE_UNIT_M) * error
+    return torch.where(enough, exact, SINGLE_UNIT_M) * error
 
 
 def in_units(world_to_cam: Tensor, unit_m: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class DepthBatch:
         images: sRGB, colours varied. [b v 3 h w]
         depth_m: exact, 0 where sky. [b v h w]
         intrinsics: pixels, centres at +0.5. [b v 3 3]
-        poses: world to camera in units; of no effect for lone images. [b v 4 4]
+        poses: world to camera in units; of no effect for single images. [b v 4 4]
         unit_m: of each window. [b]
     """
 
@@ -128,14 +128,14 @@ class DepthBatch:
     unit_m: Float[Tensor, " b"]
 
 
-def batch_losses(model: MiniDepth, is_lone: bool, batch: DepthBatch) -> dict[str, Tensor]:
+def batch_losses(model: MiniDepth, is_single: bool, batch: DepthBatch) -> dict[str, Tensor]:
     """Losses of depth, confidence and sky by name."""
     kind = batch.images.device.type
     # Cached casts of weights would be recorded as they are now.
     with torch.autocast(kind, torch.bfloat16, enabled=torch.is_autocast_enabled(kind), cache_enabled=False):
-        found = model(batch.images, batch.intrinsics, None if is_lone else batch.poses)
-    losses = depth_losses(found, batch.depth_m, batch.unit_m, is_lone=is_lone)
-    return {name if name == "loss" or not is_lone else f"lone_{name}": value for name, value in losses.items()}
+        found = model(batch.images, batch.intrinsics, None if is_single else batch.poses)
+    losses = depth_losses(found, batch.depth_m, batch.unit_m, is_single=is_single)
+    return {name if name == "loss" or not is_single else f"single_{name}": value for name, value in losses.items()}
 
 
 class DepthTask:
@@ -148,21 +148,21 @@ class DepthTask:
     def __call__(self, model: MiniDepth, step: int) -> dict[str, Tensor]:
         """Losses of a step by name; data are a function of seed and step."""
         config, generator = self.config, step_generator(self.seed, step)
-        is_lone = step % config.lone_every == config.lone_every - 1
+        is_single = step % config.single_every == config.single_every - 1
         with _exactly(self.pool.source.device):
             windows = self.pool.draw(generator)
             order = torch.randperm(config.data.num_frames, generator=generator).tolist()
             shown, hidden = (windows.frames(sorted(part)) for part in (order[: config.shown], order[config.shown :]))
-            batch = self._batch(shown.lone() if is_lone else shown, generator, is_lone=is_lone)
+            batch = self._batch(shown.single_images() if is_single else shown, generator, is_single=is_single)
         if config.is_recorded and batch.images.is_cuda:
-            if is_lone not in self.recorded:
-                compute = partial(batch_losses, model, is_lone)
-                self.recorded[is_lone] = CudaGraphStep(compute, list(model.parameters()), batch)
-            losses = dict(self.recorded[is_lone](batch))
+            if is_single not in self.recorded:
+                compute = partial(batch_losses, model, is_single)
+                self.recorded[is_single] = CudaGraphStep(compute, list(model.parameters()), batch)
+            losses = dict(self.recorded[is_single](batch))
         else:
-            losses = batch_losses(model, is_lone, batch)
+            losses = batch_losses(model, is_single, batch)
         is_late = config.splat_from_step is not None and step >= config.splat_from_step
-        if self.draw is None or is_lone or not is_late or step % config.splat_every:
+        if self.draw is None or is_single or not is_late or step % config.splat_every:
             return losses
         few = slice(0, config.splat_windows)
         losses["picture"] = self._picture(model, shown.rows(few), hidden.rows(few), batch.unit_m[few], self.draw)
@@ -172,9 +172,9 @@ class DepthTask:
             (config.splat_weight * losses["picture"]).backward()  # type: ignore[no-untyped-call]
         return losses
 
-    def _batch(self, shown: Windows, generator: torch.Generator, *, is_lone: bool) -> DepthBatch:
-        unit = torch.full((len(shown),), LONE_UNIT_M, device=shown.rgb.device)
-        if not is_lone:
+    def _batch(self, shown: Windows, generator: torch.Generator, *, is_single: bool) -> DepthBatch:
+        unit = torch.full((len(shown),), SINGLE_UNIT_M, device=shown.rgb.device)
+        if not is_single:
             unit = guessed_units(shown, self.config.unit_noise, generator)
         return DepthBatch(
             images=vary_colors(shown.rgb, generator),

@@ -51,7 +51,7 @@ def depth_losses(
     depth_m: Float[Tensor, "b t h w"],
     unit_m: Float[Tensor, " b"],
     *,
-    is_lone: bool,
+    is_single: bool,
 ) -> dict[str, Tensor]:
     """Losses of depth, confidence and sky.
 
@@ -64,7 +64,7 @@ def depth_losses(
         found: the prediction.
         depth_m: exact, 0 where sky.
         unit_m: what the network's unit is.
-        is_lone: lone images are also compared after their scale is taken out, because it can only be guessed.
+        is_single: single images are also compared after their scale is taken out, because it can only be guessed.
     """
     solid = depth_m > 0
     wanted = (depth_m.clamp_min(1e-3) / unit_m[:, None, None, None]).log()
@@ -82,7 +82,7 @@ def depth_losses(
     }
     if found.stages is not None:
         losses["stages"] = stage_loss(found.stages, wanted, counted)
-    if is_lone:
+    if is_single:
         difference = torch.where(solid, found.log_depth - wanted, 0.0)
         count = solid.sum((2, 3), keepdim=True).clamp_min(1)
         offset = difference.sum((2, 3), keepdim=True) / count

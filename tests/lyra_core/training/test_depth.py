@@ -97,7 +97,7 @@ def generator(seed: int) -> torch.Generator:
 
 
 def test_pictures_teach_the_gaussians(source: WindowSource):
-    plan = config(6, splat_from_step=0, lone_every=100)
+    plan = config(6, splat_from_step=0, single_every=100)
     pool = WindowPool(source, 1, generator(0))
     windows = source.one_of_each(2).rows(slice(0, 1))
     pool.draw = lambda _: windows
@@ -137,14 +137,14 @@ def test_losses_vanish_for_the_truth_and_ignore_the_scale_where_it_is_to_be_igno
     unit = torch.full((len(windows),), 3.0)
     truth = (windows.depth_m.clamp_min(1e-3) / 3.0).log()
     model = build_mini_depth(TINY_MINI_DEPTH, 0)
-    lone = windows.lone()
-    windows, truth = lone, truth.flatten(0, 1)[:, None]
+    single = windows.single_images()
+    windows, truth = single, truth.flatten(0, 1)[:, None]
     unit = torch.full((len(windows),), 3.0)
-    found = replace(model(lone.rgb, lone.intrinsics), log_depth=truth)
-    exact = depth_losses(found, windows.depth_m, unit, is_lone=False)
+    found = replace(model(single.rgb, single.intrinsics), log_depth=truth)
+    exact = depth_losses(found, windows.depth_m, unit, is_single=False)
     assert float(exact["depth"].detach()) == 0
     assert float(exact["gradient"].detach()) == 0
-    larger = depth_losses(replace(found, log_depth=truth + 0.3), windows.depth_m, unit, is_lone=True)
+    larger = depth_losses(replace(found, log_depth=truth + 0.3), windows.depth_m, unit, is_single=True)
     assert float(larger["depth"].detach()) == pytest.approx(0.3, abs=1e-5)
     assert float(larger["shape"].detach()) < 1e-5
 

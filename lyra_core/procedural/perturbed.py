@@ -1,7 +1,7 @@
 """Clips with a generated video's faults, and the truth beside them: what refinement and camera gates are judged on.
 
 A generated frame is not quite where its camera was asked to be, nor as bright as its neighbours, and its depth is a
-little off. Here all three are known: the scene is drawn from shaken cameras, frames get an exposure of their own and
+little off. Here all three are known: the scene is drawn from perturbed cameras, frames get an exposure of their own and
 depths a scale of their own. Frame 0 is the seed and has no faults.
 """
 
@@ -52,7 +52,7 @@ class Faults:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShakenClip:
+class PerturbedClip:
     """A faulty video and what was asked for.
 
     Attributes:
@@ -69,7 +69,7 @@ class ShakenClip:
 
 
 @torch.no_grad()
-def shaken_clip(
+def perturbed_clip(
     seed: int,
     path_name: str,
     num_frames: int,
@@ -80,7 +80,7 @@ def shaken_clip(
     faults: Faults = Faults(),
     atlas: Atlas | None = None,
     device: str | torch.device = "cpu",
-) -> ShakenClip:
+) -> PerturbedClip:
     """A procedural scene filmed twice: as asked, and as a generator might.
 
     Args:
@@ -114,7 +114,7 @@ def shaken_clip(
     real = _film(batch, replace(path, world_to_cam=wrong @ path.world_to_cam))
     frames = (real.frames.float() * gains[:, None, None]).round().clamp(0, 255).to(torch.uint8)
     depth = None if real.depth_m is None else real.depth_m * stretch[:, :, None]
-    return ShakenClip(
+    return PerturbedClip(
         found=replace(real, frames=frames, cameras=asked.cameras, depth_m=depth),
         truth=asked,
         world_to_cam=wrong @ asked.cameras.world_to_cam,
