@@ -102,16 +102,16 @@ def clean_db(gaussians: Gaussians, truth: VideoClip, held: list[int], device: st
 def refined(gaussians: Gaussians, film: PerturbedClip, tiny: bool, device: str, out: Path) -> dict:
     losses: list[float] = []
     config = RefineConfig(steps=120 if tiny else 500)
-    found = refine(gaussians.to(device), film.found, config, on_step=lambda _, loss: losses.append(loss))
-    again = refine(gaussians.to(device), film.found, config)
-    held = list(range(config.hold_out_every - 1, len(film.found), config.hold_out_every))
+    found = refine(gaussians.to(device), film.perturbed, config, on_step=lambda _, loss: losses.append(loss))
+    again = refine(gaussians.to(device), film.perturbed, config)
+    held = list(range(config.hold_out_every - 1, len(film.perturbed), config.hold_out_every))
     view = film.truth.cameras[[held[len(held) // 2]]]
     engine = "gsplat" if device == "cuda" else "numba"
     rows = [film.truth.frames[held[len(held) // 2]].float() / 255]
     rows += [render(x.to(device), view, engine=engine).color[0].cpu() for x in (gaussians, found.gaussians)]
     save(torch.cat(rows), out / "refined.png")
     before, after = (clean_db(x, film.truth, held, device) for x in (gaussians, found.gaussians))
-    wrong = (film.found.cameras.world_to_cam - film.world_to_cam)[:, :3, 3].norm(dim=1)
+    wrong = (film.perturbed.cameras.world_to_cam - film.world_to_cam)[:, :3, 3].norm(dim=1)
     left = (found.world_to_cam - film.world_to_cam)[:, :3, 3].norm(dim=1)
     return {
         "num_gaussians": len(gaussians),
@@ -147,7 +147,7 @@ def main() -> None:
         row["engines"] = compare_engines(gaussians, film.truth, device, given.out)
         found["tiers"].append(row)
         print(json.dumps(row, indent=2), flush=True)
-    gaussians, found["rebuilt_with_faults"] = rebuilt(film.found, tiers[1], given.tiny)
+    gaussians, found["rebuilt_with_faults"] = rebuilt(film.perturbed, tiers[1], given.tiny)
     found["refine"] = refined(gaussians, film, given.tiny, device, given.out)
     print(json.dumps(found["refine"], indent=2), flush=True)
     (given.out / "reconstruct_gpu.json").write_text(json.dumps(found, indent=2) + "\n")

@@ -135,8 +135,8 @@ class Bench:
     def atlas(self) -> Atlas:
         """Textures that no training saw."""
         if self._atlas is None:
-            made = build_atlas("heldout", per_kind=4, photographs=SEEDS, workers=self.workers)
-            self._atlas = made.to(self.device)
+            atlas = build_atlas("heldout", per_kind=4, photographs=SEEDS, workers=self.workers)
+            self._atlas = atlas.to(self.device)
         return self._atlas
 
     def library(self, plan: PathPlan, scenes: int | None = None) -> WorldLibrary:

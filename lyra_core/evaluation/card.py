@@ -87,7 +87,7 @@ def _files(components: dict[str, Component], digest: str) -> list[str]:
     for name, part in components.items():
         widths = ", ".join(f"{key} {value}" for key, value in sorted(part.widths.items()))
         lines.append(f"* **{name}**: {widths}")
-        lines += [f"  * `{file}` sha256 `{found}`" for file, found in sorted(part.files.items())]
+        lines += [f"  * `{file}` sha256 `{sha256}`" for file, sha256 in sorted(part.files.items())]
     return lines
 
 

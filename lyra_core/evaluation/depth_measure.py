@@ -28,11 +28,11 @@ PHOTO_HFOV_DEG = 55.0
 
 
 def abs_rel(
-    found: Float[Tensor, "*s"], truth: Float[Tensor, "*s"], solid: Bool[Tensor, "*s"], *, align: bool = False
+    depth: Float[Tensor, "*s"], truth: Float[Tensor, "*s"], solid: Bool[Tensor, "*s"], *, align: bool = False
 ) -> float:
     """Mean of |found - truth| / truth over solid pixels nearer than 80 m; `align` scales by the ratio of medians."""
     solid = solid & (truth > 0) & (truth < MAX_DEPTH_M)
-    f, t = found[solid].double(), truth[solid].double()
+    f, t = depth[solid].double(), truth[solid].double()
     if not len(t):
         return 0.0
     if align:

@@ -72,8 +72,8 @@ def splats_of_video(clip: VideoClip, lifter: Lifter, *, every: int = HELD_OUT_EV
     source = MemoryClip(clip).window(torch.tensor(kept))
     bare = VideoClip(frames=source.frames, cameras=source.cameras)
     config = ReconstructionConfig(tier=tier, keyframes=KeyframeConfig(max_keyframes=16), sample_views=12)
-    made = reconstruct(bare, lifter=lifter, config=config).gaussians
-    return psnr_db(render(made, clip.cameras[held]).color, clip.frames[held].float() / 255)
+    gaussians = reconstruct(bare, lifter=lifter, config=config).gaussians
+    return psnr_db(render(gaussians, clip.cameras[held]).color, clip.frames[held].float() / 255)
 
 
 def held_out_clips(

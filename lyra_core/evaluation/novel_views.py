@@ -84,8 +84,10 @@ def true_views(gaussians: Gaussians, clip: VideoClip) -> TrueViews:
     truth = clip.frames[frames].float() / 255
     drawn = render(gaussians, clip.cameras[frames]).color.cpu() if len(gaussians) else torch.zeros_like(truth)
     seen = torch.stack([seen_by_first(clip, frame) for frame in frames])
-    found = [psnr_db(d[m], t[m]) for d, t, m in zip(drawn, truth, seen, strict=True) if bool(m.any())]
-    return TrueViews(frames=frames, drawn=drawn, seen=seen, db=sum(found) / len(found) if found else float("nan"))
+    decibels = [psnr_db(d[m], t[m]) for d, t, m in zip(drawn, truth, seen, strict=True) if bool(m.any())]
+    return TrueViews(
+        frames=frames, drawn=drawn, seen=seen, db=sum(decibels) / len(decibels) if decibels else float("nan")
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,12 +117,12 @@ def single_image_views(model: MiniDepth, clip: VideoClip) -> SingleImageViews:
     sight = see_single(model, image, K, with_gaussians=True)
     if sight.raw is None:
         raise ReconstructionError("novel views need the Gaussian head, and the network gave no raw numbers")
-    found, sky = sight.depth_m[0].cpu(), sight.sky[0].cpu()
+    depth_map, sky = sight.depth_m[0].cpu(), sight.sky[0].cpu()
     w2c = clip.cameras.world_to_cam[:1].float().to(device)
-    depth = sight.depth_m * _scale(clip, found, sky)
+    depth = sight.depth_m * _scale(clip, depth_map, sky)
     head = world_gaussians(sight.raw, depth, image, K, w2c, ~sight.sky).to("cpu")
     return SingleImageViews(
-        layered_db=true_views(_layered(clip, found, sky), clip).db,
+        layered_db=true_views(_layered(clip, depth_map, sky), clip).db,
         head_db=true_views(head, clip).db,
         parallax_db=true_views(parallax_splats(clip), clip).db,
     )
@@ -159,8 +161,8 @@ def world_splats(model: GenerativeModel, clip: VideoClip) -> Gaussians:
     poses[:, :3, 3] /= factor
     path = replace(clip.cameras, world_to_cam=poses)
     video = model.generate(seed, path, num_frames=len(clip), prompts=["a place"])
-    made = model.reconstruct(VideoClip(frames=video.frames, cameras=video.cameras)).to("cpu")
-    return replace(made, means=made.means * factor, scales=made.scales * factor)
+    gaussians = model.reconstruct(VideoClip(frames=video.frames, cameras=video.cameras)).to("cpu")
+    return replace(gaussians, means=gaussians.means * factor, scales=gaussians.scales * factor)
 
 
 def world_novel_db(model: GenerativeModel, clip: VideoClip) -> float:

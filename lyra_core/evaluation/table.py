@@ -166,9 +166,9 @@ def read_rows(path: Path) -> tuple[list[Row], str]:
     """
     names = {field.name for field in fields(Row)}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        rows = [Row(**{k: v for k, v in line.items() if k in names}) for line in found["rows"]]
-        return [row for row in rows if row.key in ASKED], str(found["weights"])
+        document = json.loads(path.read_text(encoding="utf-8"))
+        rows = [Row(**{k: v for k, v in line.items() if k in names}) for line in document["rows"]]
+        return [row for row in rows if row.key in ASKED], str(document["weights"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(
             f"{path} holds no numbers of benchmarks/mini.py ({error}); run the benchmark again"

@@ -56,13 +56,13 @@ class PerturbedClip:
     """A faulty video and what was asked for.
 
     Attributes:
-        found: frames and depth with faults, under the requested cameras.
+        perturbed: frames and depth with faults, under the requested cameras.
         truth: frames and depth without faults, from the requested cameras.
         world_to_cam: where the faulty frames were really taken. [t 4 4] float64
         gains: what each channel was multiplied by. [t 3]
     """
 
-    found: VideoClip
+    perturbed: VideoClip
     truth: VideoClip
     world_to_cam: Float[Tensor, "t 4 4"]
     gains: Float[Tensor, "t 3"]
@@ -115,7 +115,7 @@ def perturbed_clip(
     frames = (real.frames.float() * gains[:, None, None]).round().clamp(0, 255).to(torch.uint8)
     depth = None if real.depth_m is None else real.depth_m * stretch[:, :, None]
     return PerturbedClip(
-        found=replace(real, frames=frames, cameras=asked.cameras, depth_m=depth),
+        perturbed=replace(real, frames=frames, cameras=asked.cameras, depth_m=depth),
         truth=asked,
         world_to_cam=wrong @ asked.cameras.world_to_cam,
         gains=gains,

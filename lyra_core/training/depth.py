@@ -133,8 +133,8 @@ def batch_losses(model: MiniDepth, is_single: bool, batch: DepthBatch) -> dict[s
     kind = batch.images.device.type
     # Cached casts of weights would be recorded as they are now.
     with torch.autocast(kind, torch.bfloat16, enabled=torch.is_autocast_enabled(kind), cache_enabled=False):
-        found = model(batch.images, batch.intrinsics, None if is_single else batch.poses)
-    losses = depth_losses(found, batch.depth_m, batch.unit_m, is_single=is_single)
+        prediction = model(batch.images, batch.intrinsics, None if is_single else batch.poses)
+    losses = depth_losses(prediction, batch.depth_m, batch.unit_m, is_single=is_single)
     return {name if name == "loss" or not is_single else f"single_{name}": value for name, value in losses.items()}
 
 
@@ -164,8 +164,10 @@ class DepthTask:
         is_late = config.splat_from_step is not None and step >= config.splat_from_step
         if self.draw is None or is_single or not is_late or step % config.splat_every:
             return losses
-        few = slice(0, config.splat_windows)
-        losses["picture"] = self._picture(model, shown.rows(few), hidden.rows(few), batch.unit_m[few], self.draw)
+        rendered = slice(0, config.splat_windows)
+        losses["picture"] = self._picture(
+            model, shown.rows(rendered), hidden.rows(rendered), batch.unit_m[rendered], self.draw
+        )
         if losses["loss"].requires_grad:
             losses["loss"] = losses["loss"] + config.splat_weight * losses["picture"]
         else:
@@ -187,9 +189,9 @@ class DepthTask:
     @staticmethod
     def _picture(model: MiniDepth, shown: Windows, hidden: Windows, unit: Tensor, draw: Draw) -> Tensor:
         """Loss of the Gaussians of a few windows, seen in the colours they are compared in."""
-        found = model(shown.rgb, shown.intrinsics, in_units(shown.world_to_cam, unit), with_gaussians=True)
+        prediction = model(shown.rgb, shown.intrinsics, in_units(shown.world_to_cam, unit), with_gaussians=True)
         with _exactly(shown.rgb.device):
-            return picture_loss(found, shown, hidden, unit, draw)
+            return picture_loss(prediction, shown, hidden, unit, draw)
 
 
 def _exactly(device: torch.device) -> torch.autocast:

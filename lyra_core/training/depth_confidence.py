@@ -33,7 +33,7 @@ def fit_confidence(model: MiniDepth, windows: Windows) -> float:
         DepthError: windows in which nothing is solid.
     """
     features: list[Tensor] = []
-    wanted: list[Tensor] = []
+    targets: list[Tensor] = []
     kept: list[Tensor] = []
     hook = model.dense[1].register_forward_hook(lambda _module, _inputs, output: kept.append(output))
     try:
@@ -45,11 +45,11 @@ def fit_confidence(model: MiniDepth, windows: Windows) -> float:
                 solid = (truth > 0).flatten().nonzero()[::EVERY_PIXEL, 0]
                 error = ((sight.depth_m / truth.clamp_min(1e-3)).log().abs()).flatten()[solid]
                 features.append(layer.permute(0, 2, 3, 1).flatten(0, 2)[solid].double())
-                wanted.append((EXPECTED_ERROR / error.clamp(*ERROR_LIMITS)).log().double())
+                targets.append((EXPECTED_ERROR / error.clamp(*ERROR_LIMITS)).log().double())
             kept.clear()
     finally:
         hook.remove()
-    x, y = torch.cat(features), torch.cat(wanted)
+    x, y = torch.cat(features), torch.cat(targets)
     if len(x) < 2 * x.shape[1]:
         raise DepthError(f"fitting confidence needs windows with something solid in them, found {len(x)} pixels")
     x = torch.cat([x, torch.ones_like(x[:, :1])], 1)

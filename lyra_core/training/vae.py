@@ -130,8 +130,8 @@ class ClipSource:
         )
         self.photos: PhotoLibrary | None = None
         if config.photographs is not None:
-            found = load_photographs(config.photographs, split)
-            self.photos = PhotoLibrary.of(found, device) if found else None
+            images = load_photographs(config.photographs, split)
+            self.photos = PhotoLibrary.of(images, device) if images else None
 
     def world_clips(self, count: int, generator: torch.Generator, *, speed: int | None = None) -> Clips:
         """Clips of procedural worlds."""
@@ -210,12 +210,12 @@ def augment(clips: Clips, config: VaeTrainingConfig, generator: torch.Generator)
     return clips.masked_fill(hole[:, :, None], 0.0)
 
 
-def reconstruction_loss(found: Tensor, truth: Tensor) -> Float[Tensor, ""]:
+def reconstruction_loss(reconstruction: Tensor, truth: Tensor) -> Float[Tensor, ""]:
     """Squared and absolute error, and the absolute error of three Laplacian levels; videos [b 3 t h w] in [-1, 1].
 
     The Laplacian part (as in Bojanowski et al. 2018, section 3.2) keeps grain that squared error lets go.
     """
-    error = found - truth
+    error = reconstruction - truth
     loss = 5.0 * error.square().mean() + 0.5 * error.abs().mean()
     flat = error.transpose(1, 2).flatten(0, 1)
     for level in range(3):
@@ -230,10 +230,10 @@ def _forward(model: MiniVAE, video: Tensor, noise: Tensor, kl_weight: float) -> 
     """Loss, mean squared error (in [0, 1] units) and KL of a batch of videos in [-1, 1]."""
     mean, log_variance = model.posterior(video)
     mean, log_variance = mean.float(), log_variance.float()
-    found = model.reconstruct(mean + torch.exp(0.5 * log_variance) * noise).float()
+    reconstruction = model.reconstruct(mean + torch.exp(0.5 * log_variance) * noise).float()
     kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-    squared = (0.5 * (found - video)).square().mean()
-    return reconstruction_loss(found, video) + kl_weight * kl, squared, kl
+    squared = (0.5 * (reconstruction - video)).square().mean()
+    return reconstruction_loss(reconstruction, video) + kl_weight * kl, squared, kl
 
 
 def latent_noise(config: VaeTrainingConfig, count: int, generator: torch.Generator, device: torch.device) -> Tensor:
@@ -241,9 +241,9 @@ def latent_noise(config: VaeTrainingConfig, count: int, generator: torch.Generat
     side = config.model.spatial_factor
     groups = 1 + (config.num_frames - 1) // GROUP
     shape = (count, config.model.latent_channels, groups, config.height // side, config.width // side)
-    there = torch.Generator(device)
-    there.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-    return torch.randn(shape, generator=there, device=device)
+    device_generator = torch.Generator(device)
+    device_generator.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+    return torch.randn(shape, generator=device_generator, device=device)
 
 
 def held_out_clips(source: ClipSource, count: int) -> dict[str, Clips]:
@@ -279,8 +279,8 @@ def save_sheet(model: MiniVAE, sets: dict[str, Clips], path: Path, rows: int = 8
     columns = []
     for clips in sets.values():
         some = clips[:: max(1, len(clips) // rows)][:rows]
-        found = reconstruct(model, some)
-        pairs = torch.stack([some[:, -1], found[:, -1]], 1).flatten(0, 1)
+        reconstructions = reconstruct(model, some)
+        pairs = torch.stack([some[:, -1], reconstructions[:, -1]], 1).flatten(0, 1)
         columns.append(torch.cat(list(pairs), dim=1))
     tall = max(column.shape[1] for column in columns)
     sheet = torch.cat([functional.pad(c, (0, 0, 0, tall - c.shape[1])) for c in columns], dim=2)

@@ -156,10 +156,10 @@ class _Learner:
     def __call__(self, networks: MiniNetworks, step: int) -> dict[str, Tensor]:
         config = self.config
         rows = self.samples.draw(networks, step)
-        there = step_generator(self.seed + 1, step, rows.target.device)
+        noise = step_generator(self.seed + 1, step, rows.target.device)
         if not config.is_compiled:
-            return flow_loss(networks, rows, config.flow, config.rollout, there)
-        batch = flow_batch(rows, config.dit.history_layout, config.flow, config.rollout, there)
+            return flow_loss(networks, rows, config.flow, config.rollout, noise)
+        batch = flow_batch(rows, config.dit.history_layout, config.flow, config.rollout, noise)
         if self.recorded is None:
             networks.dit.compile_blocks()
             self.samples.settle()
@@ -179,8 +179,8 @@ class _StudentLearner:
     def __call__(self, both: StudentAndCritic, step: int) -> dict[str, Tensor]:
         config, is_full = self.config, (step + 1) % self.student.critic_steps == 0
         rows = self.samples.draw(both.student, step)
-        there = step_generator(self.seed + 1, step, rows.target.device)
-        batch = student_batch(rows, config.dit.history_layout, self.student, config.flow, config.rollout, there)
+        noise = step_generator(self.seed + 1, step, rows.target.device)
+        batch = student_batch(rows, config.dit.history_layout, self.student, config.flow, config.rollout, noise)
         compute = partial(student_losses, both, self.teacher) if is_full else partial(critic_losses, both)
         if not config.is_compiled:
             return compute(batch)
@@ -262,8 +262,8 @@ def _learning(
 
 def _network_of(module: nn.Module) -> MiniNetworks:
     """What makes videos, of what is trained."""
-    found = module.student if isinstance(module, StudentAndCritic) else module
-    return cast("MiniNetworks", found)
+    networks = module.student if isinstance(module, StudentAndCritic) else module
+    return cast("MiniNetworks", networks)
 
 
 @torch.no_grad()
@@ -273,14 +273,14 @@ def measure(
     """Decibels and sharpness after each chunk, where the seed saw the scene and where it did not."""
     row: dict[str, float | int] = {}
     for name, clips in measured.items():
-        made = _generate(networks, maker, clips, config)
+        videos = _generate(networks, maker, clips, config)
         frames = list(range(maker.chunk_frames, clips.frames.shape[1], maker.chunk_frames))
         seen = seen_by_seed(clips, frames)
         for index, frame in enumerate(frames):
-            found, truth = (made[:, frame].float() + 1) / 2, (clips.frames[:, frame].float() + 1) / 2
-            row[f"{name}_seen_{frame}"] = mean_of(masked_psnr_db(found, truth, seen[:, index]))
-            row[f"{name}_new_{frame}"] = mean_of(masked_psnr_db(found, truth, ~seen[:, index]))
-            row[f"{name}_sharp_{frame}"] = mean_of(sharpness_ratio(found, truth, ~seen[:, index]))
+            generated, truth = (videos[:, frame].float() + 1) / 2, (clips.frames[:, frame].float() + 1) / 2
+            row[f"{name}_seen_{frame}"] = mean_of(masked_psnr_db(generated, truth, seen[:, index]))
+            row[f"{name}_new_{frame}"] = mean_of(masked_psnr_db(generated, truth, ~seen[:, index]))
+            row[f"{name}_sharp_{frame}"] = mean_of(sharpness_ratio(generated, truth, ~seen[:, index]))
     return row
 
 
@@ -300,9 +300,9 @@ def save_samples(
 
     strips = []
     for clips in measured.values():
-        made = _generate(networks, maker, clips, config)
+        videos = _generate(networks, maker, clips, config)
         frames = list(range(0, clips.frames.shape[1], max(1, maker.chunk_frames // 2)))
-        for truth, found in list(zip(clips.frames, made, strict=True))[:6]:
-            strips += [torch.cat(list(video[frames].float()), dim=2) for video in (truth, found)]
+        for truth, generated in list(zip(clips.frames, videos, strict=True))[:6]:
+            strips += [torch.cat(list(video[frames].float()), dim=2) for video in (truth, generated)]
     sheet = (torch.cat(strips, dim=1).clamp(-1, 1) + 1) * 127.5
     Image.fromarray(sheet.round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()).save(path)

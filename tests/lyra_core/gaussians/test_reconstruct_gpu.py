@@ -92,7 +92,7 @@ def test_every_size_is_drawn_alike_by_both_engines(make_clip, tier: int):
 def test_refinement_of_a_perturbed_video_gains():
     film = perturbed_clip(11, "truck-left", 33, 96, 168)
     config = ReconstructionConfig(tier=20_000, keyframes=KeyframeConfig(max_keyframes=10), sample_views=8)
-    world = reconstruct(film.found, lifter=ClipDepth(), config=config).gaussians
-    found = refine(world.to("cuda"), film.found, RefineConfig(steps=300))
+    world = reconstruct(film.perturbed, lifter=ClipDepth(), config=config).gaussians
+    found = refine(world.to("cuda"), film.perturbed, RefineConfig(steps=300))
     assert found.is_kept
     assert found.psnr_after_db > found.psnr_before_db + 0.2

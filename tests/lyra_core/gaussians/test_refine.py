@@ -153,8 +153,8 @@ def test_what_no_frame_sees_is_left_alone():
 def test_a_video_with_a_generators_faults_gains():
     film_ = perturbed_clip(11, "truck-left", 17, 18, 32)
     config = ReconstructionConfig(tier=600, keyframes=KeyframeConfig(max_keyframes=4), sample_views=8)
-    world = reconstruct(film_.found, lifter=ClipDepth(), config=config).gaussians
-    found = refine(world, film_.found, RefineConfig(steps=120), engine="torch")
+    world = reconstruct(film_.perturbed, lifter=ClipDepth(), config=config).gaussians
+    found = refine(world, film_.perturbed, RefineConfig(steps=120), engine="torch")
     assert found.is_kept
     assert found.psnr_after_db > found.psnr_before_db + 0.2
     held = [7, 15]
