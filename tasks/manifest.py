@@ -59,16 +59,16 @@ def _keep_quiet(notice: str) -> None:
 
 
 def _read_source(source: str, tell: Tell) -> Iterator[ManifestRow | BadRow]:
-    found = find(source, tell)
-    for uri in found.seeds:
+    seed_source = find(source, tell)
+    for uri in seed_source.seeds:
         yield ManifestRow(seed_uri=uri, ordinal=-1)
-    if found.manifest is None:
+    if seed_source.manifest is None:
         return
-    folder = ManifestFolder(found.manifest)
+    folder = ManifestFolder(seed_source.manifest)
     is_empty = True
-    for part in found.parts:
+    for part in seed_source.parts:
         # A manifest of one file goes by the name its user gave it.
-        shown = public_uri(source if len(found.parts) == 1 and found.manifest == part else part)
+        shown = public_uri(source if len(seed_source.parts) == 1 and seed_source.manifest == part else part)
         for row in _read_part(part, shown, folder, tell):
             is_empty = False
             yield row

@@ -94,7 +94,7 @@ def _read_csv(binary: IO[bytes], shown: str, tell: Tell) -> Iterator[Record]:
     lines = read_lines(binary, shown, tell)
     header, delimiter = _header(lines, shown)
     columns = known_columns(header, shown)
-    wanted = [(index, column) for index, column in enumerate(columns) if column is not None]
+    known = [(index, column) for index, column in enumerate(columns) if column is not None]
     seed = columns.index("seed")
 
     def looks_like_row(cells: list[str]) -> bool:
@@ -113,7 +113,7 @@ def _read_csv(binary: IO[bytes], shown: str, tell: Tell) -> Iterator[Record]:
                 "quotes",
             )
         else:
-            yield Record(place, {column: cells[index] for index, column in wanted if index < len(cells)})
+            yield Record(place, {column: cells[index] for index, column in known if index < len(cells)})
 
 
 def _header(lines: Iterator[Line], shown: str) -> tuple[list[str], str]:
@@ -132,8 +132,8 @@ def _header(lines: Iterator[Line], shown: str) -> tuple[list[str], str]:
 
 
 def _split(line: str, delimiter: str) -> list[str]:
-    found = next(read_records(iter([(1, line)]), delimiter, lambda _: False))[1]
-    return line.split(delimiter) if isinstance(found, str) else found
+    cells = next(read_records(iter([(1, line)]), delimiter, lambda _: False))[1]
+    return line.split(delimiter) if isinstance(cells, str) else cells
 
 
 def _read_jsonl(binary: IO[bytes], shown: str, tell: Tell) -> Iterator[Record]:

@@ -88,8 +88,8 @@ def _matches(pattern: str) -> list[str]:
     parts = rest.split("/")
     while len(parts) > 1 and Path(folder, parts[0]).is_dir():
         folder = os.path.join(folder, parts.pop(0))  # noqa: PTH118
-    found = glob.glob("/".join(parts), root_dir=folder, recursive=True)  # noqa: PTH207  Path.glob knows no root_dir
-    paths = (os.path.abspath(os.path.join(folder, name)) for name in found)  # noqa: PTH100, PTH118
+    names = glob.glob("/".join(parts), root_dir=folder, recursive=True)  # noqa: PTH207  Path.glob knows no root_dir
+    paths = (os.path.abspath(os.path.join(folder, name)) for name in names)  # noqa: PTH100, PTH118
     return [path for path in paths if Path(path).is_file()]
 
 
@@ -114,9 +114,9 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _photographs(paths: list[str], source: str, tell: Tell, folders: Iterable[str] = ()) -> Found:
-    found = sort_files(paths)
-    notice = printable(found.notice)
-    if not found.images:
+    listing = sort_files(paths)
+    notice = printable(listing.notice)
+    if not listing.images:
         inside = sorted(name for name in map(posixpath.basename, folders) if not name.startswith("."))
         hint = f"; it holds folders ({', '.join(map(printable, inside[:3]))}): name one of these" if inside else ""
         skipped = f"; {notice}" if notice else ""
@@ -126,7 +126,7 @@ def _photographs(paths: list[str], source: str, tell: Tell, folders: Iterable[st
         )
     if notice:
         tell(f"{printable(public_uri(source))}: {notice}")
-    return Found(seeds=tuple(found.images))
+    return Found(seeds=tuple(listing.images))
 
 
 def _file(path: str, source: str) -> Found:
