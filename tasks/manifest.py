@@ -12,7 +12,7 @@ from typing import IO
 from lyra_core.errors import LyraError, ManifestError, SeedError, SourceError
 from lyra_core.public_uri import printable, public_uri
 from lyra_core.seed_source import ask, explained, is_web, local_path, open_filesystem, require_file
-from tasks.manifest_formats import Record, read_manifest
+from tasks.manifest_formats import ManifestRecord, read_manifest
 from tasks.manifest_lines import Tell
 from tasks.manifest_rows import BadRow, ManifestRow, RowError, parse_cells, shortened
 from tasks.seed_paths import ManifestFolder
@@ -115,7 +115,7 @@ def _opened(uri: str) -> IO[bytes]:
         raise ManifestError(f"manifest {text}") from error
 
 
-def _row(record: Record, shown: str, uri: str, folder: ManifestFolder) -> ManifestRow | BadRow | None:
+def _row(record: ManifestRecord, shown: str, uri: str, folder: ManifestFolder) -> ManifestRow | BadRow | None:
     """The row a record makes, a BadRow that says what is wrong with it, or None for a blank one."""
     place = f"manifest {shown}, {record.place}"
     named = record.cells.get("seed")

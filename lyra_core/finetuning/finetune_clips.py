@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from lyra_core.config.rollout import REFERENCE
 from lyra_core.finetuning.clip_samples import ClipSamples, SampleConfig
 from lyra_core.finetuning.dataset import OwnClips
 from lyra_core.finetuning.learner import Learner
@@ -20,9 +21,8 @@ from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker
 from lyra_core.training.flow import FlowConfig
 from lyra_core.training.run import TrainingRun
 from lyra_core.video.attention import cudnn_first
-from lyra_core.video.rollout_config import FAITHFUL
 
-ROLLOUT = replace(FAITHFUL, latents_per_window=4)
+ROLLOUT = replace(REFERENCE, latents_per_window=4)
 """The released conditions; the autoencoder works on four latents at a time, which gives the same numbers sooner."""
 
 
