@@ -30,9 +30,9 @@ class Command:
 
 COMMANDS = (
     Command("mini", mini_options.MiniOptions, mini.train),
-    Command("vae", network_options.VaeOptions, networks.vae),
-    Command("video", network_options.VideoOptions, networks.video),
-    Command("depth", network_options.DepthOptions, networks.depth),
+    Command("vae", network_options.VaeTrainingOptions, networks.vae),
+    Command("video", network_options.VideoTrainingOptions, networks.video),
+    Command("depth", network_options.DepthTrainingOptions, networks.depth),
     Command("views", views.ViewsOptions, views.search),
     Command("depth-views", views.DepthViewsOptions, views.search_depth),
     Command("pack", pack.PackOptions, pack.pack),

@@ -11,7 +11,7 @@ from lyra_core.procedural.chunks import ChunkConfig
 from lyra_core.procedural.clip_maker import MixConfig
 from lyra_core.procedural.depth_windows import WindowConfig
 from lyra_core.procedural.world_clips import PathPlan
-from lyra_core.train_commands.network_options import DepthOptions, VaeOptions, VideoOptions
+from lyra_core.train_commands.network_options import DepthTrainingOptions, VaeTrainingOptions, VideoTrainingOptions
 from lyra_core.train_commands.options import RunOptions
 from lyra_core.training.depth import DepthTrainingConfig
 from lyra_core.training.distill import StudentConfig
@@ -55,14 +55,14 @@ def timed_loop(options: RunOptions, evaluate_every_s: float, checkpoint_every_s:
     )
 
 
-def _between_evaluations(options: VaeOptions | VideoOptions, otherwise_s: float) -> float:
+def _between_evaluations(options: VaeTrainingOptions | VideoTrainingOptions, otherwise_s: float) -> float:
     """Seconds between evaluations; 0 for one at the end only."""
     if options.evaluate_every is not None:
         return 60 * options.evaluate_every
     return 0.0 if options.debug else otherwise_s
 
 
-def vae_config(options: VaeOptions) -> VaeTrainingConfig:
+def vae_config(options: VaeTrainingOptions) -> VaeTrainingConfig:
     """The run of the autoencoder."""
     loop = timed_loop(options, _between_evaluations(options, 60.0))
     if options.sharpen:
@@ -105,14 +105,14 @@ def debug_vae(config: VaeTrainingConfig) -> VaeTrainingConfig:
     )
 
 
-def sharpen_config(options: VaeOptions) -> SharpenConfig:
+def sharpen_config(options: VaeTrainingOptions) -> SharpenConfig:
     """How much the critic of a sharpening counts."""
     return SharpenConfig(
         adversarial=options.gan_weight, matching=0.2 * options.gan_weight, critic_first=options.gan_warmup
     )
 
 
-def video_config(options: VideoOptions) -> VideoTrainingConfig:
+def video_config(options: VideoTrainingOptions) -> VideoTrainingConfig:
     """The run of the video network, or of its student."""
     loop = replace(
         timed_loop(options, _between_evaluations(options, 180.0)),
@@ -164,7 +164,7 @@ def debug_video(config: VideoTrainingConfig) -> VideoTrainingConfig:
     )
 
 
-def depth_config(options: DepthOptions) -> DepthTrainingConfig:
+def depth_config(options: DepthTrainingOptions) -> DepthTrainingConfig:
     """The run of the depth and Gaussian network."""
     loop = timed_loop(options, 0.0 if options.debug else 120.0, 70.0)
     loop = replace(loop, learning_rate=options.lr, betas=(0.9, 0.98), clip_norm=5.0)

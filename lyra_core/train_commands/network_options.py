@@ -12,7 +12,7 @@ from lyra_core.train_commands.options import RunOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VaeOptions(RunOptions):
+class VaeTrainingOptions(RunOptions):
     """Train the small video autoencoder.
 
     Examples:
@@ -42,7 +42,7 @@ class VaeOptions(RunOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VideoOptions(RunOptions):
+class VideoTrainingOptions(RunOptions):
     """Train the mini video network on a frozen autoencoder.
 
     Examples:
@@ -74,7 +74,7 @@ class VideoOptions(RunOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DepthOptions(RunOptions):
+class DepthTrainingOptions(RunOptions):
     """Train the small depth and Gaussian network.
 
     Example:

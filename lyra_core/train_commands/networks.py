@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lyra_core.train_commands.network_options import DepthOptions, VaeOptions, VideoOptions
+from lyra_core.train_commands.network_options import DepthTrainingOptions, VaeTrainingOptions, VideoTrainingOptions
 
 
-def vae(options: VaeOptions) -> None:
+def vae(options: VaeTrainingOptions) -> None:
     """Train the autoencoder, or sharpen its decoder, and write what it cost to summary.json."""
     from lyra_core.train_commands.configs import sharpen_config, vae_config
     from lyra_core.train_commands.process import training_run, write_summary
@@ -21,7 +21,7 @@ def vae(options: VaeOptions) -> None:
     write_summary(options, run, result, samples_per_step=config.batch)
 
 
-def video(options: VideoOptions) -> None:
+def video(options: VideoTrainingOptions) -> None:
     """Train the video network or its student, and write what it cost to summary.json."""
     from lyra_core.train_commands.configs import video_config
     from lyra_core.train_commands.process import training_run, write_summary
@@ -33,7 +33,7 @@ def video(options: VideoOptions) -> None:
     write_summary(options, run, result, samples_per_step=config.batch)
 
 
-def depth(options: DepthOptions) -> None:
+def depth(options: DepthTrainingOptions) -> None:
     """Train the depth and Gaussian network, and write what it cost to summary.json."""
     from lyra_core.train_commands.configs import depth_config
     from lyra_core.train_commands.process import training_run, write_summary

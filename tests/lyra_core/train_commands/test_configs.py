@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from lyra_core.train_commands.configs import depth_config, sharpen_config, vae_config, video_config
-from lyra_core.train_commands.network_options import DepthOptions, VaeOptions, VideoOptions
+from lyra_core.train_commands.network_options import DepthTrainingOptions, VaeTrainingOptions, VideoTrainingOptions
 
-PAIRS = [(VaeOptions, vae_config), (VideoOptions, video_config), (DepthOptions, depth_config)]
+PAIRS = [(VaeTrainingOptions, vae_config), (VideoTrainingOptions, video_config), (DepthTrainingOptions, depth_config)]
 
 
 def options(kind, **changes):
@@ -29,23 +29,26 @@ def test_debugging_is_small_and_exact(kind, config):
 
 
 def test_defaults_follow_what_is_trained():
-    plain, sharpened = vae_config(options(VaeOptions)), vae_config(options(VaeOptions, sharpen=True))
+    plain, sharpened = vae_config(options(VaeTrainingOptions)), vae_config(options(VaeTrainingOptions, sharpen=True))
     assert (plain.loop.learning_rate, plain.max_speed) == (1.5e-3, None)
     assert (sharpened.loop.learning_rate, sharpened.max_speed, sharpened.loop.betas) == (3e-4, 2, (0.5, 0.99))
-    assert vae_config(options(VaeOptions, sharpen=True, max_speed=4)).max_speed == 4
-    teacher, student = video_config(options(VideoOptions)), video_config(options(VideoOptions, student=True))
+    assert vae_config(options(VaeTrainingOptions, sharpen=True, max_speed=4)).max_speed == 4
+    teacher, student = (
+        video_config(options(VideoTrainingOptions)),
+        video_config(options(VideoTrainingOptions, student=True)),
+    )
     assert (teacher.loop.learning_rate, student.loop.learning_rate) == (1e-3, 2e-4)
     assert (teacher.augment_from, student.augment_from) == (300, 0)
     assert (teacher.student, teacher.loop.evaluate_every_s) == (None, 180)
-    assert video_config(options(VideoOptions, evaluate_every=0.0)).loop.evaluate_every_s == 0
-    assert video_config(options(VideoOptions, no_augmentation=True)).mix.augmented == 0
-    assert sharpen_config(options(VaeOptions, gan_weight=0.25)).matching == pytest.approx(0.05)
+    assert video_config(options(VideoTrainingOptions, evaluate_every=0.0)).loop.evaluate_every_s == 0
+    assert video_config(options(VideoTrainingOptions, no_augmentation=True)).mix.augmented == 0
+    assert sharpen_config(options(VaeTrainingOptions, gan_weight=0.25)).matching == pytest.approx(0.05)
 
 
 def test_depth_has_its_own_schedule():
-    config = depth_config(options(DepthOptions))
+    config = depth_config(options(DepthTrainingOptions))
     assert (config.loop.warmup_steps, config.loop.checkpoint_every_s, config.loop.clip_norm) == (200, 70, 5.0)
     assert (config.data.num_scenes, config.is_recorded, config.splat_from_step) == (1280, True, 1200)
-    assert not depth_config(options(DepthOptions, no_cuda_graph=True)).is_recorded
-    assert depth_config(options(DepthOptions, splats_from=-1)).splat_from_step is None
-    assert depth_config(options(DepthOptions, within=2.0)).within_s == 120
+    assert not depth_config(options(DepthTrainingOptions, no_cuda_graph=True)).is_recorded
+    assert depth_config(options(DepthTrainingOptions, splats_from=-1)).splat_from_step is None
+    assert depth_config(options(DepthTrainingOptions, within=2.0)).within_s == 120
