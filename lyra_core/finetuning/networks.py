@@ -107,9 +107,7 @@ def load_trained(
     )
 
     if part.starts_from_wan and part.lora is not None:
-        raise ConfigError(
-            "training from Wan 2.1 moves all weights: leave out the LoRA or --init-from-wan"
-        )
+        raise ConfigError("training from Wan 2.1 moves all weights: leave out the LoRA or --init-from-wan")
     parts = [needed for needed in LYRA2_PARTS if needed.role in NEEDED_ROLES]
     homes = find_sets(weights, [WAN_DIT if part.starts_from_wan and p.role == "dit" else p for p in parts])
     config = configured(LYRA2_14B, dict(read_manifest(homes["dit"]).config), "config.")
