@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lyra_core.config.video import DepthConfig
 from lyra_core.depth import DepthEstimator
+from lyra_core.errors import DepthError
 from lyra_core.geometry.camera import slerp_rotations
 from lyra_core.geometry.rotation import invert_rigid, rigid, rotation_angle_deg
 from lyra_core.values import CameraPath
@@ -73,7 +74,7 @@ def look(
     frames: UInt8[Tensor, "k h w 3"],
     first_depth_m: Float[Tensor, "h w"],
     first_world_to_cam: Float[Tensor, "4 4"],
-    requested: CameraPath,
+    requested: CameraPath | None,
     config: DepthConfig,
 ) -> SeenFrames:
     """Depth and cameras of a chunk's frames.
@@ -83,14 +84,22 @@ def look(
         frames: the last frame before the chunk, then frames of it.
         first_depth_m: what is known of the first frame's depth, 0 where nothing is.
         first_world_to_cam: its camera.
-        requested: cameras asked of these frames, for estimators that find none.
+        requested: cameras asked of these frames, which stand in where an estimator finds none; None where nothing can.
         config: how far depth is believed.
+
+    Raises:
+        DepthError: no cameras, found or requested.
     """
     estimate = estimator.estimate(frames, None)
     depth = mask_depth(estimate, config)
     trusted = (estimate.confidence * ~estimate.sky)[:1].to(depth)
     scale = overlap_scale(depth[:1], first_depth_m[None].to(depth), trusted, config.min_overlap)
     if estimate.cameras is None:
+        if requested is None:
+            raise DepthError(
+                "a video that was asked for no cameras needs a depth network that finds them, and this one finds none; "
+                "take a recipe with mode='camera'"
+            )
         return SeenFrames(depth_m=depth * scale, world_to_cam=requested.world_to_cam)
     own = estimate.cameras.world_to_cam @ estimate.cameras.cam_to_world[:1]
     own[:, :3, 3] *= scale

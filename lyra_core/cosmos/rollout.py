@@ -227,7 +227,8 @@ class CosmosRollout:
         looked = frames_to_look_at(first, self.chunk_frames, self.options.depth.interval_frames)
         asked = request.camera_path[looked]
         shown = torch.cat([world.frames[-1:], frames[[i - first for i in looked[1:]]]])
-        seen = look(self.depth, shown, world.depth_m[first - 1], world.found[first - 1], asked, self.options.depth)
+        stand_in = None if self.options.mode == "image" else asked
+        seen = look(self.depth, shown, world.depth_m[first - 1], world.found[first - 1], stand_in, self.options.depth)
         new = slice(first, first + self.chunk_frames)
         return CosmosRecord(
             chunk_id=request.chunk_ids[chunk],

@@ -19,7 +19,7 @@ from lyra_core.cosmos.actions import path_to_actions
 from lyra_core.cosmos.pipeline import FrameWindow, build_sampler
 from lyra_core.cosmos.rollout import CosmosRecord, CosmosRollout
 from lyra_core.cosmos.scene_memory import depth_range, depth_video
-from lyra_core.errors import CameraPathError, FrameError, RecipeError
+from lyra_core.errors import CameraPathError, DepthError, FrameError, RecipeError
 from lyra_core.identity import rng_seed
 from lyra_core.video.chunk_store import ChunkStore
 from lyra_core.video.rollout_request import Photograph
@@ -215,6 +215,12 @@ def test_image_mode_stands_on_the_cameras_it_found(rollout, shrink):
     clip = followed.clip
     assert torch.equal(clip.cameras.world_to_cam, followed.found.world_to_cam)
     assert clip.cameras.centers_m[4] == pytest.approx(torch.tensor([0.4, 0, 0], dtype=torch.float64), abs=1e-6)
+
+
+def test_image_mode_needs_cameras_to_stand_on(rollout, shrink):
+    base = shrink(IMAGE, chunk_frames=FRAMES, num_steps=1, overlap_latents=1)
+    with pytest.raises(DepthError, match="needs a depth network that finds them"):
+        run(rollout(scene.SlopeDepth(finds_cameras=False), base), 1)
 
 
 def test_memory_changes_the_frames_when_it_is_asked_for(rollout):
