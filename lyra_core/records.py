@@ -184,11 +184,14 @@ class WorldRecord(_Row):
     cameras_source: str | None = column("string", "cameras the Gaussians were made with: requested or recovered")
     # splats
     num_splats: int | None = column("int64", "number of Gaussians")
+    num_surface_splats: int | None = column(
+        "int64", "those of them that key frames show: neither backing nor dome; all where the model tells no parts"
+    )
     sh_degree: int | None = column("int8", "degree of the spherical harmonics, 0 to 3")
-    bounds_min: tuple[float, ...] | None = column("list<float>[3]", "least x y z of the centres, m")
-    bounds_max: tuple[float, ...] | None = column("list<float>[3]", "greatest x y z of the centres, m")
-    bounds_p01: tuple[float, ...] | None = column("list<float>[3]", "1st percentile of x y z, m")
-    bounds_p99: tuple[float, ...] | None = column("list<float>[3]", "99th percentile of x y z, m")
+    bounds_min: tuple[float, ...] | None = column("list<float>[3]", "least x y z of centres that key frames show, m")
+    bounds_max: tuple[float, ...] | None = column("list<float>[3]", "greatest x y z of centres that key frames show, m")
+    bounds_p01: tuple[float, ...] | None = column("list<float>[3]", "1st percentile of x y z of the same, m")
+    bounds_p99: tuple[float, ...] | None = column("list<float>[3]", "99th percentile of x y z of the same, m")
     world_up: tuple[float, ...] | None = column(
         "list<float>[3]", "unit vector that points up in the world; null: not computed"
     )

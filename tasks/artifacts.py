@@ -24,7 +24,7 @@ from lyra_core.formats.clip import write_lossless, write_mp4
 from lyra_core.formats.image import jpeg_data_uri, write_jpeg
 from lyra_core.gaussians.render import render
 from lyra_core.geometry.sway import swayed_path
-from lyra_core.values import Gaussians, VideoClip
+from lyra_core.values import Gaussians, Part, VideoClip
 from tasks.recipe import Recipe
 
 THUMBNAIL_SIDE = 160
@@ -167,6 +167,12 @@ FORMATS = {
             name="gaussians.ply",
             media_type="model/ply",
             write=lambda world, path: world.gaussians.save_ply(path),
+        ),
+        Format(
+            role="surfaces",
+            name="surfaces.ply",
+            media_type="model/ply",
+            write=lambda world, path: world.gaussians.of_parts(Part.KEYFRAME).save_ply(path),
         ),
         Format(
             role="video",

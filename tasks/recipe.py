@@ -10,7 +10,7 @@ from lyra_core.errors import FrameError, RecipeError
 from lyra_core.native import NATIVE
 from tasks.recipe_groups import ReconstructionGroup, VideoGroup
 
-ROLES = ("ply", "video", "lossless", "cameras", "transforms", "colmap", "preview", "flythrough", "chunks")
+ROLES = ("ply", "surfaces", "video", "lossless", "cameras", "transforms", "colmap", "preview", "flythrough", "chunks")
 """Files that `artifacts` can name; those of one's own are package.module:FORMAT."""
 
 CHUNK_FRAMES = 80

@@ -15,6 +15,7 @@ from lyra_core.identity import ALGORITHM_VERSION, canonical_digest, canonical_js
 from lyra_core.layout import new_upload, upload_prefix
 from lyra_core.public_uri import public_uri
 from lyra_core.records import WorldRecord, frame_table
+from lyra_core.values import Part
 from tasks.outcome import FIRST_START, Start
 from tasks.quality import reject_reasons
 from tasks.weights import video_digest
@@ -149,6 +150,7 @@ def _gaussians(made: MadeWorld) -> dict[str, Any]:
     box, report = extent(made.gaussians), made.report
     found = {
         "num_splats": len(made.gaussians),
+        "num_surface_splats": len(made.gaussians.of_parts(Part.KEYFRAME)),
         "sh_degree": made.gaussians.sh_degree,
         "bounds_min": box.least,
         "bounds_max": box.greatest,

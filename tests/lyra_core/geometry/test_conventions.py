@@ -10,8 +10,9 @@ import torch
 from plyfile import PlyData
 
 from lyra_core.errors import CameraPathError, FrameError
-from lyra_core.formats.cameras import write_cameras_parquet, write_transforms_json
+from lyra_core.formats.cameras import write_cameras_parquet, write_colmap_text, write_transforms_json
 from lyra_core.formats.image import open_image
+from lyra_core.gaussians.extent import extent
 from lyra_core.geometry.camera import (
     intrinsics_from_hfov,
     invert_rigid,
@@ -25,7 +26,7 @@ from lyra_core.geometry.camera import (
 from lyra_core.geometry.camera_paths import build_camera_path, measure_scene_depth_m
 from lyra_core.geometry.requests import PRESETS, num_chunks
 from lyra_core.geometry.trajectory_files import load_trajectory, save_trajectory
-from lyra_core.values import CameraPath, Gaussians, VideoClip
+from lyra_core.values import CameraPath, Gaussians, Part, VideoClip
 
 K = intrinsics_from_hfov(60.0, 480, 832)
 EYE = torch.eye(4, dtype=torch.float64)
@@ -117,8 +118,6 @@ def test_7_logarithms_only_inside_files(tmp_path):
 
 
 def test_8_colour_is_srgb(tmp_path):
-    from lyra_core.formats.cameras import write_colmap_text
-
     grey = torch.full((32, 48, 3), 119, dtype=torch.uint8)
     assert torch.equal(open_image(grey, 48, 32).image, grey)  # no gamma is applied
     red = one_gaussian(sh=torch.tensor([[[0.5, -0.5, 0.0]]]) / 0.28209479177387814)
@@ -214,8 +213,21 @@ def test_16_a_camera_path_is_spread_over_the_video(tmp_path):
     assert found.intrinsics[7, [0, 1], [0, 1]].tolist() == pytest.approx([focal, focal])
 
 
+def test_17_parts_are_numbered_and_the_first_bounds_the_world(tmp_path):
+    assert (Part.KEYFRAME, Part.BACKING, Part.DOME) == (0, 1, 2)
+    three = Gaussians.concatenate(
+        [one_gaussian(means=torch.full((1, 3), 10.0**part)).marked(Part(part)) for part in range(3)]
+    )
+    three.save_ply(tmp_path / "a.ply")
+    assert PlyData.read(tmp_path / "a.ply")["vertex"]["part"].tolist() == [0, 1, 2]
+    assert extent(three).greatest == extent(three).p99 == (1.0, 1.0, 1.0)
+    write_colmap_text(build("dolly-in"), tmp_path, three)
+    points = (tmp_path / "points3D.txt").read_text().splitlines()[1:]
+    assert [[float(v) for v in line.split()[1:4]] for line in points] == [[1.0, 1.0, 1.0]]
+
+
 def test_every_sentence_has_its_test():
     text = (Path(__file__).resolve().parents[3] / "docs" / "conventions.md").read_text()
     sentences = {int(n) for n in re.findall(r"^(\d+)\. ", text, re.MULTILINE)}
     tests = {int(name.split("_")[1]) for name in globals() if re.match(r"test_\d+_", name)}
-    assert sentences == tests == set(range(1, 17))
+    assert sentences == tests == set(range(1, 18))
