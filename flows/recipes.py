@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import cast
 
+from lyra_core.config.geometry import GeometryOptions
 from lyra_core.entry_point import load_entry_point
 from lyra_core.errors import RecipeError
 from tasks.recipe import Recipe, with_fields
@@ -22,6 +23,7 @@ def parallax() -> Recipe:
         model="parallax",
         width=416,
         height=240,
+        geometry=GeometryOptions(),
         seconds_per_world=8.0,
         bytes_per_world=14_000_000,
     )
@@ -54,6 +56,7 @@ def mini() -> Recipe:
         prompt="a place",
         video=MINI_VIDEO,
         reconstruction=ReconstructionGroup(tier="100k", lifter="depth", anchor_views=8),
+        geometry=GeometryOptions(),
         seconds_per_world=25.0,
         bytes_per_world=8_000_000,
     )
@@ -73,6 +76,7 @@ def lyra2() -> Recipe:
         height=480,
         video=VideoGroup(),
         reconstruction=ReconstructionGroup(),
+        geometry=GeometryOptions(),
         seconds_per_world=420.0,
         bytes_per_world=90_000_000,
     )
@@ -112,6 +116,7 @@ def parallax_da3() -> Recipe:
         width=832,
         height=480,
         reconstruction=ReconstructionGroup(lifter="depth", is_refined=True),
+        geometry=GeometryOptions(),
         seconds_per_world=60.0,
         bytes_per_world=90_000_000,
     )

@@ -6,11 +6,17 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from lyra_core.config.geometry import GeometryOptions
 from lyra_core.errors import FrameError, RecipeError
 from lyra_core.native import NATIVE
 from tasks.recipe_groups import ReconstructionGroup, VideoGroup
 
-ROLES = ("ply", "surfaces", "video", "lossless", "cameras", "transforms", "colmap", "preview", "flythrough", "chunks")
+MESH_ROLES = frozenset({"mesh", "collision", "collision_obj"})
+GEOMETRY_ROLES = MESH_ROLES | {"mjcf"}
+ROLES = (
+    *("ply", "surfaces", "video", "lossless", "cameras", "transforms", "colmap", "preview", "flythrough", "chunks"),
+    *("mesh", "collision", "collision_obj", "mjcf"),
+)
 """Files that `artifacts` can name; those of one's own are package.module:FORMAT."""
 
 CHUNK_FRAMES = 80
@@ -64,6 +70,8 @@ class Recipe(BaseModel):
     video: VideoGroup | None = Field(None, description="of models that generate; None for others")
     reconstruction: ReconstructionGroup | None = Field(None, description="of models that lift videos; None for others")
 
+    geometry: GeometryOptions | None = Field(None, description="floor, free space, meshes; None leaves them out")
+
     artifacts: tuple[str, ...] = (
         "ply",
         "video",
@@ -113,6 +121,13 @@ class Recipe(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _geometry_of_its_files(self) -> Recipe:
+        wanted = sorted(GEOMETRY_ROLES & set(self.artifacts))
+        if wanted and self.geometry is None:
+            raise ValueError(f"artifact '{wanted[0]}' is made from the geometry, which this recipe leaves out")
+        return self
+
+    @model_validator(mode="after")
     def _size_of_the_model(self) -> Recipe:
         if ":" in self.model:  # of somebody else; it is asked where it is loaded
             return self
@@ -130,7 +145,7 @@ class Recipe(BaseModel):
         fields = {k: v for k, v in self.model_dump(mode="json").items() if k not in skip}
         if not fields["stages"]:
             del fields["stages"]  # a recipe without any keeps the ids it had before the field was
-        for group in ("video", "reconstruction"):
+        for group in ("video", "reconstruction", "geometry"):
             if fields[group] is None:
                 del fields[group]  # a recipe without the group keeps the ids it had before the group existed
             else:

@@ -57,7 +57,7 @@ def test_every_other_column_is_filled(row):
 
 
 def test_the_baseline_claims_no_metres_and_no_up(row):
-    assert (row.metric_scale_source, row.meters_per_unit, row.world_up) == ("none", None, None)
+    assert (row.metric_scale_source, row.meters_per_unit, row.world_up) == ("relative", None, None)
 
 
 def test_how_it_was_computed_and_what_was_asked(row):
