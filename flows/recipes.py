@@ -8,7 +8,7 @@ from typing import cast
 from lyra_core.config.geometry import GeometryOptions
 from lyra_core.entry_point import load_entry_point
 from lyra_core.errors import RecipeError
-from tasks.recipe import Recipe, with_fields
+from tasks.recipe import WORLD_FILES, Recipe, with_fields
 from tasks.recipe_groups import MENDED_VIDEO, MINI_VIDEO, ReconstructionGroup, VideoGroup
 
 DEFAULT_RECIPE = "mini"
@@ -23,7 +23,6 @@ def parallax() -> Recipe:
         model="parallax",
         width=416,
         height=240,
-        geometry=GeometryOptions(),
         seconds_per_world=8.0,
         bytes_per_world=14_000_000,
     )
@@ -57,6 +56,7 @@ def mini() -> Recipe:
         video=MINI_VIDEO,
         reconstruction=ReconstructionGroup(tier="100k", lifter="depth", anchor_views=8),
         geometry=GeometryOptions(),
+        artifacts=(*WORLD_FILES, "mjcf"),
         seconds_per_world=25.0,
         bytes_per_world=8_000_000,
     )

@@ -18,6 +18,8 @@ ROLES = (
     *("mesh", "collision", "collision_obj", "mjcf"),
 )
 """Files that `artifacts` can name; those of one's own are package.module:FORMAT."""
+WORLD_FILES = ("ply", "video", "cameras", "transforms", "colmap", "preview", "flythrough")
+"""Those of a world unless its recipe says otherwise."""
 
 CHUNK_FRAMES = 80
 MAX_FRAMES = 1 + 100 * CHUNK_FRAMES
@@ -72,15 +74,7 @@ class Recipe(BaseModel):
 
     geometry: GeometryOptions | None = Field(None, description="floor, free space, meshes; None leaves them out")
 
-    artifacts: tuple[str, ...] = (
-        "ply",
-        "video",
-        "cameras",
-        "transforms",
-        "colmap",
-        "preview",
-        "flythrough",
-    )
+    artifacts: tuple[str, ...] = WORLD_FILES
     stages: tuple[str, ...] = Field(
         (), description="package.module:function of your own, between Gaussians and quality"
     )
@@ -101,6 +95,11 @@ class Recipe(BaseModel):
         if unknown:
             raise ValueError(f"{unknown[0]!r} is none of {', '.join(ROLES)}, and no package.module:FORMAT of your own")
         return artifacts
+
+    @field_validator("geometry", mode="before")
+    @classmethod
+    def _default_by_name(cls, geometry: object) -> object:
+        return GeometryOptions() if geometry == "default" else geometry
 
     @field_validator("stages")
     @classmethod
@@ -184,7 +183,7 @@ def with_fields(recipe: Recipe, assignments: list[str]) -> Recipe:
     """A recipe with `field=value` assignments applied and everything validated again.
 
     Fields of groups are named with dots (`video.num_steps=4`); `none` stands for no value; tuples are separated by
-    commas.
+    commas. `geometry=none` leaves that stage out, `geometry=default` takes it in.
 
     Raises:
         RecipeError: unknown field, unreadable value, or a value out of range.
@@ -198,7 +197,9 @@ def with_fields(recipe: Recipe, assignments: list[str]) -> Recipe:
         home: object = changed
         for group in groups:
             home = home.get(group) if isinstance(home, dict) else None
-        if not separator or not isinstance(home, dict) or field not in home or isinstance(home[field], dict):
+        is_named = isinstance(home, dict) and field in home
+        is_left_out = assignment.lower() == "geometry=none"
+        if not separator or not is_named or (isinstance(home[field], dict) and not is_left_out):
             raise RecipeError(
                 f"--set wants field=value with a field of the recipe, found {assignment!r}; "
                 f"fields: {', '.join(sorted(field_names(recipe)))}"
