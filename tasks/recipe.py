@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lyra_core.config.geometry import GeometryOptions
+from lyra_core.config.reconstruction import ReconstructionOptions
+from lyra_core.config.video import VideoOptions
 from lyra_core.errors import FrameError, RecipeError
-from lyra_core.native import NATIVE
-from tasks.recipe_groups import ReconstructionGroup, VideoGroup
+from lyra_core.native import CHUNK_FRAMES, NATIVE
 
 MESH_ROLES = frozenset({"mesh", "collision", "collision_obj"})
 GEOMETRY_ROLES = MESH_ROLES | {"mjcf"}
@@ -21,7 +23,6 @@ ROLES = (
 WORLD_FILES = ("ply", "video", "cameras", "transforms", "colmap", "preview", "flythrough")
 """Those of a world unless its recipe says otherwise."""
 
-CHUNK_FRAMES = 80
 MAX_FRAMES = 1 + 100 * CHUNK_FRAMES
 
 # Fields that describe a recipe or estimate its cost. They change no pixel, so they are not part of a world's id.
@@ -69,8 +70,10 @@ class Recipe(BaseModel):
     camera_path: str = "dolly-in"
     prompt: str = ""
     variants: int = Field(1, ge=1, le=1000)
-    video: VideoGroup | None = Field(None, description="of models that generate; None for others")
-    reconstruction: ReconstructionGroup | None = Field(None, description="of models that lift videos; None for others")
+    video: VideoOptions | None = Field(None, description="of models that generate; None for others")
+    reconstruction: ReconstructionOptions | None = Field(
+        None, description="of models that lift videos; None for others"
+    )
 
     geometry: GeometryOptions | None = Field(None, description="floor, free space, meshes; None leaves them out")
 
@@ -95,11 +98,6 @@ class Recipe(BaseModel):
         if unknown:
             raise ValueError(f"{unknown[0]!r} is none of {', '.join(ROLES)}, and no package.module:FORMAT of your own")
         return artifacts
-
-    @field_validator("geometry", mode="before")
-    @classmethod
-    def _default_by_name(cls, geometry: object) -> object:
-        return GeometryOptions() if geometry == "default" else geometry
 
     @field_validator("stages")
     @classmethod
@@ -157,11 +155,8 @@ class Recipe(BaseModel):
         """What the recipe tells lyra_core.load_model besides the model's name and device."""
         named = {"weights": self.weights, "precision": self.precision}
         options: dict[str, str | dict[str, object]] = {k: v for k, v in named.items() if v is not None}
-        for group in ("video", "reconstruction"):
-            value = getattr(self, group)
-            if value is not None:
-                options[group] = value.model_dump(mode="json")
-        return options
+        groups = self.model_dump(mode="json", include={"video", "reconstruction"})
+        return options | {group: fields for group, fields in groups.items() if fields is not None}
 
     def require_licenses(self, accepted: frozenset[str]) -> None:
         """Refuse restricted weights whose licence the caller did not accept by name.
@@ -197,9 +192,10 @@ def with_fields(recipe: Recipe, assignments: list[str]) -> Recipe:
         home: object = changed
         for group in groups:
             home = home.get(group) if isinstance(home, dict) else None
-        is_named = isinstance(home, dict) and field in home
-        is_left_out = assignment.lower() == "geometry=none"
-        if not separator or not is_named or (isinstance(home[field], dict) and not is_left_out):
+        if name == "geometry" and value in ("none", "default"):
+            changed["geometry"] = asdict(GeometryOptions()) if value == "default" else None
+            continue
+        if not separator or not isinstance(home, dict) or field not in home or isinstance(home[field], dict):
             raise RecipeError(
                 f"--set wants field=value with a field of the recipe, found {assignment!r}; "
                 f"fields: {', '.join(sorted(field_names(recipe)))}"
@@ -213,6 +209,8 @@ def with_fields(recipe: Recipe, assignments: list[str]) -> Recipe:
         if first["loc"]:  # of one field; rules about several name what they found
             said = f"{'.'.join(str(part) for part in first['loc'])}: {said}, found {first.get('input')!r}"
         raise RecipeError(f"recipe '{recipe.name}': {said}") from error
+    except RecipeError as error:  # of a group, about several of its fields
+        raise RecipeError(f"recipe '{recipe.name}': {error}") from error
     _require_effect(recipe, found)
     return found
 

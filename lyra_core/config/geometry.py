@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import Annotated
 
-from lyra_core.errors import RecipeError
+from lyra_core.config.bounds import Bounded, Bounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GeometryOptions:
+class GeometryOptions(Bounded):
     """How the geometry of a world is measured, and what a world must have to be accepted.
 
     Attributes:
@@ -22,21 +22,10 @@ class GeometryOptions:
         max_floor_rmse_m: a world whose floor is rougher, or not trusted, is not accepted; None is no limit.
     """
 
-    views: int = 11
-    radius: float = 6.0
-    cells: int = 10
-    mesh_voxels: int = 2_000_000
-    collision_faces: int = 5_000
+    views: Annotated[int, Bounds(ge=1, le=200)] = 11
+    radius: Annotated[float, Bounds(ge=1, le=50)] = 6.0
+    cells: Annotated[int, Bounds(ge=2, le=50)] = 10
+    mesh_voxels: Annotated[int, Bounds(ge=1_000, le=100_000_000)] = 2_000_000
+    collision_faces: Annotated[int, Bounds(ge=10, le=10_000_000)] = 5_000
     needs_floor: bool = False
-    max_floor_rmse_m: float | None = None
-
-    def __post_init__(self) -> None:
-        limits = {"views": (1, 200), "cells": (2, 50), "mesh_voxels": (1_000, 10**8), "collision_faces": (10, 10**7)}
-        for name, (least, most) in limits.items():
-            if not least <= getattr(self, name) <= most:
-                raise RecipeError(f"geometry.{name} must be {least} to {most}, found {getattr(self, name)}")
-        if not 1.0 <= self.radius <= 50.0:
-            raise RecipeError(f"geometry.radius must be 1 to 50 camera heights, found {self.radius}")
-        rmse = self.max_floor_rmse_m
-        if rmse is not None and not (math.isfinite(rmse) and rmse > 0):
-            raise RecipeError(f"geometry.max_floor_rmse_m must be a positive number of metres or none, found {rmse}")
+    max_floor_rmse_m: Annotated[float, Bounds(gt=0)] | None = None

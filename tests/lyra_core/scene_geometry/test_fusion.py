@@ -122,6 +122,6 @@ def test_options_are_bounded():
     from lyra_core.errors import RecipeError
 
     for name, value in (("views", 0), ("cells", 1), ("radius", 0.5), ("max_floor_rmse_m", 0.0), ("mesh_voxels", 1)):
-        with pytest.raises(RecipeError, match=f"geometry.{name}"):
+        with pytest.raises(RecipeError, match=name):
             GeometryOptions(**{name: value})
     assert len(Mesh(vertices=np.zeros((3, 3)), faces=np.array([[0, 1, 2]]))) == 1
