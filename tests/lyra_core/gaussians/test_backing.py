@@ -112,7 +112,7 @@ def test_a_reconstruction_with_anchors_has_no_holes_beside_its_path(make_clip):
 def test_a_reconstruction_tells_surfaces_from_backing_and_dome(make_clip):
     clip = make_clip(6, 48, 64)
     config = ReconstructionConfig(tier=20_000, anchor_views=4, sample_views=4, color_passes=1)
-    made = reconstruct(clip, lifter=ClipDepth(), config=config).gaussians
+    made = reconstruct(clip, lifter=ClipDepthLifter(), config=config).gaussians
     surface, backing, dome = (made.of_parts(part) for part in Part)
     assert len(surface) + len(backing) + len(dome) == len(made)
     assert min(len(surface), len(backing), len(dome)) > 100
@@ -125,5 +125,5 @@ def test_a_reconstruction_tells_surfaces_from_backing_and_dome(make_clip):
     assert float((window & clip.sky[0]).sum()) > 0.9 * float(clip.sky[0].sum())
     seen = render(surface, clip.cameras[:1]).alpha[0] > 0.5
     assert float((seen & ~clip.sky[0]).sum()) > 0.97 * float((~clip.sky[0]).sum())
-    few = reconstruct(clip, lifter=ClipDepth(), config=replace(config, tier=2_000)).gaussians
+    few = reconstruct(clip, lifter=ClipDepthLifter(), config=replace(config, tier=2_000)).gaussians
     assert {int(part) for part in few.part.unique()} == {0, 1, 2}
