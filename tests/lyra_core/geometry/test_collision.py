@@ -103,7 +103,7 @@ def test_wrong_inputs_are_refused():
         stop_before_geometry(path, torch.full((H, W), torch.nan), K, 0.1)
 
 
-@given(st.floats(0.6, 3.5), st.sampled_from(["out-and-back", "walk-forward-and-look-back", "arc-left"]))
+@given(st.floats(0.6, 3.5), st.sampled_from(["out-and-back", "walk-forward-and-look-back"]))
 @settings(max_examples=15, deadline=None)
 def test_a_gesture_in_the_way_of_a_wall_becomes_smaller_and_keeps_its_end(wall, name):
     def gesture(strength: float):
@@ -115,7 +115,7 @@ def test_a_gesture_in_the_way_of_a_wall_becomes_smaller_and_keeps_its_end(wall, 
     free = gesture(1.0).centers_m[:, 2].max() <= wall - 0.3
     if free:
         assert torch.equal(fitted.world_to_cam, gesture(1.0).world_to_cam)
-    elif name != "arc-left":  # an arc may leave the view, where nothing is known, before it comes near
+    else:
         assert z.max() > 0.9 * (wall - 0.3) - 0.05  # nearly as large as fits
     if name == "out-and-back":
         torch.testing.assert_close(fitted.world_to_cam[-1], fitted.world_to_cam[0], rtol=0, atol=1e-12)
