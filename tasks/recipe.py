@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lyra_core.config.cosmos import CosmosOptions
+from lyra_core.config.geometry import GeometryOptions
 from lyra_core.config.reconstruction import ReconstructionOptions
 from lyra_core.config.video import VideoOptions
 from lyra_core.errors import FrameError, RecipeError
 from lyra_core.geometry.requests import request_digest_parts
 from lyra_core.native import CHUNK_FRAMES, NATIVE
 
-ROLES = ("ply", "video", "lossless", "cameras", "transforms", "colmap", "preview", "flythrough", "chunks")
+MESH_ROLES = frozenset({"mesh", "collision", "collision_obj"})
+GEOMETRY_ROLES = MESH_ROLES | {"mjcf"}
+ROLES = (
+    *("ply", "surfaces", "video", "lossless", "cameras", "transforms", "colmap", "preview", "flythrough", "chunks"),
+    *("mesh", "collision", "collision_obj", "mjcf"),
+)
 """Files that `artifacts` can name; those of one's own are package.module:FORMAT."""
+WORLD_FILES = ("ply", "video", "cameras", "transforms", "colmap", "preview", "flythrough")
+"""Those of a world unless its recipe says otherwise."""
 
 MAX_FRAMES = 1 + 100 * CHUNK_FRAMES
 
@@ -31,7 +40,8 @@ UNHASHED_FIELDS = frozenset(
         "precision",
     }
 )
-GROUPS = ("video", "cosmos", "reconstruction")
+MODEL_GROUPS = ("video", "cosmos", "reconstruction")
+GROUPS = (*MODEL_GROUPS, "geometry")
 # The same for fields of groups.
 UNHASHED_IN_GROUPS = {"video": frozenset({"latents_per_window"})}
 # Fields of groups that change no pixel while they hold this value: worlds keep the ids they had before the field was.
@@ -70,15 +80,9 @@ class Recipe(BaseModel):
         None, description="of models that lift videos; None for others"
     )
 
-    artifacts: tuple[str, ...] = (
-        "ply",
-        "video",
-        "cameras",
-        "transforms",
-        "colmap",
-        "preview",
-        "flythrough",
-    )
+    geometry: GeometryOptions | None = Field(None, description="floor, free space, meshes; None leaves them out")
+
+    artifacts: tuple[str, ...] = WORLD_FILES
     stages: tuple[str, ...] = Field(
         (), description="package.module:function of your own, between Gaussians and quality"
     )
@@ -117,6 +121,13 @@ class Recipe(BaseModel):
                 f"num_frames must be 1 + {chunk}k ({1 + chunk}, {1 + 2 * chunk}, ...), found {self.num_frames}; "
                 f"the nearest are {below} and {below + chunk}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _geometry_of_its_files(self) -> Recipe:
+        wanted = sorted(GEOMETRY_ROLES & set(self.artifacts))
+        if wanted and self.geometry is None:
+            raise ValueError(f"artifact '{wanted[0]}' is made from the geometry, which this recipe leaves out")
         return self
 
     @model_validator(mode="after")
@@ -159,7 +170,7 @@ class Recipe(BaseModel):
         """What the recipe tells lyra_core.load_model besides the model's name and device."""
         named = {"weights": self.weights, "precision": self.precision}
         options: dict[str, str | dict[str, object]] = {k: v for k, v in named.items() if v is not None}
-        groups = self.model_dump(mode="json", include=set(GROUPS))
+        groups = self.model_dump(mode="json", include=set(MODEL_GROUPS))
         return options | {group: fields for group, fields in groups.items() if fields is not None}
 
     def require_licenses(self, accepted: frozenset[str]) -> None:
@@ -182,7 +193,7 @@ def with_fields(recipe: Recipe, assignments: list[str]) -> Recipe:
     """A recipe with `field=value` assignments applied and everything validated again.
 
     Fields of groups are named with dots (`video.num_steps=4`); `none` stands for no value; tuples are separated by
-    commas.
+    commas. `geometry=none` leaves that stage out, `geometry=default` takes it in.
 
     Raises:
         RecipeError: unknown field, unreadable value, or a value out of range.
@@ -196,6 +207,9 @@ def with_fields(recipe: Recipe, assignments: list[str]) -> Recipe:
         home: object = changed
         for group in groups:
             home = home.get(group) if isinstance(home, dict) else None
+        if name == "geometry" and value in ("none", "default"):
+            changed["geometry"] = asdict(GeometryOptions()) if value == "default" else None
+            continue
         if not separator or not isinstance(home, dict) or field not in home or isinstance(home[field], dict):
             raise RecipeError(
                 f"--set wants field=value with a field of the recipe, found {assignment!r}; "

@@ -53,6 +53,7 @@ class Parts:
         size: width and height the networks were trained at, pixels.
         min_side: the shortest side they can work at, pixels.
         prompt: the caption where the caller gives neither captions nor ids; None asks the captioner.
+        is_metric: the depth network measures metres in photographs.
         captioner: finds captions where the caller gives none; None means no words, with a warning where the network
             reads them.
     """
@@ -62,6 +63,7 @@ class Parts:
     reconstructor: Reconstructor
     size: tuple[int, int]
     min_side: int
+    is_metric: bool
     prompt: str | None = None
     captioner: Captioner | None = None
 
@@ -288,7 +290,7 @@ class GenerativeModel(RolloutModel):
 
     @property
     def provenance(self) -> Provenance:
-        """As the rollout's choices say; every depth network here was trained on depth in metres."""
+        """As the rollout's choices say."""
         config, models = self.parts.config, self.parts.models
         # The student was trained with guidance inside and runs without.
         scale = 1.0 if config.sampler == "distilled" or models.text is None else config.guidance_scale
@@ -298,7 +300,7 @@ class GenerativeModel(RolloutModel):
             num_steps=len(DISTILLED_ENTRIES) if config.sampler == "distilled" else config.num_steps,
             guidance=scale,
             negative_prompt=config.negative_prompt if has_words else None,
-            metric_scale_source="depth_model",
+            metric_scale_source="depth_model" if self.parts.is_metric else "relative",
         )
 
 
