@@ -75,7 +75,7 @@ def test_the_volume_is_a_weighted_mean_of_truncated_distances(fused):
     found, wanted = volume.values[tuple(at.T)], total / np.maximum(weight, 1e-12)
     # The kernel interpolates depth within a surface: nearly all voxels agree closely, those at outlines less.
     assert np.quantile(np.abs(found - wanted), 0.8) < 0.12
-    np.testing.assert_allclose(np.median(volume.weights[tuple(at.T)] / weight), 1.0, atol=0.02)
+    np.testing.assert_allclose(np.median(volume.weights[tuple(at.T)] / np.maximum(weight, 1e-12)), 1.0, atol=0.02)
 
 
 def test_the_mesh_lies_on_the_scene_and_faces_the_cameras(fused):
