@@ -6,7 +6,7 @@ import json
 from dataclasses import fields
 
 from lyra_core.records import FrameRecord, WorldRecord
-from lyra_core.snapshot import Part, SnapshotRef
+from lyra_core.snapshot import PartFile, SnapshotRef
 
 _PARQUET = "application/x-parquet"
 _OWN_TERMS = (
@@ -71,7 +71,7 @@ def _context() -> dict[str, object]:
     }
 
 
-def _file(part: Part) -> dict[str, object]:
+def _file(part: PartFile) -> dict[str, object]:
     return {
         "@type": "cr:FileObject",
         "@id": part.key,
@@ -83,7 +83,7 @@ def _file(part: Part) -> dict[str, object]:
     }
 
 
-def _file_set(table: str, parts: tuple[Part, ...]) -> dict[str, object]:
+def _file_set(table: str, parts: tuple[PartFile, ...]) -> dict[str, object]:
     return {
         "@type": "cr:FileSet",
         "@id": table,
