@@ -27,7 +27,7 @@ _TYPES = {
 }
 
 
-def croissant_json(name: str, ref: SnapshotRef, licence: str, description: str) -> str:
+def croissant_json(name: str, ref: SnapshotRef, license_name: str, description: str) -> str:
     """The JSON-LD of a snapshot: its part files with digests, and the columns of `worlds` and `frames`."""
     document = {
         "@context": _context(),
@@ -35,7 +35,7 @@ def croissant_json(name: str, ref: SnapshotRef, licence: str, description: str) 
         "name": name,
         "description": description,
         "conformsTo": "http://mlcommons.org/croissant/1.1",
-        "license": licence,
+        "license": license_name,
         "version": f"{ref.version}.0.0",
         "datePublished": ref.created_at,
         "isLiveDataset": True,
