@@ -16,12 +16,14 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "prefect": ("factory",),
     "ray": ("factory",),
     "duckdb": ("factory",),
-    "typer": ("factory",),
+    "typer": ("train", "factory"),
     "rich": ("factory",),
     "pydantic": ("factory",),
     "fastapi": ("factory",),
     "psutil": ("train", "factory"),
-    "transformers": ("lyra2",),
+    "transformers": ("lyra2", "cosmos"),
+    "diffusers": ("cosmos",),
+    "accelerate": ("cosmos",),
     "gsplat": ("gpu",),
     "cudnn": ("fastest",),  # of nvidia-cudnn-frontend
     "OpenEXR": ("train",),
@@ -29,6 +31,9 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "s3fs": ("cloud", "factory"),
     "aiohttp": ("cloud", "factory"),
     "huggingface_hub": ("cloud",),
+    "skimage": ("geometry",),  # of scikit-image
+    "fast_simplification": ("geometry",),
+    "mujoco": ("sim",),
     "polars": ("viewer",),
     "pandas": ("viewer",),
 }

@@ -30,8 +30,6 @@ MANY_PARAMETERS = {
     "lyra_core/world_models/parallax_da3.py:generate": "the protocol's",
     "lyra_core/video/dit.py:step": "checkpointing keeps the arguments of what it computes again: tensors, not values",
     "lyra_core/procedural/photo_worlds.py:_draw": "one formula, cut from its only caller at the device's border",
-    "lyra_core/training/depth.py:train_depth": "one signature of all trainings",
-    "lyra_core/training/gan.py:sharpen_vae": "one signature of all trainings",
 }
 
 # Defined once each, because two of them differed in the last bit, in a sign, or in what they gave for equal images.
@@ -39,7 +37,8 @@ DEFINED_ONCE = [
     *("psnr_db", "ssim", "differentiable_ssim"),
     *("quat_to_matrix", "matrix_to_quat", "rigid", "invert_rigid"),
     *("project", "unproject", "project_integer", "unproject_integer"),
-    *("canonical_json", "tier_size", "TIERS", "CHUNK_FRAMES", "SH_C0", "REFERENCE", "CORRECTED"),
+    *("canonical_json", "tier_size", "TIERS", "SH_C0", "REFERENCE", "CORRECTED"),
+    *("CHUNK_FRAMES", "FRAMES_PER_SECOND", "DEFAULT_HFOV_DEG", "QUALITY_VERSION"),
 ]
 
 # Class names that several files define.
@@ -52,15 +51,12 @@ SEVERAL_CLASSES = {
 
 # Used by tests and by users' own code only.
 FOR_USERS = {
-    "load_ply": "reads what save_ply wrote",
     "save_trajectory": "writes the files that camera_path takes (examples/custom_camera_path.py)",
-    "read_cameras_parquet": "reads a world's cameras",
     "read_colmap_text": "reads a world's colmap folder",
     "make_tiers": "smaller versions of a finished world (docs/reconstruction.md)",
-    "shaken_clip": "a film with known faults: benchmarks and tests of the reconstruction",
+    "perturbed_clip": "a film with known faults: benchmarks and tests of the reconstruction",
     "random_state": "weights for benchmarks of the depth networks",
     "fit_similarity": "the plain fit that align_cameras is compared with",
-    "initialise_from_wan": "where training of a network like Lyra 2 begins",
     "is_unused_key": "says which tensors of the released image tower are left out",
     "readinto": "called by io.BufferedReader",
     "find_class": "called by pickle",
@@ -69,19 +65,20 @@ FOR_USERS = {
 # Files that have no test file of their own, that no test imports by name, and that are no part of a neighbour for which
 # one of both holds: a test that runs them.
 TESTED_IN = {
+    "tasks/simcheck.py": "tests/tasks/test_geometry.py",
     "flows/compact.py": "tests/flows/test_deployments.py",
-    "flows/time_world.py": "tests/lyra_core/evaluation/test_command.py",
+    "flows/time_world.py": "tests/lyra_core/evaluation/test_measure_table.py",
     "lyra_core/_launch.py": "tests/test_wheel.py",
     "lyra_core/entry_point.py": "tests/test_extending.py",
     "lyra_core/evaluation/autoencoding.py": "tests/lyra_core/training/test_vae.py",
     "lyra_core/factory.py": "tests/flows/test_worker_plan.py",
-    "lyra_core/gaussians/extent.py": "tests/tasks/test_commit.py",
+    "lyra_core/finetuning/finetune_clips.py": "tests/lyra_core/finetuning/test_loop.py",
     "lyra_core/geometry/path_measures.py": "tests/tasks/test_commit.py",
-    "lyra_core/geometry/seed_cameras.py": "tests/lyra_core/world_models/test_parallax.py",
     "lyra_core/geometry/sway.py": "tests/tasks/test_commit.py",
     "lyra_core/jit.py": "tests/lyra_core/geometry/test_warp.py",
     "lyra_core/layered_depth/splats.py": "tests/lyra_core/world_models/test_parallax.py",
     "lyra_core/procedural/hit_kernels.py": "tests/lyra_core/procedural/test_worlds.py",
+    "lyra_core/training/pipeline/signals.py": "tests/lyra_core/training/pipeline/test_scheduler.py",
     "lyra_core/weights/unpickle.py": "tests/lyra_core/weights/test_pickles.py",
 }
 

@@ -18,7 +18,7 @@ INTRODUCTION = """The embedded model of lyra-worlds: the networks and the rollou
 it, and lifts it to 3D Gaussians. `lyra run PHOTOGRAPHS --recipe mini`."""
 DATA = """* Procedural rooms, streets, terrain and table tops drawn by this project (`lyra_core/procedural/worlds.py`):
   exact depth and cameras, no data set. Scenes of the held-out split only measure, with other textures.
-* The photographs under `examples`, as textures and as slanted planes (sources and licences: `ATTRIBUTION.md` in their
+* The photographs under `examples`, as textures and as slanted planes (sources and licenses: `ATTRIBUTION.md` in their
   folders); `coffee_table`, `launch_pad` and `wine_cellar` only measure."""
 MEASURES = """Held-out scenes, frames of 128x224, means over scenes, decibels of PSNR. "True depth" gives the model the
 scene's own depth; "estimated" is what is shipped, with one factor a scene for the scale of the seed. Pixels are
@@ -28,7 +28,7 @@ LIMITS = """* It works at 128x224 and up to the path lengths measured above; not
   the farther the camera goes or turns away. Surfaces that come much nearer stay as coarse as they were.
 * It knows procedural places and a handful of photographs. People, animals, text, water, glass and anything that moves
   are unknown to it; captions steer hardly anything.
-* Its metres are a guess: a lone photograph does not tell its scale.
+* Its metres are a guess: a single photograph does not tell its scale.
 * It shows how the system works, and is no substitute for the released Lyra 2 weights."""
 REPRODUCE = """    lyra train mini --out runs/mini
 
@@ -52,7 +52,7 @@ def card(folder: Path = MINI_FOLDER, result: Path | None = None) -> str:
     components = read_components(folder)
     parts = [
         ("Lyra mini", INTRODUCTION),
-        ("Licence", "Apache-2.0. Independent of NVIDIA; trained from nothing by this project."),
+        ("License", "Apache-2.0. Independent of NVIDIA; trained from nothing by this project."),
         ("Data", DATA),
         ("Training", "\n".join(_costs(components))),
         ("Files", "\n".join(_files(components, mini_digest(folder)))),
@@ -87,7 +87,7 @@ def _files(components: dict[str, Component], digest: str) -> list[str]:
     for name, part in components.items():
         widths = ", ".join(f"{key} {value}" for key, value in sorted(part.widths.items()))
         lines.append(f"* **{name}**: {widths}")
-        lines += [f"  * `{file}` sha256 `{found}`" for file, found in sorted(part.files.items())]
+        lines += [f"  * `{file}` sha256 `{sha256}`" for file, sha256 in sorted(part.files.items())]
     return lines
 
 

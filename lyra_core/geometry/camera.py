@@ -15,6 +15,8 @@ from torch import Tensor
 from lyra_core.errors import CameraPathError
 from lyra_core.geometry.rotation import invert_rigid, matrix_to_quat, rigid, unit_quat_to_matrix
 
+# Of photographs that do not say, and of the look through a network that was trained without cameras.
+DEFAULT_HFOV_DEG = 55.0
 # Directions closer than this to parallel leave the roll of a look-at undefined.
 PARALLEL_EPS = 1e-9
 

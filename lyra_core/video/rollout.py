@@ -35,6 +35,7 @@ from torch import Tensor
 from lyra_core.config.rollout import REFERENCE, RolloutConfig, identity_text
 from lyra_core.depth import DepthEstimator
 from lyra_core.identity import rng_seed
+from lyra_core.native import FRAMES_PER_SECOND
 from lyra_core.values import CameraPath, Seed, VideoClip
 from lyra_core.video.attention import KeyValue
 from lyra_core.video.autoencoder import VideoAutoencoder
@@ -55,8 +56,6 @@ from lyra_core.video.sampler import (
 )
 from lyra_core.video.schedule import FlowSchedule, distilled_schedule, euler_schedule, unipc_schedule
 from lyra_core.video.world_state import WorldState
-
-FRAMES_PER_SECOND = 16.0
 
 TextEncoder = Callable[[Sequence[str]], Tensor]
 """Captions to embeddings [k s c]."""
@@ -170,7 +169,7 @@ class Rollout:
             captioner.require(len(request.chunk_ids))
         world = self._begin(request)
         conditioner = self._conditioner(world)
-        store = None if store_dir is None else ChunkStore(store_dir)
+        store = None if store_dir is None else ChunkStore(store_dir, ChunkRecord)
         chain = request.inputs_start(identity_text(self.config))
         for chunk, chunk_id in enumerate(request.chunk_ids):
             self._join_photographs(world, request, chunk)

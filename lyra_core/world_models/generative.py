@@ -2,21 +2,24 @@
 
     photograph --- depth estimator ---> seed depth, intrinsics ---> cameras of the requested path
          |                                   |                           |
-         +-----------------------------------+------ Rollout -----------+ ---> clip (chunks kept in chunk_dir/video)
+         +-----------------------------------+------ rollout -----------+ ---> clip (chunks kept in chunk_dir/video)
                                                                                 |
                                                          Reconstructor ---> Gaussians (chunk_dir/gaussians)
 
 A model with super-resolution takes the photograph at full size, generates from it reduced, and enlarges the clip
 (chunk_dir/enlarged).
 
-The released model and the one trained here are factories of this class: they differ in networks and choices only.
+`RolloutModel` is this order of things for any rollout. The released Lyra 2 and the model trained here are factories of
+`GenerativeModel`: they differ in networks and choices only. Another video network brings a rollout of its own
+(lyra_core.cosmos).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,7 +27,8 @@ from PIL import Image
 from torch import Tensor
 
 from lyra_core.config.rollout import RolloutConfig, identity_text
-from lyra_core.depth import DepthEstimate
+from lyra_core.config.video import DepthConfig
+from lyra_core.depth import DepthEstimate, DepthEstimator
 from lyra_core.formats.image import open_image
 from lyra_core.geometry.seed_cameras import cameras_for_seed
 from lyra_core.identity import ALGORITHM_VERSION, chain_start, chunk_ids
@@ -53,6 +57,7 @@ class Parts:
         size: width and height the networks were trained at, pixels.
         min_side: the shortest side they can work at, pixels.
         prompt: the caption where the caller gives neither captions nor ids; None asks the captioner.
+        is_metric: the depth network measures metres in photographs.
         captioner: finds captions where the caller gives none; None means no words, with a warning where the network
             reads them.
         enlarger: super-resolution of finished clips, or None.
@@ -63,51 +68,77 @@ class Parts:
     reconstructor: Reconstructor
     size: tuple[int, int]
     min_side: int
+    is_metric: bool
     prompt: str | None = None
     captioner: Captioner | None = None
     enlarger: Enlarger | None = None
 
-    @property
-    def factor(self) -> int:
-        """How many times the frames of a clip are larger than those that the networks generate, along each side."""
-        return 1 if self.enlarger is None else self.enlarger.factor
+
+@runtime_checkable
+class VideoRollout(Protocol):
+    """Walks through a world chunk by chunk; lyra_core.video.rollout.Rollout.run says what is asked of it."""
+
+    chunk_frames: int
+
+    def run(
+        self,
+        seed: Seed,
+        camera_path: CameraPath,
+        captions: Sequence[str] | Captioner,
+        chunk_ids: Sequence[str],
+        store_dir: str | Path | None = None,
+        *,
+        photographs: Sequence[Photograph] = (),
+        seed_depth_m: Tensor | None = None,
+        on_frame: Callable[[int, int], None] | None = None,
+    ) -> VideoClip:
+        """The clip of a world along a camera path."""
+        ...
 
 
-class GenerativeModel:
-    """A `WorldModel` (lyra_core.world_models.protocol) built from parts."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walk:
+    """A rollout and all that surrounds it.
 
-    def __init__(self, name: str, weights_digest: str, parts: Parts) -> None:
-        """`weights_digest` identifies all weights, 64 hex digits.
+    Attributes:
+        rollout: generates the video.
+        native: what it was made for.
+        depth: looks at the photograph.
+        depth_config: how far that is believed.
+        reconstructor: lifts clips.
+        choices: every choice of the rollout, as part of ids.
+        provenance: how it computes.
+        captioner: as in Parts.
+        reads_text: whether the network reads captions at all.
+        enlarger: super-resolution of finished clips, or None.
+    """
 
-        Raises:
-            RecipeError: networks and choices that do not belong together.
-        """
+    rollout: VideoRollout
+    native: Native
+    depth: DepthEstimator
+    depth_config: DepthConfig
+    reconstructor: Reconstructor
+    choices: str
+    provenance: Provenance = field(default_factory=Provenance)
+    captioner: Captioner | None = None
+    reads_text: bool = True
+    enlarger: Enlarger | None = None
+
+
+class RolloutModel:
+    """A `WorldModel` (lyra_core.world_models.protocol) around a rollout."""
+
+    def __init__(self, name: str, weights_digest: str, walk: Walk) -> None:
+        """`weights_digest` identifies all weights, 64 hex digits."""
         self.name = name
         self.weights_digest = weights_digest
-        self.parts = parts
-        self.rollout = Rollout(parts.models, parts.config)
-        self.native = Native(
-            size=(parts.factor * parts.size[0], parts.factor * parts.size[1]),
-            side_step=parts.factor * parts.models.vae.config.spatial_factor,
-            min_side=parts.factor * parts.min_side,
-            chunk_frames=self.rollout.chunk_frames,
-            prompt=parts.prompt,
-        )
+        self.walk = walk
+        self.native = walk.native
 
     @property
     def provenance(self) -> Provenance:
-        """As the rollout's choices say; every depth network here was trained on depth in metres."""
-        config, models = self.parts.config, self.parts.models
-        # The student was trained with guidance inside and runs without.
-        scale = 1.0 if config.sampler == "distilled" or models.text is None else config.guidance_scale
-        has_words = scale != 1.0 and models.negative_text is None
-        return Provenance(
-            precision=str(models.dit.dtype).removeprefix("torch."),
-            num_steps=len(DISTILLED_ENTRIES) if config.sampler == "distilled" else config.num_steps,
-            guidance=scale,
-            negative_prompt=config.negative_prompt if has_words else None,
-            metric_scale_source="depth_model",
-        )
+        """How it computes."""
+        return self.walk.provenance
 
     def generate(
         self,
@@ -133,7 +164,7 @@ class GenerativeModel:
         Args:
             image: a photograph, or a seed, whose size then counts; sides are multiples of the latent stride.
             camera_path: a preset's name, a trajectory file, or OpenCV cameras in metres of the seed's depth.
-            num_frames: 1 + chunks (81, 161, ... for the released layout).
+            num_frames: 1 + chunks (81, 161, ... for the released layout of Lyra 2).
             seed: of the noise, where no chunk_ids are given.
             prompts: one caption, or one a chunk; None takes the model's own (`native.prompt`) or asks its captioner.
                 Where chunk_ids are given, they stand for certain words already, and only the captioner is asked.
@@ -159,14 +190,15 @@ class GenerativeModel:
         photo = image if isinstance(image, Seed) else open_image(image, *self.native.chosen_size(width, height))
         self.native.require_size(photo.image.shape[1], photo.image.shape[0])
         self.native.require_frames(num_frames)
-        if prompts is None and chunk_ids is None and self.native.prompt is not None and self.parts.captioner is None:
+        if prompts is None and chunk_ids is None and self.native.prompt is not None and self.walk.captioner is None:
             prompts = [self.native.prompt]
         whole, extras = photo, tuple(photographs)
-        if self.parts.enlarger is not None:
-            photo = reduced_seed(photo, self.parts.factor)
-            extras = tuple(_reduced(extra, self.parts.factor) for extra in extras)
+        enlarger = self.walk.enlarger
+        if enlarger is not None:
+            photo = reduced_seed(photo, enlarger.factor)
+            extras = tuple(_reduced(extra, enlarger.factor) for extra in extras)
         folder = None if chunk_dir is None else Path(chunk_dir) / "video"
-        estimate = estimate_seed(photo, self.parts.models.depth, self.weights_digest, folder)
+        estimate = estimate_seed(photo, self.walk.depth, self.weights_digest, folder)
         photo = _with_intrinsics(photo, estimate)
         cameras = cameras_for_seed(
             camera_path,
@@ -176,20 +208,20 @@ class GenerativeModel:
             sky=estimate.sky[0],
         )
         ids = chunk_ids or self._chunk_ids(photo, seed, cameras, prompts, extras)
-        clip = self.rollout.run(
+        clip = self.walk.rollout.run(
             photo,
             cameras,
             prompts or self._captioner(),
             ids,
             folder,
             photographs=extras,
-            seed_depth_m=mask_depth(estimate, self.parts.config.depth)[0],
-            on_frame=None if self.parts.enlarger is not None else on_frame,
+            seed_depth_m=mask_depth(estimate, self.walk.depth_config)[0],
+            on_frame=None if enlarger is not None else on_frame,
         )
-        if self.parts.enlarger is None:
+        if enlarger is None:
             return clip
         folder = None if chunk_dir is None else Path(chunk_dir) / "enlarged"
-        return self.parts.enlarger.enlarge(whole.image, clip, folder, on_frame)
+        return enlarger.enlarge(whole.image, clip, folder, on_frame)
 
     def reconstruct(
         self, clip: VideoClip, *, chunk_dir: str | Path | None = None, on_report: OnReport | None = None
@@ -205,10 +237,10 @@ class GenerativeModel:
             as lyra_core.gaussians.reconstruct.reconstruct.
         """
         folder = None if chunk_dir is None else Path(chunk_dir) / "gaussians"
-        return self.parts.reconstructor(clip, chunk_dir=folder, on_report=on_report)
+        return self.walk.reconstructor(clip, chunk_dir=folder, on_report=on_report)
 
     def _captioner(self) -> Captioner:
-        return self.parts.captioner or NoCaptions(network_reads_text=self.parts.models.text is not None)
+        return self.walk.captioner or NoCaptions(network_reads_text=self.walk.reads_text)
 
     def _chunk_ids(
         self,
@@ -219,13 +251,13 @@ class GenerativeModel:
         photographs: Sequence[Photograph],
     ) -> tuple[str, ...]:
         """Ids of a world that no plan named: each chained to what its chunk is asked for."""
-        step = self.rollout.chunk_frames
+        step = self.walk.rollout.chunk_frames
         count = (len(cameras) - 1) // step
         # Presets are asked for by name, but here only their cameras are known; the photograph's pixels stand for all
         # that its depth depends on.
-        fields: dict[str, object] = {"seed": seed, "model": self.name, "choices": identity_text(self.parts.config)}
-        if self.parts.enlarger is not None:
-            fields["super_resolution"] = self.parts.enlarger.name
+        fields: dict[str, object] = {"seed": seed, "model": self.name, "choices": self.walk.choices}
+        if self.walk.enlarger is not None:
+            fields["super_resolution"] = self.walk.enlarger.name
         start = chain_start(
             chain_inputs("", photo.image, photo.intrinsics), fields, (self.weights_digest,), ALGORITHM_VERSION, 0
         )
@@ -242,6 +274,55 @@ class GenerativeModel:
         captions = list(prompts or [""])
         per_chunk = captions * count if len(captions) == 1 else [*captions, *[""] * count][:count]
         return chunk_ids(start, asked, per_chunk)
+
+
+class GenerativeModel(RolloutModel):
+    """Lyra 2's rollout, built from parts."""
+
+    def __init__(self, name: str, weights_digest: str, parts: Parts) -> None:
+        """`weights_digest` identifies all weights, 64 hex digits.
+
+        Raises:
+            RecipeError: networks and choices that do not belong together.
+        """
+        config, models = parts.config, parts.models
+        self.parts = parts
+        self.rollout = Rollout(models, config)
+        factor = 1 if parts.enlarger is None else parts.enlarger.factor
+        native = Native(
+            size=(factor * parts.size[0], factor * parts.size[1]),
+            side_step=factor * models.vae.config.spatial_factor,
+            min_side=factor * parts.min_side,
+            chunk_frames=self.rollout.chunk_frames,
+            prompt=parts.prompt,
+        )
+        walk = Walk(
+            rollout=self.rollout,
+            native=native,
+            depth=models.depth,
+            depth_config=config.depth,
+            reconstructor=parts.reconstructor,
+            choices=identity_text(config),
+            captioner=parts.captioner,
+            reads_text=models.text is not None,
+            enlarger=parts.enlarger,
+        )
+        super().__init__(name, weights_digest, walk)
+
+    @property
+    def provenance(self) -> Provenance:
+        """As the rollout's choices say."""
+        config, models = self.parts.config, self.parts.models
+        # The student was trained with guidance inside and runs without.
+        scale = 1.0 if config.sampler == "distilled" or models.text is None else config.guidance_scale
+        has_words = scale != 1.0 and models.negative_text is None
+        return Provenance(
+            precision=str(models.dit.dtype).removeprefix("torch."),
+            num_steps=len(DISTILLED_ENTRIES) if config.sampler == "distilled" else config.num_steps,
+            guidance=scale,
+            negative_prompt=config.negative_prompt if has_words else None,
+            metric_scale_source="depth_model" if self.parts.is_metric else "relative",
+        )
 
 
 def reduced_seed(photo: Seed, factor: int) -> Seed:

@@ -14,7 +14,7 @@ from lyra_core.errors import FrameError, RecipeError, SeedError, WeightsError
 from lyra_core.world_models.load import MODELS, load_model
 from lyra_core.world_models.protocol import WorldModel
 
-SEEDS = Path(__file__).resolve().parents[2] / "examples" / "seeds"
+SEEDS = Path(__file__).resolve().parents[3] / "examples" / "seeds"
 
 
 def test_from_photograph_to_rendered_world(tmp_path):
@@ -49,7 +49,7 @@ def test_without_a_size_frames_are_native_and_turn_with_the_photograph():
 
 
 def test_the_baseline_claims_no_metres():
-    assert load_model("parallax").provenance.metric_scale_source == "none"
+    assert load_model("parallax").provenance.metric_scale_source == "relative"
 
 
 def test_the_baseline_keeps_the_protocol():
