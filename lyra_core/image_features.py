@@ -154,7 +154,7 @@ class ImageFeatures(nn.Module):
         Args:
             images: sRGB in [0, 1].
         """
-        x = functional.relu6(self.stem((images * 255 - 127) / 128))
+        x = functional.relu6(self.stem(((images.float() * 255 - 127) / 128).to(self.stem.weight.dtype)))
         maps: list[Tensor] = []
         for index, block in enumerate(self.blocks):
             x = block(x)

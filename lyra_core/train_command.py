@@ -18,13 +18,14 @@ from lyra_core.evaluation.command import add_table
 from lyra_core.finetuning.command import add_finetune
 from lyra_core.mini.config import MINI_DIT
 from lyra_core.mini.vae import TINY_MINI_VAE
-from lyra_core.procedural.chunks import ChunkConfig
 from lyra_core.procedural.clip_maker import MixConfig
 from lyra_core.procedural.workers import preparing
 from lyra_core.procedural.world_clips import LONG_PATHS, PathPlan, sample_views, save_views
+from lyra_core.training.adversarial import AdversarialConfig
 from lyra_core.training.data_parallel import joined
 from lyra_core.training.depth_command import add_depth
 from lyra_core.training.distill import StudentConfig
+from lyra_core.training.frame_critics import CriticsConfig
 from lyra_core.training.gan import SharpenConfig, sharpen_vae
 from lyra_core.training.loop import LoopConfig, LoopResult
 from lyra_core.training.pack_command import add_pack
@@ -33,6 +34,7 @@ from lyra_core.training.vae import VaeTrainingConfig, train_vae
 from lyra_core.training.video import train_video
 from lyra_core.training.video_config import MINI_FLOW, VideoTrainingConfig
 
+FEATURE_WEIGHTS = "weights of the image network whose features critics see (default: of its package, extra train)"
 TOY_LAYOUT = "f1k1f4s2f1s1f2k2f1k1_g2"
 EXAMPLES = """examples:
   lyra train mini --out runs/mini --gpus 4                      all that follows, as steps over the machine's GPUs
@@ -89,6 +91,16 @@ def _arguments() -> argparse.ArgumentParser:
         default=0.5,
         help="the critic's share of the gradient, with --sharpen (default: 0.5)",
     )
+    vae.add_argument(
+        "--projected",
+        type=float,
+        default=0.0,
+        help="share of a critic that sees with the features of an image network, with --sharpen (default: 0)",
+    )
+    vae.add_argument(
+        "--perceptual", type=float, default=0.0, help="share of the distance of such features (default: 0)"
+    )
+    vae.add_argument("--feature-weights", type=Path, help=FEATURE_WEIGHTS)
     vae.add_argument("--gan-warmup", type=int, default=150, help="steps in which only the critic learns (default: 150)")
     vae.add_argument("--lr", type=float, help="largest learning rate (default: 1.5e-3; with --sharpen 3e-4)")
     vae.add_argument("--max-speed", type=int, help="path frames a clip may go on by (default: 8; with --sharpen 2)")
@@ -99,6 +111,12 @@ def _arguments() -> argparse.ArgumentParser:
     video.add_argument("--no-augmentation", action="store_true", help="no self-augmented histories (an ablation)")
     video.add_argument("--lr", type=float, help="largest learning rate (default: 1e-3; of a student 2e-4)")
     video.add_argument("--student", action="store_true", help="a four-step student of --start-from, its teacher")
+    video.add_argument(
+        "--adversarial",
+        action="store_true",
+        help="a four-step student that begins as --start-from and learns from the truth and critics of frames",
+    )
+    video.add_argument("--feature-weights", type=Path, help=FEATURE_WEIGHTS)
     video.add_argument(
         "--history-level",
         type=float,
@@ -178,7 +196,7 @@ def video_config(options: argparse.Namespace) -> VideoTrainingConfig:
         options,
         180.0,
         precision="float32" if options.toy else "copy",
-        learning_rate=options.lr or (2e-4 if options.student else 1e-3),
+        learning_rate=options.lr or (2e-4 if options.student or options.adversarial else 1e-3),
         final_rate=0.05,
         betas=(0.9, 0.95),
         weight_decay=0.02,
@@ -197,8 +215,14 @@ def video_config(options: argparse.Namespace) -> VideoTrainingConfig:
         student=StudentConfig() if options.student else None,
         flow=replace(MINI_FLOW, largest_history_level=options.history_level),
     )
-    if options.student:
+    if options.student or options.adversarial:
         config = replace(config, loop=replace(loop, betas=(0.9, 0.99)), augment_from=0)
+    if options.adversarial:
+        adversarial = AdversarialConfig(feature_weights=options.feature_weights, latents=1 if options.toy else 2)
+        # first chunks have the largest holes
+        mix = MixConfig(i2v=1 / 3, plain=1 / 3, augmented=1 / 3)
+        chunks = replace(config.chunks, kept_latents=adversarial.latents)
+        config = replace(config, adversarial=adversarial, mix=mix, chunks=chunks)
     if not options.toy:
         return config
     widths: dict[str, Any] = {"dim": 48, "ffn_dim": 96, "num_heads": 2, "num_layers": 2, "squeeze_dim": 8}
@@ -207,7 +231,7 @@ def video_config(options: argparse.Namespace) -> VideoTrainingConfig:
     pool: dict[str, Any] = {"pool_rows": 40, "first_rows": 4, "clips_at_once": 1, "augment_from": 4, "supersample": 1}
     textures: dict[str, Any] = {"textures_per_kind": 1, "texture_size": 32}
     paths = PathPlan(num_frames=17, names=("wander", "wander-and-return"), takes=1, max_stride=1)
-    small = replace(config, vae=TINY_MINI_VAE, dit=dit, plan=paths, chunks=ChunkConfig(num_chunks=2))
+    small = replace(config, vae=TINY_MINI_VAE, dit=dit, plan=paths, chunks=replace(config.chunks, num_chunks=2))
     return replace(small, is_compiled=False, **sizes, **pool, **textures)
 
 
@@ -220,8 +244,15 @@ def _train(options: argparse.Namespace, log: logging.Logger) -> int:
         if isinstance(config, VideoTrainingConfig):
             run = functools.partial(train_video, config)
         elif options.sharpen:
-            weights = {"adversarial": options.gan_weight, "matching": 0.2 * options.gan_weight}
-            sharpen = SharpenConfig(**weights, critic_first=options.gan_warmup)
+            critics = CriticsConfig(
+                adversarial=options.gan_weight,
+                matching=0.2 * options.gan_weight,
+                projected=options.projected,
+                perceptual=options.perceptual,
+            )
+            sharpen = SharpenConfig(
+                critics=critics, critic_first=options.gan_warmup, feature_weights=options.feature_weights
+            )
             run = functools.partial(sharpen_vae, config, sharpen)
         else:
             run = functools.partial(train_vae, config)

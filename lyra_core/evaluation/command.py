@@ -61,6 +61,7 @@ def add_options(parser: argparse.ArgumentParser, result: Path | None = None) -> 
         "--ablation", help="trained without self-augmented histories: a component or weights.safetensors"
     )
     parser.add_argument("--teacher", help="what the few-step student learnt from: a component or weights.safetensors")
+    parser.add_argument("--feature-weights", type=Path, help="weights of EfficientNet-Lite1 (default: of its package)")
     parser.add_argument("--many", type=int, help="steps of the teacher; 0 for none (default: 16, on a CPU 0)")
     parser.add_argument("--out", type=Path, required=True, help="folder for pictures")
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS, metavar="PART", help=", ".join(PARTS))

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from lyra_core.errors import ConfigError
 from lyra_core.evaluation.generate import generate
 from lyra_core.evaluation.measures import masked_psnr_db, mean_of, seen_by_seed, sharpness_ratio
+from lyra_core.image_features import ImageFeatures
 from lyra_core.mini.networks import MiniNetworks, build_mini_networks
 from lyra_core.mini.vae import MiniVAE, build_mini_vae
 from lyra_core.procedural.atlas import build_atlas
@@ -29,6 +30,13 @@ from lyra_core.procedural.chunks import ChunkMaker
 from lyra_core.procedural.clip_maker import ClipMaker, photo_library
 from lyra_core.procedural.clips import Clips
 from lyra_core.procedural.world_clips import WorldLibrary, load_views
+from lyra_core.training.adversarial import (
+    AdversarialBatch,
+    AdversarialConfig,
+    StudentAndCritics,
+    adversarial_batch,
+    adversarial_losses,
+)
 from lyra_core.training.chunk_pool import ChunkPool
 from lyra_core.training.cuda_graph import CudaGraphStep
 from lyra_core.training.data_parallel import ALONE, Replicas
@@ -174,6 +182,39 @@ class _Learner:
         return self.recorded(batch)
 
 
+class _AdversarialLearner:
+    """Losses of a student among critics; the first steps only teach the critics."""
+
+    def __init__(
+        self,
+        config: VideoTrainingConfig,
+        adversarial: AdversarialConfig,
+        vae: MiniVAE,
+        features: ImageFeatures | None,
+        samples: Samples,
+        seed: int,
+    ) -> None:
+        self.config, self.adversarial, self.samples, self.seed = config, adversarial, samples, seed
+        self.vae, self.features = vae, features
+        self.recorded: dict[bool, CudaGraphStep[AdversarialBatch]] = {}
+
+    def __call__(self, both: StudentAndCritics, step: int) -> dict[str, Tensor]:
+        config, is_judged = self.config, step >= self.adversarial.critic_first
+        rows = self.samples.draw(both.student, step)
+        there = step_generator(self.seed + 1, step, rows.target.device)
+        batch = adversarial_batch(rows, config.dit.history_layout, self.adversarial, config.flow, config.rollout, there)
+        compute = partial(adversarial_losses, both, self.vae, self.features, self.adversarial, is_judged=is_judged)
+        if not config.is_compiled:
+            return compute(batch)
+        if not self.recorded:
+            both.student.dit.compile_blocks()
+        if is_judged not in self.recorded:
+            self.recorded.clear()  # the two are not needed at the same time
+            self.samples.settle()
+            self.recorded[is_judged] = CudaGraphStep(compute, list(both.parameters()), batch)
+        return self.recorded[is_judged](batch)
+
+
 class _StudentLearner:
     """Losses of a distillation's steps: the critic's, and in every few steps the student's too."""
 
@@ -236,7 +277,7 @@ def train_video(
     networks = build_mini_networks(config.dit, config.seed, device)
     if start_from is not None:
         load_weights(networks, start_from, "video")
-    elif config.student is not None:
+    elif config.student is not None or config.adversarial is not None:
         raise ConfigError("a student starts from its teacher's weights: give start_from")
     with ThreadPoolExecutor(1) as beside:
         preparation = beside.submit(_prepare, config, device, replicas, workers)
@@ -247,13 +288,14 @@ def train_video(
             _warm_up(twin, config, device)
             del twin
         data = preparation.result()
-    rollout = replace(config.rollout, sampler="euler" if config.student is None else "distilled")
+    is_student = config.student is not None or config.adversarial is not None
+    rollout = replace(config.rollout, sampler="distilled" if is_student else "euler")
 
     def evaluate(module: nn.Module) -> dict[str, float | int]:
         return measure(_network_of(module), data.maker, data.measured, rollout)
 
     samples = Samples(config, data.pool, replicas.seed(config.seed), device)
-    model, learner = _learning(config, networks, samples)
+    model, learner = _learning(config, networks, samples, data.maker)
     try:
         result = train(
             model,
@@ -277,20 +319,25 @@ def train_video(
 
 
 def _learning(
-    config: VideoTrainingConfig, networks: MiniNetworks, samples: Samples
+    config: VideoTrainingConfig, networks: MiniNetworks, samples: Samples, maker: ChunkMaker
 ) -> tuple[nn.Module, Callable[[Any, int], dict[str, Tensor]]]:
     """What the loop trains, and the losses of its steps."""
     seed = samples.seed
+    dtype = torch.bfloat16 if config.loop.precision == "copy" else torch.float32
+    if config.adversarial is not None:
+        features = config.adversarial.features(next(networks.parameters()).device, dtype)
+        both = StudentAndCritics(networks, config.adversarial, None if features is None else features.widths, seed)
+        vae = cast("MiniVAE", maker.vae)
+        return both, _AdversarialLearner(config, config.adversarial, vae, features, samples, seed)
     if config.student is None:
         return networks, _Learner(config, samples, seed)
-    dtype = torch.bfloat16 if config.loop.precision == "copy" else torch.float32
     teacher = copy.deepcopy(networks).to(dtype).eval().requires_grad_(requires_grad=False)
     return StudentAndCritic(networks), _StudentLearner(config, config.student, teacher, samples, seed)
 
 
 def _network_of(module: nn.Module) -> MiniNetworks:
     """What makes videos, of what is trained."""
-    found = module.student if isinstance(module, StudentAndCritic) else module
+    found = module.student if isinstance(module, StudentAndCritic | StudentAndCritics) else module
     return cast("MiniNetworks", found)
 
 
