@@ -20,7 +20,7 @@ from lyra_core.mini.config import MINI_DIT
 from lyra_core.mini.vae import TINY_MINI_VAE
 from lyra_core.procedural.clip_maker import MixConfig
 from lyra_core.procedural.workers import preparing
-from lyra_core.procedural.world_clips import LONG_PATHS, PathPlan, sample_views, save_views
+from lyra_core.procedural.world_clips import LONG_PATHS, WIDE_PATHS, PathPlan, sample_views, save_views
 from lyra_core.training.adversarial import AdversarialConfig
 from lyra_core.training.data_parallel import joined
 from lyra_core.training.depth_command import add_depth
@@ -117,6 +117,7 @@ def _arguments() -> argparse.ArgumentParser:
         help="a four-step student that begins as --start-from and learns from the truth and critics of frames",
     )
     video.add_argument("--feature-weights", type=Path, help=FEATURE_WEIGHTS)
+    video.add_argument("--critics", type=Path, help="critics.safetensors of an earlier such run, to begin with")
     video.add_argument(
         "--history-level",
         type=float,
@@ -126,6 +127,7 @@ def _arguments() -> argparse.ArgumentParser:
     views = commands.add_parser("views", help="search camera paths through procedural scenes, once for many runs")
     views.add_argument("--scenes", type=int, default=640, help="scenes to learn from")
     views.add_argument("--held-out", type=int, default=64, help="scenes to measure on")
+    views.add_argument("--wide", action="store_true", help="more pans, turns and one-way paths")
     views.add_argument("--out", type=Path, required=True, help="file to write (.npz)")
     views.add_argument("--workers", type=int, help="processes (default: most of the cores)")
     add_depth(commands)
@@ -137,11 +139,10 @@ def _arguments() -> argparse.ArgumentParser:
 
 
 def _make_views(options: argparse.Namespace) -> int:
+    plan = WIDE_PATHS if options.wide else LONG_PATHS
     with preparing(options.workers) as workers:
         counts = {"train": options.scenes, "heldout": options.held_out}
-        found = {
-            split: sample_views(range(count), split, LONG_PATHS, (128, 224), workers) for split, count in counts.items()
-        }
+        found = {split: sample_views(range(count), split, plan, (128, 224), workers) for split, count in counts.items()}
     save_views(options.out, found)
     return 0
 
@@ -218,7 +219,12 @@ def video_config(options: argparse.Namespace) -> VideoTrainingConfig:
     if options.student or options.adversarial:
         config = replace(config, loop=replace(loop, betas=(0.9, 0.99)), augment_from=0)
     if options.adversarial:
-        adversarial = AdversarialConfig(feature_weights=options.feature_weights, latents=1 if options.toy else 2)
+        adversarial = AdversarialConfig(
+            feature_weights=options.feature_weights,
+            critic_weights=options.critics,
+            latents=1 if options.toy else 2,
+            critic_first=4 if options.toy else 100,
+        )
         # first chunks have the largest holes
         mix = MixConfig(i2v=1 / 3, plain=1 / 3, augmented=1 / 3)
         chunks = replace(config.chunks, kept_latents=adversarial.latents)

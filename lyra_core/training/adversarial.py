@@ -30,6 +30,7 @@ from lyra_core.video.context import ChunkInputs, PreparedContext
 from lyra_core.video.layout import HistoryLayout
 from lyra_core.video.rollout_config import RolloutConfig
 from lyra_core.video.schedule import DISTILLED_ENTRIES, distilled_schedule
+from lyra_core.weights.ema_weights import load_weights
 
 FRAME_CRITICS = CriticsConfig(adversarial=0.3, matching=0.0, projected=0.7, perceptual=1.0, unseen=0.2)
 
@@ -48,6 +49,7 @@ class AdversarialConfig:
         critic_first: steps before the critics count for the student.
         feature_levels: feature maps of the image network, at strides 4, 8, 16, 32.
         feature_weights: file of image_features.save_image_features; None reads the package.
+        critic_weights: compact weights of the critics of an earlier run, to begin with.
     """
 
     critics: CriticsConfig = field(default_factory=lambda: FRAME_CRITICS)
@@ -59,6 +61,7 @@ class AdversarialConfig:
     critic_first: int = 100
     feature_levels: int = 3
     feature_weights: Path | None = None
+    critic_weights: Path | None = None
 
     def features(self, device: torch.device, dtype: torch.dtype) -> ImageFeatures | None:
         """The image network, where a critic asks for it.
@@ -115,12 +118,21 @@ class AdversarialBatch:
 class StudentAndCritics(nn.Module):
     """What such a run trains."""
 
-    def __init__(self, student: MiniNetworks, config: AdversarialConfig, widths: tuple[int, ...] | None, seed: int):
+    def __init__(
+        self, student: MiniNetworks, config: AdversarialConfig, widths: tuple[int, ...] | None, seed: int
+    ) -> None:
+        """First weights.
+
+        Raises:
+            WeightsError: critics that cannot be read or have other sizes.
+        """
         super().__init__()
         self.student = copy.deepcopy(student)
         device = next(student.parameters()).device
         critics = FrameCritics(config.critics, widths, seed)
         self.critics = critics.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if config.critic_weights is not None:
+            load_weights(self.critics, config.critic_weights, "critics")
 
 
 def adversarial_batch(

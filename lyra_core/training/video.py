@@ -62,6 +62,7 @@ from lyra_core.video.rollout_config import RolloutConfig
 from lyra_core.weights.ema_weights import WEIGHTS, load_weights, save_weights
 
 SAMPLES = "samples.png"
+CRITICS = "critics.safetensors"
 
 
 def frozen_vae(config: VideoTrainingConfig, device: torch.device) -> MiniVAE:
@@ -314,6 +315,8 @@ def train_video(
     result.ema = trained.state_dict()
     if replicas.is_first:
         save_weights(result.ema, out_dir / WEIGHTS)  # of a student without its critic
+        if isinstance(model, StudentAndCritics):
+            save_weights(model.critics.state_dict(), out_dir / CRITICS)
         save_samples(trained.eval(), data.maker, data.measured, rollout, out_dir / SAMPLES)
     return result
 
