@@ -2,7 +2,8 @@
 
 Sauer et al. 2023, "Adversarial Diffusion Distillation", section 3.1, with the truth in place of the teacher: the
 student jumps from a few noise levels to clean latents, some of them are decoded by the frozen autoencoder, and critics
-that see with the features of an image network compare the frames with true ones. Squared error alone gives the mean of
+that see with the features of an image network compare the frames with true ones, decoded
+likewise. Squared error alone gives the mean of
 all that could be there, which is a blur; a critic asks for one of them. The student's noised inputs begin with its own
 jumps, as in training.distill.
 """
@@ -32,7 +33,7 @@ from lyra_core.video.rollout_config import RolloutConfig
 from lyra_core.video.schedule import DISTILLED_ENTRIES, distilled_schedule
 from lyra_core.weights.ema_weights import load_weights
 
-FRAME_CRITICS = CriticsConfig(adversarial=0.3, matching=0.0, projected=0.7, perceptual=1.0, unseen=0.2)
+FRAME_CRITICS = CriticsConfig(adversarial=0.4, matching=0.0, projected=0.8, perceptual=1.0, unseen=0.2, seen_pull=0.4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ class AdversarialConfig:
     critics: CriticsConfig = field(default_factory=lambda: FRAME_CRITICS)
     entries: tuple[int, ...] = DISTILLED_ENTRIES
     anchor: float = 1.0
-    hole_anchor: float = 0.1
+    hole_anchor: float = 0.05
     frames: float = 1.0
     latents: int = 2
     critic_first: int = 100
@@ -233,6 +234,9 @@ def adversarial_losses(
     size = (found.shape[2], *found.shape[3:])
     known = functional.interpolate(batch.known, size=size, mode="nearest")
     errors = frame_errors(found, batch.truth, known, config.critics.unseen)
-    judgement = judge(both.critics, features, found, batch.truth, errors, known, is_judged=is_judged)
+    with torch.no_grad():
+        # what the autoencoder makes of true latents: critics judge the latents and not its decoder, which is fixed
+        real = decoded(vae, batch.target, batch.group, config.latents)
+    judgement = judge(both.critics, features, found, batch.truth, errors, known, real=real, is_judged=is_judged)
     loss = anchor + config.frames * (found * judgement.pull).sum() + 0.5 * judgement.learning
     return {"loss": loss, "anchor": anchor.detach(), **judgement.row}

@@ -34,6 +34,7 @@ class CriticsConfig:
         projected: gradient of the projected critic's verdict, against that of the errors.
         perceptual: gradient of the distance of image features, likewise.
         unseen: weight of errors and distances where the truth cannot be known, against 1 elsewhere.
+        seen_pull: weight of the critics where it is known, against 1 where it is not.
         dims: channels of the patch critic at 1/2, 1/4 and 1/8 of the resolution.
         frames_per_group: frames of each group that the image network looks at; they are spread over the group.
     """
@@ -43,6 +44,7 @@ class CriticsConfig:
     projected: float = 0.0
     perceptual: float = 0.0
     unseen: float = 1.0
+    seen_pull: float = 1.0
     dims: tuple[int, int, int] = (48, 96, 192)
     frames_per_group: int = 1
 
@@ -121,6 +123,7 @@ def judge(
     errors: Float[Tensor, ""],
     known: Float[Tensor, "b 1 t h w"] | None = None,
     *,
+    real: Float[Tensor, "b 3 t h w"] | None = None,
     is_judged: bool,
 ) -> Judgement:
     """Let critics see truth and made frames; gradients of critics and maker do not mix.
@@ -132,11 +135,14 @@ def judge(
         truth: the true ones.
         errors: plain errors of `found`, whose gradient sets the scale of all others.
         known: 1 where the truth follows from the conditions, 0 where it cannot be known; None is 1 everywhere.
+        real: what critics take for true, if not the truth itself: as good as the maker could be.
         is_judged: whether the critics count for the maker.
     """
     config = critics.config
     dtype = critics.patch.head.weight.dtype
-    true, made = (rearrange(x, "b c (g t) h w -> (b g) (t c) h w", t=GROUP).to(dtype) for x in (truth, found))
+    shown = truth if real is None else real
+    true, made = (rearrange(x, "b c (g t) h w -> (b g) (t c) h w", t=GROUP).to(dtype) for x in (shown, found))
+    freedom = 1.0 if known is None else 1 - (1 - config.seen_pull) * known
     (by_errors,) = torch.autograd.grad(errors, found, retain_graph=True)
     size = by_errors.norm()
     pull, row = by_errors, {"errors": errors.detach()}
@@ -154,7 +160,7 @@ def judge(
         *levels, verdict = critics.patch(made)
         if config.adversarial:
             adversarial = critic_verdict([verdict])
-            pull = pull + add(adversarial, config.adversarial)
+            pull = pull + freedom * add(adversarial, config.adversarial)
             row["adversarial"] = adversarial.detach()
         if config.matching:
             pairs = zip(levels, wanted, strict=True)
@@ -165,27 +171,30 @@ def judge(
     if features is None or not config.needs_features:
         return Judgement(pull=pull, learning=learning, row=row)
     step = GROUP // config.frames_per_group
-    shown = [
-        rearrange(x[:, :, step - 1 :: step], "b c t h w -> (b t) c h w").clamp(-1.2, 1.2) * 0.5 + 0.5
-        for x in (truth, found)
-    ]
+    maps_made = features(_looked_at(found, step))
     with torch.no_grad():
-        maps_true = features(shown[0])
-    maps_made = features(shown[1])
+        maps_truth = features(_looked_at(truth, step))
+        maps_real = maps_truth if real is None else features(_looked_at(real, step))
     if config.perceptual:
         weights = None if known is None else rearrange(known[:, :, step - 1 :: step], "b c t h w -> (b t) c h w")
-        distance = weighted_distance(maps_made, maps_true, weights, config.unseen)
+        distance = weighted_distance(maps_made, maps_truth, weights, config.unseen)
         pull = pull + add(distance, config.perceptual)
         row["perceptual"] = distance.detach()
     if critics.projected is not None:
-        hinge = critic_hinge(critics.projected(maps_true), critics.projected([m.detach() for m in maps_made]))
+        hinge = critic_hinge(critics.projected(maps_real), critics.projected([m.detach() for m in maps_made]))
         learning = learning + hinge
         row["projected_critic"] = hinge.detach()
         if is_judged:
             verdict = critic_verdict(critics.projected(maps_made))
-            pull = pull + add(verdict, config.projected)
+            pull = pull + freedom * add(verdict, config.projected)
             row["projected"] = verdict.detach()
     return Judgement(pull=pull, learning=learning, row=row)
+
+
+def _looked_at(frames: Float[Tensor, "b 3 t h w"], step: int) -> Float[Tensor, "n 3 h w"]:
+    """Every `step`-th frame, in [0, 1] and a little beyond, where gradients go on."""
+    some = rearrange(frames[:, :, step - 1 :: step], "b c t h w -> (b t) c h w")
+    return some.clamp(-1.2, 1.2) * 0.5 + 0.5
 
 
 def weighted_distance(
