@@ -39,6 +39,12 @@ def add_depth(commands: Any) -> None:  # argparse's type of it is private
     depth.add_argument("--views", type=Path, help="camera paths made by `depth-views` (default: search now)")
     depth.add_argument("--lr", type=float, default=6e-4, help="learning rate at the top")
     depth.add_argument("--splats-from", type=int, default=1200, help="first step whose Gaussians are drawn; -1: never")
+    depth.add_argument(
+        "--window-every",
+        type=int,
+        help="learn from windows in one step of so many, from lone images in all others (default: lone images in one "
+        "step of three)",
+    )
     depth.add_argument("--within", type=float, help="minutes in which all must be done, start-up included")
     depth.add_argument(
         "--no-cuda-graph", action="store_true", help="launch steps kernel by kernel instead of replaying CUDA graphs"
@@ -93,6 +99,7 @@ def depth_config(options: argparse.Namespace) -> DepthTrainingConfig:
             batch=options.batch,
             splat_from_step=splats_from,
             is_recorded=not options.no_cuda_graph,
+            window_every=options.window_every,
         )
     data = WindowConfig(
         height=32,
@@ -114,6 +121,7 @@ def depth_config(options: argparse.Namespace) -> DepthTrainingConfig:
         batch=2,
         splat_windows=1,
         splat_from_step=splats_from,
+        window_every=options.window_every,
     )
 
 
