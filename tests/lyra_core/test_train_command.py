@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,21 @@ def test_weights_of_gan_and_student_have_defaults():
     assert options("vae", "--sharpen").gan_weight == 0.5
     assert options("vae", "--sharpen", "--gan-weight", "0.25").gan_weight == 0.25
     assert _arguments().parse_args(["pack", "--student-weight", "0.6"]).student_weight == 0.6
+
+
+def test_an_adversarial_student_keeps_what_critics_see():
+    config = video_config(options("video", "--adversarial", "--feature-weights", "lite0.safetensors"))
+    assert config.adversarial is not None
+    assert config.student is None
+    assert config.chunks.kept_latents == config.adversarial.latents == 2
+    assert config.adversarial.feature_weights == Path("lite0.safetensors")
+    assert video_config(options("video")).chunks.kept_latents == 0
+
+
+def test_lone_images_can_be_the_rule():
+    usual, lone = (depth_config(options("depth", *more)) for more in ((), ("--window-every", "4")))
+    assert [usual.is_lone(step) for step in range(6)] == [False, False, True] * 2
+    assert [lone.is_lone(step) for step in range(5)] == [False, True, True, True, False]
 
 
 def test_both_kinds_of_networks_can_be_trained_by_the_flow():
