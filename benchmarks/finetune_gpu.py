@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch.distributed.tensor import DTensor
 
+from lyra_core.config.rollout import REFERENCE
 from lyra_core.finetuning.fsdp import together
 from lyra_core.finetuning.loop import FinetuneConfig, finetune
 from lyra_core.finetuning.lora import LoraConfig
@@ -25,7 +26,6 @@ from lyra_core.training.flow import FlowConfig, flow_loss
 from lyra_core.training.loop import step_generator
 from lyra_core.video.attention import cudnn_first
 from lyra_core.video.dit import LYRA2_14B
-from lyra_core.video.rollout_config import FAITHFUL
 
 START = time.perf_counter()
 
@@ -97,7 +97,7 @@ def measure(case, options, replicas, device):
 
     def loss_of(module, step):
         times.append(time.perf_counter())
-        return flow_loss(module, rows, FlowConfig(), FAITHFUL, step_generator(replicas.rank, step, device))
+        return flow_loss(module, rows, FlowConfig(), REFERENCE, step_generator(replicas.rank, step, device))
 
     run = FinetuneConfig(steps=options.steps, log_every=1, warmup_steps=0, checkpoint_every=None)
     with cudnn_first() if is_cuda else nullcontext():

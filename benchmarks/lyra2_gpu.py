@@ -25,9 +25,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.results import RESULTS, write_result
-from lyra_core.video.conditioning import FAITHFUL_CONDITIONING, MENDED_CONDITIONING, ChunkRequest, Conditioner
+from lyra_core.config.rollout import CORRECTED_CONDITIONING, REFERENCE_CONDITIONING, REFERENCE_MEMORY
+from lyra_core.video.conditioning import ChunkRequest, Conditioner
 from lyra_core.video.dit import LYRA2_14B, build_dit
-from lyra_core.video.memory import FAITHFUL_MEMORY, StoredView
+from lyra_core.video.memory import StoredView
 from lyra_core.video.narrow_attention import attend_narrow, has_narrow_attention
 from lyra_core.video.sampler import guided_velocity, sample_distilled
 from lyra_core.video.schedule import distilled_schedule
@@ -111,7 +112,7 @@ class Bench:
         return WorldState(
             self.vae,
             self.image,
-            FAITHFUL_MEMORY,
+            REFERENCE_MEMORY,
             torch.device("cuda"),
             num_prefix=self.layout.num_history,
             num_encoded=None,
@@ -188,7 +189,7 @@ class Bench:
     def time_stages(self):
         stages, request = self.found["stages"], self.request()
         stages["start_s"] = timed(self.world, 2)
-        for name, config in (("conditions", FAITHFUL_CONDITIONING), ("mended_conditions", MENDED_CONDITIONING)):
+        for name, config in (("conditions", REFERENCE_CONDITIONING), ("corrected_conditions", CORRECTED_CONDITIONING)):
             stages[f"{name}_s"] = timed(lambda: self.conditions(request, config), 3)  # noqa: B023
         print({k: round(v, 3) for k, v in stages.items() if isinstance(v, float)}, flush=True)
 
@@ -220,7 +221,7 @@ class Bench:
 
     def run_profiles(self, names):
         request = self.request()
-        inputs = self.conditions(request, FAITHFUL_CONDITIONING)
+        inputs = self.conditions(request, REFERENCE_CONDITIONING)
         context = self.context(inputs)
         latents = torch.randn(1, 16, self.layout.num_generated, self.rows, self.columns, device="cuda")
         timestep = torch.tensor([900], device="cuda")
@@ -265,7 +266,7 @@ class Bench:
             parts[f"{name}_s"] = time.perf_counter() - begin
             return value
 
-        inputs = step("conditions", lambda: self.conditions(request, FAITHFUL_CONDITIONING))
+        inputs = step("conditions", lambda: self.conditions(request, REFERENCE_CONDITIONING))
         context = step("prepare", lambda: self.context(inputs))
         sampled = step("sample_4", lambda: self.sample(context))
         step("decode_and_encode", lambda: world.append(sampled[0]))

@@ -14,8 +14,9 @@ import numba
 import torch
 from results import write_result
 
-from lyra_core.geometry.warp import WarpConfig, WarpSource, forward_warp
-from lyra_core.video.memory import FAITHFUL_MEMORY, MENDED_MEMORY, MemoryConfig, SpatialMemory, query_offsets
+from lyra_core.config.rollout import CORRECTED_MEMORY, REFERENCE_MEMORY, MemoryConfig, WarpConfig
+from lyra_core.geometry.warp import WarpSource, forward_warp
+from lyra_core.video.memory import SpatialMemory, query_offsets
 
 NUM_FRAMES, HEIGHT, WIDTH, FOCAL_PX = 1000, 480, 832, 700.0
 NUM_DEPTHS = 16
@@ -89,8 +90,8 @@ def main() -> None:
         "what": f"{NUM_FRAMES} stored frames of {WIDTH}x{HEIGHT}; warp of one of them to 80 cameras",
         "threads": numba.get_num_threads(),
         "results": {
-            "retrieve, one query camera": time_retrieval(FAITHFUL_MEMORY),
-            "retrieve, four query cameras": time_retrieval(MENDED_MEMORY),
+            "retrieve, one query camera": time_retrieval(REFERENCE_MEMORY),
+            "retrieve, four query cameras": time_retrieval(CORRECTED_MEMORY),
             "warp to 80 cameras": time_warp(WarpConfig(), None),
             "warp to the 20 cameras used": time_warp(WarpConfig(), list(range(3, 80, 4))),
         },

@@ -18,11 +18,11 @@ from results import write_result
 from lyra_core.gaussians.clip_source import MemoryClip, StoredClip, write_stored_clip
 from lyra_core.gaussians.duplicates import project_points
 from lyra_core.gaussians.keyframes import KeyframeConfig
-from lyra_core.gaussians.lifters import ClipDepth
-from lyra_core.gaussians.photometric import psnr_db
+from lyra_core.gaussians.lifters import ClipDepthLifter
 from lyra_core.gaussians.reconstruct import Reconstruction, ReconstructionConfig, reconstruct
 from lyra_core.gaussians.render import render
 from lyra_core.geometry.camera import unproject
+from lyra_core.image_metrics import psnr_db
 from lyra_core.values import VideoClip
 
 SCENES = {
@@ -42,9 +42,9 @@ def load(name: str, folder: Path) -> VideoClip:
     kind, seed, path, frames, height, width = SCENES[name]
     file = folder / f"clip_{name}.safetensors"
     if not file.exists():
-        from lyra_core.procedural.worlds import scene_clip
+        from lyra_core.procedural.worlds import SceneLook, scene_clip
 
-        write_stored_clip(scene_clip(seed, path, frames, height, width, kind=kind), file)
+        write_stored_clip(scene_clip(seed, path, frames, height, width, SceneLook(kind=kind)), file)
     return StoredClip(file).window(torch.arange(frames))
 
 
@@ -64,7 +64,7 @@ def seen_by_sources(clip: VideoClip, held: int, sources: list[int]) -> torch.Ten
 
 def rebuild(clip: VideoClip, frames: list[int], **options: object) -> Reconstruction:
     return reconstruct(
-        MemoryClip(clip).window(torch.tensor(frames)), lifter=ClipDepth(), config=ReconstructionConfig(**options)
+        MemoryClip(clip).window(torch.tensor(frames)), lifter=ClipDepthLifter(), config=ReconstructionConfig(**options)
     )
 
 

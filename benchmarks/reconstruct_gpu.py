@@ -22,11 +22,11 @@ from results import hardware
 
 from lyra_core.gaussians.clip_source import MemoryClip
 from lyra_core.gaussians.keyframes import KeyframeConfig
-from lyra_core.gaussians.lifters import ClipDepth
-from lyra_core.gaussians.photometric import psnr_db
+from lyra_core.gaussians.lifters import ClipDepthLifter
 from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.refine import RefineConfig, refine
 from lyra_core.gaussians.render import render
+from lyra_core.image_metrics import psnr_db
 from lyra_core.procedural.shaken import ShakenClip, shaken_clip
 from lyra_core.values import Gaussians, VideoClip
 
@@ -48,7 +48,7 @@ def rebuilt(clip: VideoClip, tier: str | int, tiny: bool) -> tuple[Gaussians, di
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     config = ReconstructionConfig(tier=tier, keyframes=keyframes, sample_views=8)
-    world = reconstruct(MemoryClip(clip), lifter=ClipDepth(), config=config)
+    world = reconstruct(MemoryClip(clip), lifter=ClipDepthLifter(), config=config)
     report = world.report
     return world.gaussians, {
         "tier": tier,

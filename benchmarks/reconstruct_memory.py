@@ -20,10 +20,10 @@ from results import write_result
 
 from lyra_core.gaussians.clip_source import StoredClip, write_stored_clip
 from lyra_core.gaussians.keyframes import KeyframeConfig
-from lyra_core.gaussians.lifters import ClipDepth
-from lyra_core.gaussians.photometric import psnr_db
+from lyra_core.gaussians.lifters import ClipDepthLifter
 from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.render import render
+from lyra_core.image_metrics import psnr_db
 from lyra_core.values import CameraPath, VideoClip
 
 HEIGHT, WIDTH, FOCAL_PX = 36, 64, 50.0
@@ -68,7 +68,7 @@ def measure(path: Path) -> dict:
     config = ReconstructionConfig(
         tier=4000, chunk_frames=16, keyframes=KeyframeConfig(max_shift=0.004), sample_views=8, judge_views=16
     )
-    report = reconstruct(StoredClip(path), lifter=ClipDepth(), config=config).report
+    report = reconstruct(StoredClip(path), lifter=ClipDepthLifter(), config=config).report
     return {
         "num_frames": report.num_frames,
         "num_keyframes": report.num_keyframes,
@@ -108,7 +108,7 @@ def measure_large(path: Path, out: Path) -> dict:
         def window(self, frames: torch.Tensor) -> VideoClip:
             return source.window(kept[frames])
 
-    made = reconstruct(Kept(), lifter=ClipDepth(), config=ReconstructionConfig(tier="500k"))
+    made = reconstruct(Kept(), lifter=ClipDepthLifter(), config=ReconstructionConfig(tier="500k"))
     after = peak_mib()
     truth = source.window(torch.tensor(held)).frames.float() / 255
     drawn = render(made.gaussians, source.cameras[held]).color

@@ -110,10 +110,10 @@ def restricted_worlds(worlds: pa.Table) -> dict[str, str]:
 
 
 def _common_licence(worlds: pa.Table) -> str:
-    found = set(worlds["output_license"].to_pylist())
-    if found == {None} or not found:
+    licenses = set(worlds["output_license"].to_pylist())
+    if licenses == {None} or not licenses:
         return "unknown"
-    return str(found.pop()) if len(found) == 1 else "other"
+    return str(licenses.pop()) if len(licenses) == 1 else "other"
 
 
 def _summary(ref: SnapshotRef, worlds: pa.Table) -> str:

@@ -78,8 +78,8 @@ def _whose(store: Store, record: WorldRecord) -> CommitOutcome:
     """Whether an existing commit names the files of this record: no other writer has a folder of this name."""
     if record.folder is None:
         return CommitOutcome.EXISTS
-    found = read_commit(store, record.world_id).world.folder
-    return CommitOutcome.CREATED if found == record.folder else CommitOutcome.EXISTS
+    committed_folder = read_commit(store, record.world_id).world.folder
+    return CommitOutcome.CREATED if committed_folder == record.folder else CommitOutcome.EXISTS
 
 
 def is_committed(store: Store, world_id: str) -> bool:
@@ -120,8 +120,8 @@ def read_commits(store: Store, world_ids: Iterable[str]) -> tuple[pa.Table, pa.T
 
     # Threads overlap the waiting of the reads; decoding is one thread's work under the interpreter's lock.
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = pool.map(lambda world_id: (world_id, _read(store, world_id)), world_ids)
-        rows = [_decode(store, world_id, data) for world_id, data in found]
+        rows_read = pool.map(lambda world_id: (world_id, _read(store, world_id)), world_ids)
+        rows = [_decode(store, world_id, data) for world_id, data in rows_read]
     records = [WorldRecord.row_from_json(text) for text, _ in rows]
     frames = pa.concat_tables([_cameras_schema().empty_table(), *(frames for _, frames in rows)])
     return (
@@ -134,10 +134,10 @@ def _require_payloads(store: Store, record: WorldRecord) -> None:
     if not record.artifacts:
         return
     with ThreadPoolExecutor(min(8, len(record.artifacts))) as pool:
-        found = list(pool.map(lambda artifact: store.info(artifact.key), record.artifacts))
+        infos = list(pool.map(lambda artifact: store.info(artifact.key), record.artifacts))
     problems = [
         f"{artifact.key}: wanted {artifact.bytes} bytes, found {'nothing' if info is None else info.bytes}"
-        for artifact, info in zip(record.artifacts, found, strict=True)
+        for artifact, info in zip(record.artifacts, infos, strict=True)
         if info is None or info.bytes != artifact.bytes
     ]
     if problems:

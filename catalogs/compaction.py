@@ -116,8 +116,8 @@ def _next_version(
     with tempfile.TemporaryDirectory(prefix="lyra-compaction-") as folder:
         writer = _PartWriter(store, number, token, Path(folder), fault)
         sources = _sources(store, merged, parent.schema_version if parent else SCHEMA_VERSION, fresh, size)
-        made = writer.write(sources, size.part_worlds)
-    pairs = [*kept, *made]
+        new_parts = writer.write(sources, size.part_worlds)
+    pairs = [*kept, *new_parts]
     ref = SnapshotRef(
         version=number,
         parent=parent.version if parent else None,
@@ -136,7 +136,7 @@ def _next_version(
         return ref
     if snapshot.read(store, number).token == token:  # ours after all: the reply to it was lost
         return ref
-    for pair in made:
+    for pair in new_parts:
         store.delete(pair.worlds.key)
         store.delete(pair.frames.key)
     return None

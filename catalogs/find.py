@@ -18,19 +18,19 @@ def find_world(store: Store, id_prefix: str) -> WorldRecord:
     Raises:
         CatalogError: none or several do, or the prefix is too short to look up.
     """
-    wanted = id_prefix.strip().lower()
-    if len(wanted) < MIN_PREFIX or set(wanted) - set("0123456789abcdef"):
+    prefix = id_prefix.strip().lower()
+    if len(prefix) < MIN_PREFIX or set(prefix) - set("0123456789abcdef"):
         raise CatalogError(
             f"a world id wants at least {MIN_PREFIX} hex digits, found {id_prefix!r}; "
             f'list ids with: lyra query {for_shell(store.root)} "SELECT world_id, name FROM worlds"'
         )
-    found = [
-        info.key.rsplit("/", 1)[1].removesuffix(".parquet") for info in store.list(f"{COMMITS}{wanted[:2]}/{wanted}")
+    world_ids = [
+        info.key.rsplit("/", 1)[1].removesuffix(".parquet") for info in store.list(f"{COMMITS}{prefix[:2]}/{prefix}")
     ]
-    if len(found) != 1:
-        what = f"{len(found)} worlds ({', '.join(i[:12] for i in found[:5])}, ...)" if found else "no world"
-        raise CatalogError(f"wanted one world whose id begins with {wanted!r} in {store.root}, found {what}")
-    return read_commit(store, found[0]).world
+    if len(world_ids) != 1:
+        what = f"{len(world_ids)} worlds ({', '.join(i[:12] for i in world_ids[:5])}, ...)" if world_ids else "no world"
+        raise CatalogError(f"wanted one world whose id begins with {prefix!r} in {store.root}, found {what}")
+    return read_commit(store, world_ids[0]).world
 
 
 def require_catalog(store: Store) -> None:

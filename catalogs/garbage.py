@@ -52,8 +52,8 @@ def find_garbage(store: Store, older_than_s: float = DAY_S) -> Garbage:
             f"found an age of {older_than_s:g} s; wanted more"
         )
     before_ns = time.time_ns() - int(older_than_s * 1e9)
-    found = [*_old(_unnamed_payloads(store), before_ns), *_old(_unlisted_parts(store), before_ns)]
-    return Garbage(keys=tuple(info.key for info in found), bytes=sum(info.bytes for info in found))
+    unneeded = [*_old(_unnamed_payloads(store), before_ns), *_old(_unlisted_parts(store), before_ns)]
+    return Garbage(keys=tuple(info.key for info in unneeded), bytes=sum(info.bytes for info in unneeded))
 
 
 def remove_garbage(store: Store, garbage: Garbage, older_than_s: float = DAY_S) -> int:

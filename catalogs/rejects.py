@@ -111,10 +111,10 @@ def attempts(store: Store, world_id: str) -> list[Attempt]:
 
 def all_attempts(store: Store) -> dict[str, list[Attempt]]:
     """What happened to every world that has attempts on record."""
-    found: dict[str, list[Attempt]] = {}
+    attempts: dict[str, list[Attempt]] = {}
     for attempt in _read_attempts(store, ATTEMPTS):
-        found.setdefault(attempt.world_id, []).append(attempt)
-    return found
+        attempts.setdefault(attempt.world_id, []).append(attempt)
+    return attempts
 
 
 def _read_attempts(store: Store, prefix: str) -> Iterator[Attempt]:

@@ -42,7 +42,7 @@ def verify(
     """
     rows = worlds_of(store, read_current(store), _COLUMNS).to_pylist()
     files = ((row["world_id"], artifact) for row in rows for artifact in row["artifacts"] or ())
-    found: list[Mismatch] = []
+    mismatches: list[Mismatch] = []
     done = 0
     with ThreadPoolExecutor(_THREADS) as threads:
         while batch := list(islice(files, 16 * _THREADS)):
@@ -51,9 +51,9 @@ def verify(
             ):
                 done += 1
                 if problem is not None:
-                    found.append(Mismatch(world_id=world_id, key=artifact["key"], problem=problem))
+                    mismatches.append(Mismatch(world_id=world_id, key=artifact["key"], problem=problem))
             on_file(done)
-    return found
+    return mismatches
 
 
 def _problem(store: Store, artifact: dict[str, Any], sizes_only: bool) -> str | None:
@@ -64,8 +64,8 @@ def _problem(store: Store, artifact: dict[str, Any], sizes_only: bool) -> str | 
         return f"has {info.bytes} bytes, the row says {artifact['bytes']}"
     if sizes_only:
         return None
-    digest, wanted = _sha256(store, artifact["key"], info.bytes), artifact["sha256"]
-    return None if digest == wanted else f"has SHA-256 {digest[:12]}, the row says {wanted[:12]}"
+    digest, recorded = _sha256(store, artifact["key"], info.bytes), artifact["sha256"]
+    return None if digest == recorded else f"has SHA-256 {digest[:12]}, the row says {recorded[:12]}"
 
 
 def _sha256(store: Store, key: str, size: int) -> str:

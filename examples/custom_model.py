@@ -10,12 +10,12 @@ from dataclasses import replace
 import torch
 
 from lyra_core.formats.image import open_image
-from lyra_core.gaussians.harmonics import SH_C0
 from lyra_core.gaussians.render import render
 from lyra_core.geometry.camera import unproject
 from lyra_core.geometry.seed_cameras import cameras_for_seed
 from lyra_core.native import Native
 from lyra_core.provenance import Provenance
+from lyra_core.spherical_harmonics import SH_C0
 from lyra_core.values import Gaussians, Seed, VideoClip
 from tasks.recipe import Recipe
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from flows.recipes import mini
 from lyra_core.errors import ReconstructionError
-from lyra_core.gaussians.harmonics import SH_C0
+from lyra_core.spherical_harmonics import SH_C0
 from lyra_core.values import Gaussians, VideoClip
 from tasks.artifacts import Contents, Format
 from tasks.recipe import Recipe

@@ -26,12 +26,12 @@ def compact(out: str) -> int | None:
     """
     store = open_store(out)
     snapshot = compact_catalog(store)
-    found = status(store)
+    counts = status(store)
     create_markdown_artifact(
         f"# Catalog of {for_markdown(out)}\n\n"
         "| worlds | accepted | open rejects | splats | snapshot |\n|---|---|---|---|---|\n"
-        f"| {found.worlds:,} | {found.accepted:,} | {found.rejects_open:,} | {found.splats:,} "
-        f"| {found.snapshot_version} |",
+        f"| {counts.worlds:,} | {counts.accepted:,} | {counts.rejects_open:,} | {counts.splats:,} "
+        f"| {counts.snapshot_version} |",
         key="catalog-status",
         description=for_markdown(f"catalog of {out}"),
     )

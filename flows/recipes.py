@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import cast
 
+from lyra_core.config.reconstruction import ReconstructionOptions
+from lyra_core.config.video import CORRECTED_VIDEO, MINI_VIDEO, REFERENCE_VIDEO, VideoOptions
 from lyra_core.entry_point import load_entry_point
 from lyra_core.errors import RecipeError
 from tasks.recipe import Recipe, with_fields
-from tasks.recipe_groups import MENDED_VIDEO, MINI_VIDEO, ReconstructionGroup, VideoGroup
 
 DEFAULT_RECIPE = "mini"
 """Of `make run`, `lyra run`, the flow's parameters and the deployments; the model of `lyra_core.load_model()`."""
@@ -53,7 +54,7 @@ def mini() -> Recipe:
         height=128,
         prompt="a place",
         video=MINI_VIDEO,
-        reconstruction=ReconstructionGroup(tier="100k", lifter="depth", anchor_views=8),
+        reconstruction=ReconstructionOptions(tier="100k", lifter="depth", anchor_views=8),
         seconds_per_world=25.0,
         bytes_per_world=8_000_000,
     )
@@ -71,8 +72,8 @@ def lyra2() -> Recipe:
         output_license="nvidia-internal-research",
         width=832,
         height=480,
-        video=VideoGroup(),
-        reconstruction=ReconstructionGroup(),
+        video=REFERENCE_VIDEO,
+        reconstruction=ReconstructionOptions(),
         seconds_per_world=420.0,
         bytes_per_world=90_000_000,
     )
@@ -84,19 +85,19 @@ def lyra2_fast() -> Recipe:
         update={
             "name": "lyra2-fast",
             "description": "Lyra 2 in four steps a chunk (the released distillation LoRA); a tenth of the time.",
-            "video": VideoGroup(sampler="distilled", loras=("lora-dmd:1.0",)),
+            "video": VideoOptions(sampler="distilled", loras=("lora-dmd:1.0",)),
             "seconds_per_world": 75.0,
         }
     )
 
 
-def lyra2_mended() -> Recipe:
-    """The released weights under conditions whose known faults are mended (docs/decisions/0002)."""
+def lyra2_corrected() -> Recipe:
+    """The released weights under conditions whose known faults are corrected (docs/decisions/0002)."""
     return lyra2().model_copy(
         update={
-            "name": "lyra2-mended",
-            "description": "Lyra 2 with mended conditions, which depart from those the weights were trained with.",
-            "video": MENDED_VIDEO,
+            "name": "lyra2-corrected",
+            "description": "Lyra 2 with corrected conditions, which depart from those the weights were trained with.",
+            "video": CORRECTED_VIDEO,
         }
     )
 
@@ -111,7 +112,7 @@ def parallax_da3() -> Recipe:
         weights_licenses=("apache-2.0",),
         width=832,
         height=480,
-        reconstruction=ReconstructionGroup(lifter="depth", is_refined=True),
+        reconstruction=ReconstructionOptions(lifter="depth", is_refined=True),
         seconds_per_world=60.0,
         bytes_per_world=90_000_000,
     )
@@ -123,7 +124,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "mini": mini,
     "lyra2": lyra2,
     "lyra2-fast": lyra2_fast,
-    "lyra2-mended": lyra2_mended,
+    "lyra2-corrected": lyra2_corrected,
     "parallax-da3": parallax_da3,
 }
 

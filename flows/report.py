@@ -125,7 +125,7 @@ class Reporter:
         return summary
 
     def _markdown(self, summary: BatchSummary) -> str:
-        made = max(1, summary.created)
+        num_worlds = max(1, summary.created)
         lines = [
             f"# Batch {for_markdown(summary.run_id)}",
             "",
@@ -146,7 +146,7 @@ class Reporter:
             "| stage | total | per world |",
             "|---|---|---|",
             *(
-                f"| {for_markdown(stage)} | {total:.1f} | {total / made:.2f} |"
+                f"| {for_markdown(stage)} | {total:.1f} | {total / num_worlds:.2f} |"
                 for stage, total in summary.seconds_per_stage.items()
             ),
         ]

@@ -107,16 +107,16 @@ def load_settings(flags: Mapping[str, Any] | None = None, folder: Path | None = 
 
 def from_env(environment: Mapping[str, str]) -> dict[str, str]:
     """The settings that environment variables hold; unrelated LYRA_ variables are ignored."""
-    found = {
+    values = {
         field: environment[PREFIX + field.upper()]
         for field in Settings.model_fields
         if environment.get(PREFIX + field.upper())
     }
     if environment.get("PREFECT_API_URL"):
-        found.setdefault("prefect_api_url", environment["PREFECT_API_URL"])
+        values.setdefault("prefect_api_url", environment["PREFECT_API_URL"])
     if environment.get("RAY_ADDRESS"):
-        found.setdefault("ray_address", environment["RAY_ADDRESS"])
-    return found
+        values.setdefault("ray_address", environment["RAY_ADDRESS"])
+    return values
 
 
 def use_model_path(settings: Settings) -> None:

@@ -60,24 +60,26 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
             scratch=str(folder / "scratch"),
         )
         worker = Worker(config)
-        made, seconds = None, 0.0
+        outcome, seconds = None, 0.0
         for spec in plan.specs():
             begin = time.perf_counter()
             failure = worker.make(spec)
             if failure is not None:
                 raise SystemExit(f"{failure.stage}: {failure.message}")
-            made = worker.finish(spec.world_id)
+            outcome = worker.finish(spec.world_id)
             seconds = time.perf_counter() - begin
         worker.close()
-        if not isinstance(made, Outcome) or not isinstance(worker.model, GenerativeModel):
-            raise SystemExit(f"wanted two worlds of a generative model, found {made} of {type(worker.model).__name__}")
+        if not isinstance(outcome, Outcome) or not isinstance(worker.model, GenerativeModel):
+            raise SystemExit(
+                f"wanted two worlds of a generative model, found {outcome} of {type(worker.model).__name__}"
+            )
         return {
             "cpu": cpu_name(),
             "cores": options.cores,
             "load_average": [round(x, 2) for x in os.getloadavg()],
             "precision": str(worker.model.rollout.models.dit.dtype).removeprefix("torch."),
             "seconds": round(seconds, 2),
-            "stages": {name: round(value, 2) for name, value in made.stage_s.items()},
+            "stages": {name: round(value, 2) for name, value in outcome.stage_s.items()},
             "peak_rss_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         }
 

@@ -13,12 +13,11 @@ Every random draw derives from these ids through `rng_seed`.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lyra_core.canonical_json import canonical_json
 from lyra_core.errors import RecipeError, StoreError
 from lyra_core.extras import require_client
 from lyra_core.public_uri import public_uri
@@ -94,11 +93,6 @@ def chunk_ids(start: str, cameras_requested: Sequence[bytes | str], captions: Se
     return tuple(links)
 
 
-def world_id(start: str, cameras_requested: Sequence[bytes | str], captions: Sequence[str]) -> str:
-    """The id of a world: the last of its `chunk_ids`."""
-    return chunk_ids(start, cameras_requested, captions)[-1]
-
-
 def rng_seed(id: str, stage: str, chunk: int = 0) -> int:  # noqa: A002 - the field's word for it
     """A seed of 63 bits for the random draws of one stage of one chunk."""
     digest = _digest("rng", id.encode(), stage.encode(), str(int(chunk)).encode())
@@ -139,47 +133,6 @@ def canonical_digest(mapping: Mapping[str, object]) -> str:
         RecipeError: a value without a canonical form.
     """
     return _digest("mapping", canonical_json(mapping).encode()).hex()
-
-
-def canonical_json(mapping: Mapping[str, object]) -> str:
-    """JSON with sorted keys, no spaces, ASCII only, and floats that read back exactly.
-
-    Tuples become lists. Python prints the shortest decimal that reads back to the same double, so no digit is lost.
-
-    Raises:
-        RecipeError: keys that are no strings, NaN or infinity, or values other than str, bool, int, float, None,
-            lists, tuples and mappings of these.
-    """
-    return json.dumps(_plain(mapping, ("the mapping",)), sort_keys=True, separators=(",", ":"))
-
-
-def _plain(value: object, where: tuple[object, ...]) -> object:
-    """The value in plain types; `where` is the way to it, spelt out only in an error."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):  # also enumerations of strings
-        return str.__str__(value)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise RecipeError(f"{_spelt(where)} is {value}; only finite numbers can be part of an id")
-        return float(value)
-    if isinstance(value, list | tuple):
-        return [_plain(item, (*where, i)) for i, item in enumerate(value)]
-    if isinstance(value, Mapping):
-        for key in value:
-            if not isinstance(key, str):
-                raise RecipeError(f"{_spelt(where)} has the key {key!r}; keys must be strings")
-        return {str.__str__(key): _plain(item, (*where, key)) for key, item in value.items()}
-    raise RecipeError(
-        f"{_spelt(where)} is a {type(value).__name__}; wanted str, bool, int, float, None, or lists and mappings of "
-        "these"
-    )
-
-
-def _spelt(where: tuple[object, ...]) -> str:
-    return str(where[0]) + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in where[1:])
 
 
 def _link(kind: str, *parts: bytes) -> str:

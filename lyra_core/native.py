@@ -9,6 +9,10 @@ from dataclasses import dataclass
 
 from lyra_core.errors import FrameError
 
+CHUNK_FRAMES = 80
+"""Frames that a world grows by: its video has 1 + 80 k of them."""
+FRAMES_PER_SECOND = 16.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Native:
@@ -79,7 +83,7 @@ class Native:
 # the models.
 NATIVE = {
     "parallax": Native(size=(416, 240)),
-    "mini": Native(size=(224, 128), side_step=8, min_side=32, chunk_frames=80, prompt="a place"),
-    "lyra2": Native(size=(832, 480), side_step=8, min_side=32, chunk_frames=80),
+    "mini": Native(size=(224, 128), side_step=8, min_side=32, chunk_frames=CHUNK_FRAMES, prompt="a place"),
+    "lyra2": Native(size=(832, 480), side_step=8, min_side=32, chunk_frames=CHUNK_FRAMES),
     "parallax-da3": Native(size=(832, 480)),
 }

@@ -11,20 +11,18 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lyra_core.errors import FrameError, GaussiansError, RecipeError
+from lyra_core.errors import GaussiansError, RecipeError
 from lyra_core.gaussians.render import render
+from lyra_core.image_metrics import psnr_db, ssim
 from lyra_core.values import CameraPath, Gaussians, VideoClip
 
 QUALITY_VERSION = "1"
-MAX_PSNR_DB = 99.0
 HOLE_ALPHA = 0.5
 # A Gaussian is a floater where this many views see through it to something 5 % farther.
 FLOATER_VIEWS = 2
 FLOATER_RATIO = 0.95
 FLOATER_MIN_OPACITY = 0.1
 FLOATER_SAMPLES = 20_000
-_SSIM_WINDOW, _SSIM_SIGMA = 11, 1.5
-_SSIM_C1, _SSIM_C2 = 0.01**2, 0.03**2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,47 +136,6 @@ def accept(quality: Quality, gates: Mapping[str, Gate]) -> tuple[bool, list[str]
     return not reasons, reasons
 
 
-def psnr_db(a: Float[Tensor, "*shape"], b: Float[Tensor, "*shape"]) -> float:
-    """Peak signal-to-noise ratio of values in 0..1, at most 99 dB.
-
-    Raises:
-        FrameError: different shapes.
-    """
-    _require_same(a, b)
-    mse = float((a.double() - b.double()).square().mean())
-    return min(MAX_PSNR_DB, -10.0 * math.log10(mse)) if mse > 0 else MAX_PSNR_DB
-
-
-def ssim(a: Float[Tensor, "t h w c"], b: Float[Tensor, "t h w c"]) -> float:
-    """Mean structural similarity of values in 0..1 (Wang et al. 2004: 11x11 Gaussian of 1.5, inner pixels).
-
-    Raises:
-        FrameError: different shapes, or pictures smaller than the window.
-    """
-    _require_same(a, b)
-    if min(a.shape[1:3]) < _SSIM_WINDOW:
-        raise FrameError(f"ssim needs pictures of at least 11x11 pixels, found {a.shape[2]}x{a.shape[1]}")
-    x, y = (p.permute(0, 3, 1, 2).flatten(0, 1)[:, None].double() for p in (a, b))
-    offsets = torch.arange(_SSIM_WINDOW).to(x) - _SSIM_WINDOW // 2
-    taps = torch.exp(-offsets.square() / (2 * _SSIM_SIGMA**2))
-    taps = taps / taps.sum()
-
-    def blur(picture: Tensor) -> Tensor:
-        # Shifted sums: a convolution of one channel is five times slower on a CPU.
-        for dim in (-1, -2):
-            inner = picture.shape[dim] - _SSIM_WINDOW + 1
-            picture = sum(tap * picture.narrow(dim, k, inner) for k, tap in enumerate(taps.tolist()))
-        return picture
-
-    mean_x, mean_y = blur(x), blur(y)
-    var_x = blur(x * x) - mean_x.square()
-    var_y = blur(y * y) - mean_y.square()
-    covariance = blur(x * y) - mean_x * mean_y
-    luminance = (2 * mean_x * mean_y + _SSIM_C1) / (mean_x.square() + mean_y.square() + _SSIM_C1)
-    structure = (2 * covariance + _SSIM_C2) / (var_x + var_y + _SSIM_C2)
-    return float((luminance * structure).double().mean())
-
-
 def sharpness(frame: Float[Tensor, "h w 3"]) -> float:
     """Variance of the Laplacian of the grey picture (Pech-Pacheco et al. 2000)."""
     grey = (frame @ frame.new_tensor([0.299, 0.587, 0.114]))[None, None]
@@ -197,11 +154,6 @@ def mean_lab(frame: Float[Tensor, "h w 3"]) -> Float[Tensor, " 3"]:
     f = torch.where(xyz > (6 / 29) ** 3, xyz.clamp(min=1e-12) ** (1 / 3), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
     lab = torch.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1)
     return lab.reshape(-1, 3).mean(0)
-
-
-def _require_same(a: Tensor, b: Tensor) -> None:
-    if a.shape != b.shape:
-        raise FrameError(f"pictures to compare need equal shapes, found {tuple(a.shape)} and {tuple(b.shape)}")
 
 
 def _views(num_frames: int, max_views: int) -> list[int]:

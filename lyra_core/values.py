@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lyra_core.errors import CameraPathError, FrameError, GaussiansError
 from lyra_core.geometry.camera_list import RIGIDITY_TOLERANCE
+from lyra_core.geometry.rotation import invert_rigid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +97,7 @@ class CameraPath:
     @property
     def cam_to_world(self) -> Float[Tensor, "t 4 4"]:
         """Rigid inverses of world_to_cam, exact transposes rather than a general inverse. [t 4 4]"""
-        rotation = self.world_to_cam[:, :3, :3].mT
-        inverse = torch.eye(4, dtype=torch.float64).repeat(len(self), 1, 1)
-        inverse[:, :3, :3] = rotation
-        inverse[:, :3, 3] = -(rotation @ self.world_to_cam[:, :3, 3:])[..., 0]
-        return inverse
+        return invert_rigid(self.world_to_cam)
 
     @property
     def centers_m(self) -> Float[Tensor, "t 3"]:
@@ -157,7 +154,6 @@ class VideoClip:
         depth_m: z-depth in metres, 0 where unknown. [t h w] float32, or None
         depth_confidence: 0 to 1. [t h w] float32, or None
         sky: True where nothing is near. [t h w] bool, or None
-        recovered_cameras: cameras estimated from the frames, in the frame of `cameras`, or None.
     """
 
     frames: UInt8[Tensor, "t h w 3"]
@@ -166,7 +162,6 @@ class VideoClip:
     depth_m: Float[Tensor, "t h w"] | None = None
     depth_confidence: Float[Tensor, "t h w"] | None = None
     sky: Bool[Tensor, "t h w"] | None = None
-    recovered_cameras: CameraPath | None = None
 
     def __post_init__(self) -> None:
         frames, height, width = self.frames.shape[:3]

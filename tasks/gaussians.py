@@ -42,6 +42,8 @@ def apply_stage(name: str, stage: Stage, clip: VideoClip, gaussians: Gaussians) 
     """
     kept = stage(clip, gaussians)
     if not isinstance(kept, Gaussians) or len(kept) == 0:
-        found = "none" if isinstance(kept, Gaussians) else type(kept).__name__
-        raise ReconstructionError(f"stage {name!r}: wanted the Gaussians to keep, found {found}; see docs/extending.md")
+        type_name = "none" if isinstance(kept, Gaussians) else type(kept).__name__
+        raise ReconstructionError(
+            f"stage {name!r}: wanted the Gaussians to keep, found {type_name}; see docs/extending.md"
+        )
     return kept

@@ -12,7 +12,7 @@ from typing import IO
 from lyra_core.errors import LyraError, ManifestError, SeedError, SourceError
 from lyra_core.public_uri import printable, public_uri
 from lyra_core.seed_source import ask, explained, is_web, local_path, open_filesystem, require_file
-from tasks.manifest_formats import Record, read_manifest
+from tasks.manifest_formats import ManifestRecord, read_manifest
 from tasks.manifest_lines import Tell
 from tasks.manifest_rows import BadRow, ManifestRow, RowError, parse_cells, shortened
 from tasks.seed_paths import ManifestFolder
@@ -59,16 +59,16 @@ def _keep_quiet(notice: str) -> None:
 
 
 def _read_source(source: str, tell: Tell) -> Iterator[ManifestRow | BadRow]:
-    found = find(source, tell)
-    for uri in found.seeds:
+    seed_source = find(source, tell)
+    for uri in seed_source.seeds:
         yield ManifestRow(seed_uri=uri, ordinal=-1)
-    if found.manifest is None:
+    if seed_source.manifest is None:
         return
-    folder = ManifestFolder(found.manifest)
+    folder = ManifestFolder(seed_source.manifest)
     is_empty = True
-    for part in found.parts:
+    for part in seed_source.parts:
         # A manifest of one file goes by the name its user gave it.
-        shown = public_uri(source if len(found.parts) == 1 and found.manifest == part else part)
+        shown = public_uri(source if len(seed_source.parts) == 1 and seed_source.manifest == part else part)
         for row in _read_part(part, shown, folder, tell):
             is_empty = False
             yield row
@@ -115,7 +115,7 @@ def _opened(uri: str) -> IO[bytes]:
         raise ManifestError(f"manifest {text}") from error
 
 
-def _row(record: Record, shown: str, uri: str, folder: ManifestFolder) -> ManifestRow | BadRow | None:
+def _row(record: ManifestRecord, shown: str, uri: str, folder: ManifestFolder) -> ManifestRow | BadRow | None:
     """The row a record makes, a BadRow that says what is wrong with it, or None for a blank one."""
     place = f"manifest {shown}, {record.place}"
     named = record.cells.get("seed")

@@ -38,7 +38,7 @@ _MANY_WITHOUT_SEED = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ManifestRecord:
     """A row as found: where it stands ("line 4"), its cells by known column, or the problem that hides them."""
 
     place: str
@@ -66,7 +66,7 @@ def require_readable(name: str, shown: str) -> None:
         raise ManifestError(f"seeds: {shown!r}: {suffix} is neither an image nor a manifest; {_FOREIGN[suffix]}")
 
 
-def read_manifest(binary: IO[bytes], name: str, shown: str, tell: Tell) -> Iterator[Record]:
+def read_manifest(binary: IO[bytes], name: str, shown: str, tell: Tell) -> Iterator[ManifestRecord]:
     """The records of one manifest file.
 
     Args:
@@ -90,11 +90,11 @@ def read_manifest(binary: IO[bytes], name: str, shown: str, tell: Tell) -> Itera
         raise ManifestError(f"manifest {shown}: it is cut short or damaged ({error}); copy it again") from error
 
 
-def _read_csv(binary: IO[bytes], shown: str, tell: Tell) -> Iterator[Record]:
+def _read_csv(binary: IO[bytes], shown: str, tell: Tell) -> Iterator[ManifestRecord]:
     lines = read_lines(binary, shown, tell)
     header, delimiter = _header(lines, shown)
     columns = known_columns(header, shown)
-    wanted = [(index, column) for index, column in enumerate(columns) if column is not None]
+    known = [(index, column) for index, column in enumerate(columns) if column is not None]
     seed = columns.index("seed")
 
     def looks_like_row(cells: list[str]) -> bool:
@@ -103,17 +103,17 @@ def _read_csv(binary: IO[bytes], shown: str, tell: Tell) -> Iterator[Record]:
     for number, cells in read_records(lines, delimiter, looks_like_row):
         place = f"line {number}"
         if isinstance(cells, str):
-            yield Record(place, {}, cells)
+            yield ManifestRecord(place, {}, cells)
         elif len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):
             sign = {"\t": "a tab"}.get(delimiter, repr(delimiter))
-            yield Record(
+            yield ManifestRecord(
                 place,
                 {"seed": cells[seed]},
                 f"it has {len(cells)} cells where the header has {len(header)}; put text that holds {sign} into double "
                 "quotes",
             )
         else:
-            yield Record(place, {column: cells[index] for index, column in wanted if index < len(cells)})
+            yield ManifestRecord(place, {column: cells[index] for index, column in known if index < len(cells)})
 
 
 def _header(lines: Iterator[Line], shown: str) -> tuple[list[str], str]:
@@ -132,29 +132,29 @@ def _header(lines: Iterator[Line], shown: str) -> tuple[list[str], str]:
 
 
 def _split(line: str, delimiter: str) -> list[str]:
-    found = next(read_records(iter([(1, line)]), delimiter, lambda _: False))[1]
-    return line.split(delimiter) if isinstance(found, str) else found
+    cells = next(read_records(iter([(1, line)]), delimiter, lambda _: False))[1]
+    return line.split(delimiter) if isinstance(cells, str) else cells
 
 
-def _read_jsonl(binary: IO[bytes], shown: str, tell: Tell) -> Iterator[Record]:
+def _read_jsonl(binary: IO[bytes], shown: str, tell: Tell) -> Iterator[ManifestRecord]:
     keys = _Keys()
     lines = ((number, line) for number, line in read_lines(binary, shown, tell) if line is None or line.strip())
     yield from _with_seeds((_json_record(number, line, keys, shown) for number, line in lines), keys, shown)
 
 
-def _json_record(number: int, line: str | None, keys: _Keys, shown: str) -> Record:
+def _json_record(number: int, line: str | None, keys: _Keys, shown: str) -> ManifestRecord:
     place = f"line {number}"
     if line is None:
-        return Record(place, {}, TOO_LONG)
+        return ManifestRecord(place, {}, TOO_LONG)
     if number == 1 and (line.strip() == "[" or line.lstrip().startswith("[{")):
         raise ManifestError(f"manifest {shown}: it is a JSON array, not one object a line; name it .json")
     value, problem = _parsed(line)
-    return Record(place, {}, problem) if problem else keys.record(place, value)
+    return ManifestRecord(place, {}, problem) if problem else keys.record(place, value)
 
 
-def _with_seeds(records: Iterator[Record], keys: _Keys, shown: str) -> Iterator[Record]:
+def _with_seeds(records: Iterator[ManifestRecord], keys: _Keys, shown: str) -> Iterator[ManifestRecord]:
     """The records, unless the first hundred, or all, have no seed: then the file is at fault and not its rows."""
-    held: list[Record] = []
+    held: list[ManifestRecord] = []
     for record in records:
         if "seed" in record.cells:
             yield from held
@@ -171,7 +171,7 @@ def _with_seeds(records: Iterator[Record], keys: _Keys, shown: str) -> Iterator[
     yield from held
 
 
-def _read_json(binary: IO[bytes], shown: str, tell: Tell) -> Iterator[Record]:  # noqa: ARG001  one signature
+def _read_json(binary: IO[bytes], shown: str, tell: Tell) -> Iterator[ManifestRecord]:  # noqa: ARG001  one signature
     data = binary.read(MAX_JSON_BYTES + 1)
     if len(data) > MAX_JSON_BYTES:
         raise ManifestError(
@@ -188,18 +188,19 @@ def _read_json(binary: IO[bytes], shown: str, tell: Tell) -> Iterator[Record]:  
         raise ManifestError(f"manifest {shown}: wanted a JSON array of objects, found {_kind(rows)}")
     keys = _Keys()
     records = (
-        Record(place, {"seed": row}) if isinstance(row, str) else keys.record(place, row)
+        ManifestRecord(place, {"seed": row}) if isinstance(row, str) else keys.record(place, row)
         for place, row in ((f"element {number}", row) for number, row in enumerate(rows, start=1))
     )
     yield from _with_seeds(records, keys, shown)
 
 
-def _read_list(binary: IO[bytes], shown: str, tell: Tell) -> Iterator[Record]:
+def _read_list(binary: IO[bytes], shown: str, tell: Tell) -> Iterator[ManifestRecord]:
     for number, line in read_lines(binary, shown, tell):
-        yield Record(f"line {number}", {"seed": line}) if line is not None else Record(f"line {number}", {}, TOO_LONG)
+        place = f"line {number}"
+        yield ManifestRecord(place, {}, TOO_LONG) if line is None else ManifestRecord(place, {"seed": line})
 
 
-def _read_parquet(binary: IO[bytes], shown: str) -> Iterator[Record]:
+def _read_parquet(binary: IO[bytes], shown: str) -> Iterator[ManifestRecord]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -213,7 +214,8 @@ def _read_parquet(binary: IO[bytes], shown: str) -> Iterator[Record]:
         for batch in table.iter_batches(batch_size=1024, columns=list(names)):
             for row in _rows(batch):
                 number += 1
-                yield Record(f"row {number}", {names[name]: value for name, value in row.items() if name in names})
+                cells = {names[name]: value for name, value in row.items() if name in names}
+                yield ManifestRecord(f"row {number}", cells)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise ManifestError(
             f"manifest {shown}: it is no Parquet file or damaged ({_short(error)}); write it again"
@@ -257,10 +259,10 @@ class _Keys:
         self.first: list[str] = []
         self._known: dict[str, str] = {}
 
-    def record(self, place: str, row: object) -> Record:
+    def record(self, place: str, row: object) -> ManifestRecord:
         """The cells of known columns, or what is wrong with the row."""
         if not isinstance(row, dict):
-            return Record(place, {}, f"it wants an object, found {_kind(row)}")
+            return ManifestRecord(place, {}, f"it wants an object, found {_kind(row)}")
         self.first = self.first or list(row)
         cells: dict[str, object] = {}
         others = []
@@ -269,14 +271,15 @@ class _Keys:
             if name not in COLUMNS:
                 others.append((key, name))
             elif name in cells:
-                return Record(place, {}, f"the column {name!r} stands there more than once; keep one of them")
+                return ManifestRecord(place, {}, f"the column {name!r} stands there more than once; keep one of them")
             else:
                 cells[name] = value
         for key, name in others:
             near = meant(name, cells)
             if near and value_is_set(row[key]):
-                return Record(place, cells, f"column {key[:40]!r} is not known, did you mean {near!r}? Rename it")
-        return Record(place, cells)
+                problem = f"column {key[:40]!r} is not known, did you mean {near!r}? Rename it"
+                return ManifestRecord(place, cells, problem)
+        return ManifestRecord(place, cells)
 
 
 def value_is_set(value: object) -> bool:
@@ -304,7 +307,7 @@ def _kind(value: object) -> str:
     )
 
 
-_READERS: dict[str, Callable[[IO[bytes], str, Tell], Iterator[Record]]] = {
+_READERS: dict[str, Callable[[IO[bytes], str, Tell], Iterator[ManifestRecord]]] = {
     ".csv": _read_csv,
     ".tsv": _read_csv,
     ".jsonl": _read_jsonl,

@@ -61,10 +61,10 @@ def parse_cells(cells: Mapping[str, object]) -> dict[str, object] | None:
     Raises:
         RowError: a cell of a wrong type, out of range, too long, or with characters that no text has.
     """
-    found = {column: value for column, value in cells.items() if _is_set(value)}
-    if not found:
+    filled = {column: value for column, value in cells.items() if _is_set(value)}
+    if not filled:
         return None
-    return {column: _CASTS[column](column, value) for column, value in found.items()}
+    return {column: _CASTS[column](column, value) for column, value in filled.items()}
 
 
 def shortened(value: object) -> str:
@@ -113,26 +113,26 @@ def _name(column: str, value: object) -> str:
     return _text(column, value).strip()
 
 
-def _number(column: str, value: object, wanted: str) -> float:
+def _number(column: str, value: object, allowed: str) -> float:
     try:
         if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
             raise TypeError
         number = float(value)
     except (TypeError, ValueError, OverflowError, ArithmeticError) as error:
-        raise RowError(f"'{column}' wants {wanted}, found {shortened(value)}") from error
+        raise RowError(f"'{column}' wants {allowed}, found {shortened(value)}") from error
     if not math.isfinite(number):
-        raise RowError(f"'{column}' wants {wanted}, found {shortened(value)}")
+        raise RowError(f"'{column}' wants {allowed}, found {shortened(value)}")
     return number
 
 
 def _whole(most: int, limit: str) -> Callable[[str, object], int]:
     def cast(column: str, value: object) -> int:
-        wanted = f"a whole number from 1 to {most:,}"
-        number = _number(column, value, wanted)
+        allowed = f"a whole number from 1 to {most:,}"
+        number = _number(column, value, allowed)
         if number > most:
-            raise RowError(f"'{column}' wants {wanted} ({limit}), found {shortened(value)}")
+            raise RowError(f"'{column}' wants {allowed} ({limit}), found {shortened(value)}")
         if number != int(number) or number < 1:
-            raise RowError(f"'{column}' wants {wanted}, found {shortened(value)}")
+            raise RowError(f"'{column}' wants {allowed}, found {shortened(value)}")
         return int(number)
 
     return cast
@@ -140,12 +140,12 @@ def _whole(most: int, limit: str) -> Callable[[str, object], int]:
 
 def _angle(column: str, value: object) -> float:
     low, high = HFOV_DEG
-    wanted = f"degrees between {low:g} and {high:g}"
+    allowed = f"degrees between {low:g} and {high:g}"
     if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value.strip()):
         value = value.replace(",", ".")
-    number = _number(column, value, wanted)
+    number = _number(column, value, allowed)
     if not low < number < high:
-        raise RowError(f"'{column}' wants {wanted}, found {shortened(value)}")
+        raise RowError(f"'{column}' wants {allowed}, found {shortened(value)}")
     return number
 
 

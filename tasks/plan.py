@@ -204,10 +204,10 @@ class WorldNamer:
                 self._cameras[key] = request_digest_parts(camera_path, num_frames)
             except CameraPathError as error:  # one reading of a bad file, however many rows name it
                 self._cameras[key] = error
-        found = self._cameras[key]
-        if isinstance(found, CameraPathError):
-            raise found
-        return found
+        cameras = self._cameras[key]
+        if isinstance(cameras, CameraPathError):
+            raise cameras
+        return cameras
 
 
 def absolute_file(camera_path: str) -> str:
@@ -219,12 +219,12 @@ def _digest_all(
     rows: Sequence[ManifestRow | BadRow], digests: SeedDigestCache, threads: ThreadPoolExecutor
 ) -> Iterator[str | LyraError]:
     """A digest or the reason there is none, one for each row."""
-    found = iter(digests.digest_files([row.seed_uri for row in rows if isinstance(row, ManifestRow)], threads))
+    seed_digests = iter(digests.digest_files([row.seed_uri for row in rows if isinstance(row, ManifestRow)], threads))
     for row in rows:
         if isinstance(row, BadRow):
             yield SourceError(row.reason) if row.is_unreached else ManifestError(row.reason)
         else:
-            yield next(found)
+            yield next(seed_digests)
 
 
 def _reject(row: ManifestRow | BadRow, request: Request, error: LyraError, digest: str | None = None) -> RejectRecord:

@@ -6,14 +6,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from lyra_core.config.reconstruction import ReconstructionOptions
+from lyra_core.config.video import VideoOptions
 from lyra_core.errors import FrameError, RecipeError
-from lyra_core.native import NATIVE
-from tasks.recipe_groups import ReconstructionGroup, VideoGroup
+from lyra_core.native import CHUNK_FRAMES, NATIVE
 
 ROLES = ("ply", "video", "lossless", "cameras", "transforms", "colmap", "preview", "flythrough", "chunks")
 """Files that `artifacts` can name; those of one's own are package.module:FORMAT."""
 
-CHUNK_FRAMES = 80
 MAX_FRAMES = 1 + 100 * CHUNK_FRAMES
 
 # Fields that describe a recipe or estimate its cost. They change no pixel, so they are not part of a world's id.
@@ -61,8 +61,10 @@ class Recipe(BaseModel):
     camera_path: str = "dolly-in"
     prompt: str = ""
     variants: int = Field(1, ge=1, le=1000)
-    video: VideoGroup | None = Field(None, description="of models that generate; None for others")
-    reconstruction: ReconstructionGroup | None = Field(None, description="of models that lift videos; None for others")
+    video: VideoOptions | None = Field(None, description="of models that generate; None for others")
+    reconstruction: ReconstructionOptions | None = Field(
+        None, description="of models that lift videos; None for others"
+    )
 
     artifacts: tuple[str, ...] = (
         "ply",
@@ -143,11 +145,8 @@ class Recipe(BaseModel):
         """What the recipe tells lyra_core.load_model besides the model's name and device."""
         named = {"weights": self.weights, "precision": self.precision}
         options: dict[str, str | dict[str, object]] = {k: v for k, v in named.items() if v is not None}
-        for group in ("video", "reconstruction"):
-            value = getattr(self, group)
-            if value is not None:
-                options[group] = value.model_dump(mode="json")
-        return options
+        groups = self.model_dump(mode="json", include={"video", "reconstruction"})
+        return options | {group: fields for group, fields in groups.items() if fields is not None}
 
     def require_licenses(self, accepted: frozenset[str]) -> None:
         """Refuse restricted weights whose licence the caller did not accept by name.
@@ -197,6 +196,8 @@ def with_fields(recipe: Recipe, assignments: list[str]) -> Recipe:
         if first["loc"]:  # of one field; rules about several name what they found
             said = f"{'.'.join(str(part) for part in first['loc'])}: {said}, found {first.get('input')!r}"
         raise RecipeError(f"recipe '{recipe.name}': {said}") from error
+    except RecipeError as error:  # of a group, about several of its fields
+        raise RecipeError(f"recipe '{recipe.name}': {error}") from error
     _require_effect(recipe, found)
     return found
 

@@ -14,6 +14,7 @@ from lyra_core.geometry.path_measures import path_length_m, total_rotation_deg
 from lyra_core.identity import ALGORITHM_VERSION, canonical_digest, canonical_json, rng_seed
 from lyra_core.layout import new_upload, upload_prefix
 from lyra_core.public_uri import public_uri
+from lyra_core.quality import QUALITY_VERSION
 from lyra_core.records import WorldRecord, frame_table
 from tasks.outcome import FIRST_START, Start
 from tasks.quality import reject_reasons
@@ -23,8 +24,6 @@ from tasks.world import MadeWorld, StageClock
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-QUALITY_VERSION = "1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,14 +35,14 @@ def _walked(path: str) -> str | None:
     """The path with each part as its folder spells it, for names whose parts differ in their Unicode form."""
     if path.isascii():
         return None
-    found = "/" if path.startswith("/") else ""
+    spelled = "/" if path.startswith("/") else ""
     for part in filter(None, path.split("/")):
         forms = (part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part))
-        found = next((f"{found}{form}" for form in forms if os.path.lexists(f"{found}{form}")), "")
-        if not found:
+        spelled = next((f"{spelled}{form}" for form in forms if os.path.lexists(f"{spelled}{form}")), "")
+        if not spelled:
             return None
-        found += "/"
-    return found.rstrip("/")
+        spelled += "/"
+    return spelled.rstrip("/")
 
 
 class ManifestFolder:

@@ -27,7 +27,7 @@ _MAGIC = "*?["
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundSeeds:
     """What a source stands for: addresses of photographs, or the files of one manifest."""
 
     seeds: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class Found:
     parts: tuple[str, ...] = ()
 
 
-def find(source: str, tell: Tell) -> Found:
+def find(source: str, tell: Tell) -> FoundSeeds:
     """What a source stands for; `tell` takes a one-line notice about what a folder holds besides photographs.
 
     Raises:
@@ -47,13 +47,13 @@ def find(source: str, tell: Tell) -> Found:
     if path is not None:
         return _find_local(os.path.expanduser(path), source, tell)  # noqa: PTH111  Path would drop a trailing slash
     if is_chain(source):
-        return Found(seeds=(source,))
+        return FoundSeeds(seeds=(source,))
     if is_web(source):
         return _find_web(source)
     return _find_remote(source, tell)
 
 
-def _find_local(named: str, source: str, tell: Tell) -> Found:
+def _find_local(named: str, source: str, tell: Tell) -> FoundSeeds:
     path = as_on_disk(os.path.abspath(named))  # noqa: PTH100  links stay: a name is what the user sees
     try:
         mode = Path(path).stat().st_mode
@@ -69,14 +69,14 @@ def _find_local(named: str, source: str, tell: Tell) -> Found:
     return _file(path, source)
 
 
-def _find_missing(named: str, path: str, source: str, error: Exception, tell: Tell) -> Found:
+def _find_missing(named: str, path: str, source: str, error: Exception, tell: Tell) -> FoundSeeds:
     if any(character in named for character in _MAGIC) and (matches := _matches(named)):
         return _photographs(matches, source, tell)
     if isinstance(error, PermissionError):
         raise ManifestError(f"seeds: {_shown(source)} may not be read by this user; give read access") from error
     # A named image that is missing becomes a reject of its own when it is read, so the others still run.
     if is_image_name(path):
-        return Found(seeds=(path,))
+        return FoundSeeds(seeds=(path,))
     if os.path.lexists(path):
         raise ManifestError(f"seeds: {_shown(source)} is a link to something that does not exist") from error
     raise _nothing(source) from error
@@ -88,12 +88,12 @@ def _matches(pattern: str) -> list[str]:
     parts = rest.split("/")
     while len(parts) > 1 and Path(folder, parts[0]).is_dir():
         folder = os.path.join(folder, parts.pop(0))  # noqa: PTH118
-    found = glob.glob("/".join(parts), root_dir=folder, recursive=True)  # noqa: PTH207  Path.glob knows no root_dir
-    paths = (os.path.abspath(os.path.join(folder, name)) for name in found)  # noqa: PTH100, PTH118
+    names = glob.glob("/".join(parts), root_dir=folder, recursive=True)  # noqa: PTH207  Path.glob knows no root_dir
+    paths = (os.path.abspath(os.path.join(folder, name)) for name in names)  # noqa: PTH100, PTH118
     return [path for path in paths if Path(path).is_file()]
 
 
-def _folder(path: str, source: str, tell: Tell) -> Found:
+def _folder(path: str, source: str, tell: Tell) -> FoundSeeds:
     files: list[str] = []
     folders: list[str] = []
     try:
@@ -113,10 +113,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _photographs(paths: list[str], source: str, tell: Tell, folders: Iterable[str] = ()) -> Found:
-    found = sort_files(paths)
-    notice = printable(found.notice)
-    if not found.images:
+def _photographs(paths: list[str], source: str, tell: Tell, folders: Iterable[str] = ()) -> FoundSeeds:
+    listing = sort_files(paths)
+    notice = printable(listing.notice)
+    if not listing.images:
         inside = sorted(name for name in map(posixpath.basename, folders) if not name.startswith("."))
         hint = f"; it holds folders ({', '.join(map(printable, inside[:3]))}): name one of these" if inside else ""
         skipped = f"; {notice}" if notice else ""
@@ -126,42 +126,42 @@ def _photographs(paths: list[str], source: str, tell: Tell, folders: Iterable[st
         )
     if notice:
         tell(f"{printable(public_uri(source))}: {notice}")
-    return Found(seeds=tuple(found.images))
+    return FoundSeeds(seeds=tuple(listing.images))
 
 
-def _file(path: str, source: str) -> Found:
+def _file(path: str, source: str) -> FoundSeeds:
     if format_of(path):
-        return Found(manifest=path, parts=(path,))
+        return FoundSeeds(manifest=path, parts=(path,))
     require_readable(path, printable(source))
-    return Found(seeds=(path,))
+    return FoundSeeds(seeds=(path,))
 
 
-def _parts(folder: str, files: list[str], source: str) -> Found:
+def _parts(folder: str, files: list[str], source: str) -> FoundSeeds:
     parts = part_names(file for file in files if "/." not in file[len(folder) :] and "/_" not in file[len(folder) :])
     if not parts:
         raise ManifestError(f"seeds: the folder {_shown(source)} has a manifest's name but holds no part of one")
-    return Found(manifest=folder, parts=tuple(parts))
+    return FoundSeeds(manifest=folder, parts=tuple(parts))
 
 
-def _find_web(source: str) -> Found:
+def _find_web(source: str) -> FoundSeeds:
     try:
         path = urlsplit(source).path
     except ValueError as error:
         raise ManifestError(f"seeds: {_shown(source)} is no URL ({error}); correct it") from error
     if format_of(path):
-        return Found(manifest=source, parts=(source,))
+        return FoundSeeds(manifest=source, parts=(source,))
     if not path.endswith("/") or urlsplit(source).query:
         require_readable(path, public_uri(source))
-        return Found(seeds=(source,))
+        return FoundSeeds(seeds=(source,))
     filesystem, address = open_filesystem(source)
     names = _asked(source, lambda: [entry["name"] for entry in filesystem.ls(address) if entry["type"] == "file"])
     images = [name for name in sorted(names) if is_image_name(urlsplit(name).path)]
     if not images:
         raise ManifestError(f"seeds: the page {_shown(source)} links no image; name images or a manifest")
-    return Found(seeds=tuple(images))
+    return FoundSeeds(seeds=tuple(images))
 
 
-def _find_remote(source: str, tell: Tell) -> Found:
+def _find_remote(source: str, tell: Tell) -> FoundSeeds:
     def look() -> tuple[Any, str, dict[str, Any] | None]:
         filesystem, path = open_filesystem(source)
         try:
@@ -174,7 +174,7 @@ def _find_remote(source: str, tell: Tell) -> Found:
     filesystem, path, info = _asked(source, look)
     if info is not None and info["type"] != "directory":
         found = _file(path, source)
-        return Found(seeds=(source,)) if found.seeds else Found(manifest=source, parts=(source,))
+        return FoundSeeds(seeds=(source,)) if found.seeds else FoundSeeds(manifest=source, parts=(source,))
 
     def whole(name: str) -> str:
         return str(filesystem.unstrip_protocol(name))
@@ -187,13 +187,13 @@ def _find_remote(source: str, tell: Tell) -> Found:
         files = [e["name"] for e in entries if e["type"] == "file" and e["name"].strip("/") != path.strip("/")]
         folders = [e["name"].rstrip("/") for e in entries if e["type"] == "directory"]
         found = _photographs([name for name in files if not name.endswith("/")], source, tell, folders)
-        return Found(seeds=tuple(whole(name) for name in found.seeds))
+        return FoundSeeds(seeds=tuple(whole(name) for name in found.seeds))
     if any(character in path for character in _MAGIC):
         matches = _asked(source, lambda: [name for name in filesystem.glob(path) if not name.endswith("/")])
         if matches:
-            return Found(seeds=tuple(whole(name) for name in _photographs(matches, source, tell).seeds))
+            return FoundSeeds(seeds=tuple(whole(name) for name in _photographs(matches, source, tell).seeds))
     if is_image_name(path):
-        return Found(seeds=(source,))
+        return FoundSeeds(seeds=(source,))
     raise _nothing(source)
 
 

@@ -46,9 +46,9 @@ def _require_same_cameras(spec: WorldSpec) -> None:
     """Refuse a camera file that was changed after its cameras went into the world's id."""
     if not spec.cameras_sha256:
         return
-    found = cameras_digest(request_digest_parts(spec.camera_path, spec.num_frames))
-    if found != spec.cameras_sha256:
+    digest = cameras_digest(request_digest_parts(spec.camera_path, spec.num_frames))
+    if digest != spec.cameras_sha256:
         raise CameraPathError(
             f"camera file {spec.camera_path}: its cameras changed after planning (wanted sha256 "
-            f"{spec.cameras_sha256[:12]}, found {found[:12]}); run the same command again to plan the new ones"
+            f"{spec.cameras_sha256[:12]}, found {digest[:12]}); run the same command again to plan the new ones"
         )

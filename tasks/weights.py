@@ -15,14 +15,14 @@ def require_planned(recipe: Recipe, planned: tuple[str, ...] | None) -> tuple[st
     Raises:
         WeightsError: this machine has other weights, or none.
     """
-    found = weights_digests(recipe)
-    if planned is not None and found != planned:
+    digests = weights_digests(recipe)
+    if planned is not None and digests != planned:
         raise WeightsError(
             f"weights on {socket.gethostname()}: the batch was planned with {_short(planned)}, but "
-            f"{recipe.weights or 'the installed package'} holds {_short(found)}; give every machine the same weights "
+            f"{recipe.weights or 'the installed package'} holds {_short(digests)}; give every machine the same weights "
             f"and the same version of the package, then run the same command again"
         )
-    return found
+    return digests
 
 
 def _short(digests: tuple[str, ...]) -> str:

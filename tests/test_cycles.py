@@ -18,13 +18,9 @@ Edge = tuple[str, str]
 
 # Cycles that are there, each with its reason. The test fails where another appears, and where one of these is gone.
 SELF_WRITING = "Gaussians.save_ply and load_ply are methods of the value that formats/ply.py reads and writes"
-HEADS = "lifters.py runs the networks of depth_anything, whose estimators return what lifters.py defines"
 KNOWN: dict[str, dict[frozenset[str], str]] = {
     "rooms": {frozenset({"lyra_core.formats", "lyra_core.geometry", "lyra_core.values"}): SELF_WRITING},
-    "folders": {
-        frozenset({"lyra_core.formats", "lyra_core.geometry", "lyra_core.values"}): SELF_WRITING,
-        frozenset({"lyra_core.gaussians", "lyra_core.gaussians.depth_anything"}): HEADS,
-    },
+    "folders": {frozenset({"lyra_core.formats", "lyra_core.geometry", "lyra_core.values"}): SELF_WRITING},
     "files": {frozenset({"lyra_core.formats.ply", "lyra_core.values"}): SELF_WRITING},
 }
 

@@ -99,8 +99,8 @@ def nothing_to_do(session: Session, as_json: bool) -> int:
         print_json({"created": 0, **counts, "out": out, "exit_code": code})
         return code
     screen = console()
-    found = f"nothing to do: all {plan.num_existing:,} worlds exist in "
-    screen.print(styled(found, (out, "bold"), "; neither Prefect nor Ray was started"))
+    sentence = f"nothing to do: all {plan.num_existing:,} worlds exist in "
+    screen.print(styled(sentence, (out, "bold"), "; neither Prefect nor Ray was started"))
     unreached = len(plan.unreached)
     if settled := plan.num_rejected - unreached:
         screen.print(f"{settled:,} seeds are rejected; mend them, or try them again with --retry-rejects; the reasons:")

@@ -25,17 +25,17 @@ def lineage(
     from lyra_core.formats.store import open_store
 
     store = open_store(uri)
-    found = read_lineage(store, find_world(store, world_id).world_id)
+    family = read_lineage(store, find_world(store, world_id).world_id)
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(family))
         return 0
     screen = console()
-    screen.print(styled((found.world_id, "bold")))
+    screen.print(styled((family.world_id, "bold")))
     for label, worlds in (
-        ("variants", found.variants),
-        ("extends", found.extends),
-        ("extended by", found.extended_by),
-        ("branches", found.branches),
+        ("variants", family.variants),
+        ("extends", family.extends),
+        ("extended by", family.extended_by),
+        ("branches", family.branches),
     ):
         screen.print(styled(f"  {label:<12}{', '.join(worlds) or 'none'}"))
     return 0

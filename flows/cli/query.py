@@ -56,11 +56,11 @@ def query(
 def _distinct(names: list[str]) -> list[str]:
     """Column names as keys of one object: the second `name` of a join becomes name_2."""
     seen: dict[str, int] = {}
-    found = []
+    names_so_far = []
     for name in names:
         seen[name] = seen.get(name, 0) + 1
-        found.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
-    return found
+        names_so_far.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return names_so_far
 
 
 def _cell(value: object) -> str:

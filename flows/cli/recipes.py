@@ -33,14 +33,14 @@ def recipes(
             for field, value in fields.items():
                 console().print(styled(f"{field:<{wide}}{_readable(value)}"))
         return 0
-    made = [make() for make in RECIPES.values()]
+    all_recipes = [make() for make in RECIPES.values()]
     if as_json:
-        print_json([recipe.model_dump(mode="json") for recipe in made])
+        print_json([recipe.model_dump(mode="json") for recipe in all_recipes])
         return 0
     from rich.table import Table
 
     table = Table("recipe", "model", "size", "frames", "needs", "what", box=None, header_style="bold")
-    for recipe in made:
+    for recipe in all_recipes:
         table.add_row(
             recipe.name,
             recipe.model,

@@ -25,23 +25,23 @@ def status(
 
     store = open_store(uri)
     require_catalog(store)
-    found = read_status(store)
+    counts = read_status(store)
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(counts))
         return 0
     screen = console()
     screen.print(styled((uri, "bold")))
     for label, value in (
-        ("worlds", f"{found.worlds:,}"),
-        ("accepted", f"{found.accepted:,}"),
-        ("open rejects", f"{found.rejects_open:,}"),
-        ("splats", f"{found.splats:,}"),
-        ("size", human_bytes(found.bytes)),
+        ("worlds", f"{counts.worlds:,}"),
+        ("accepted", f"{counts.accepted:,}"),
+        ("open rejects", f"{counts.rejects_open:,}"),
+        ("splats", f"{counts.splats:,}"),
+        ("size", human_bytes(counts.bytes)),
         (
             "snapshot",
-            "none yet" if found.snapshot_version is None else f"v{found.snapshot_version:06d}",
+            "none yet" if counts.snapshot_version is None else f"v{counts.snapshot_version:06d}",
         ),
-        ("not yet in it", f"{found.uncompacted:,}"),
+        ("not yet in it", f"{counts.uncompacted:,}"),
     ):
         screen.print(f"  {label:<14}{value}")
     return 0

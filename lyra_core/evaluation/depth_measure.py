@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from lyra_core.errors import ReconstructionError
-from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.render import Rendering, render
+from lyra_core.image_metrics import psnr_db
 from lyra_core.mini.camera_gaussians import world_gaussians
 from lyra_core.mini.depth import MiniDepth
 from lyra_core.mini.depth_estimator import Sight, see_lone, see_window

@@ -19,14 +19,14 @@ from lyra_core.evaluation.measures import mean_of
 from lyra_core.evaluation.novel_views import lone_views
 from lyra_core.gaussians.clip_source import MemoryClip
 from lyra_core.gaussians.keyframes import KeyframeConfig
-from lyra_core.gaussians.lifters import EstimatedDepth, Lifter
-from lyra_core.gaussians.photometric import psnr_db
+from lyra_core.gaussians.lifters import DepthLifter, Lifter
 from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.render import render
+from lyra_core.image_metrics import psnr_db
 from lyra_core.mini.depth import MiniDepth
 from lyra_core.mini.depth_estimator import MiniDepthEstimator, MiniHead, see_lone
 from lyra_core.procedural.atlas import Atlas
-from lyra_core.procedural.worlds import scene_clip
+from lyra_core.procedural.worlds import SceneLook, scene_clip
 from lyra_core.values import VideoClip
 
 PATHS = ("truck-left", "orbit-right", "dolly-in", "wander", "arc-left")
@@ -96,7 +96,9 @@ def held_out_clips(
     for seed in count():
         path = PATHS[seed % len(PATHS)]
         try:
-            clip = scene_clip(seed, path, num_frames, height, width, split="heldout", atlas=atlas, drawn=drawn)
+            clip = scene_clip(
+                seed, path, num_frames, height, width, SceneLook(split="heldout", atlas=atlas), drawn=drawn
+            )
         except CameraPathError:
             continue
         yield clip
@@ -139,7 +141,7 @@ def measure_splats(model: MiniDepth, clip: VideoClip) -> dict[str, float]:
     lone = lone_views(model, clip)
     return {
         "head_video_db": splats_of_video(clip, MiniHead(estimator, name="table")),
-        "footprint_video_db": splats_of_video(clip, EstimatedDepth(estimator, name="table", needs_baseline=False)),
+        "footprint_video_db": splats_of_video(clip, DepthLifter(estimator, name="table", needs_baseline=False)),
         "layered_novel_db": lone.layered_db,
         "head_novel_db": lone.head_db,
         "parallax_novel_db": lone.parallax_db,

@@ -17,19 +17,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lyra_core.config.rollout import RolloutConfig
+from lyra_core.config.video import DepthConfig
 from lyra_core.depth import DepthEstimator
 from lyra_core.procedural.clips import Clips
 from lyra_core.values import CameraPath
-from lyra_core.video.depth_cache import (
-    SKY_DEPTH_M,
-    DepthConfig,
-    estimate_window,
-    mask_depth,
-    scale_views,
-    window_frames,
-)
+from lyra_core.video.depth_cache import SKY_DEPTH_M, estimate_window, mask_depth, scale_views, window_frames
 from lyra_core.video.memory import SpatialMemory
-from lyra_core.video.rollout_config import RolloutConfig
 from lyra_core.video.world_state import to_bytes
 
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lyra_core.config.rollout import RolloutConfig
 from lyra_core.depth import DepthEstimator
 from lyra_core.evaluation.estimated_depth import EstimatedDepth
 from lyra_core.mini.networks import MiniNetworks
@@ -19,7 +20,6 @@ from lyra_core.procedural.chunks import ChunkMaker
 from lyra_core.procedural.clips import Clips
 from lyra_core.video.chunk_batch import build_inputs
 from lyra_core.video.context import PreparedContext
-from lyra_core.video.rollout_config import RolloutConfig
 from lyra_core.video.sampler import sample_distilled, sample_euler
 from lyra_core.video.schedule import distilled_schedule, euler_schedule
 

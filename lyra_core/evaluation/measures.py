@@ -5,14 +5,14 @@ Images are in [0, 1]. Legend: b videos, t frames, h w pixels.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from lyra_core.geometry.warp import EPSILON, MENDED_WARP, WarpSource, forward_warp
+from lyra_core.config.rollout import CORRECTED_WARP
+from lyra_core.geometry.warp import EPSILON, WarpSource, forward_warp
+from lyra_core.image_metrics import decibels
 from lyra_core.procedural.clips import Clips
 from lyra_core.quality import mean_lab
 
@@ -83,14 +83,8 @@ def warped_seed(clips: Clips, frames: list[int]) -> tuple[Float[Tensor, "b k 3 h
         intrinsics=clips.intrinsics[:, :1],
     )
     w2c, K = clips.world_to_cam[:, frames].flatten(0, 1), clips.intrinsics[:, frames].flatten(0, 1)
-    warp = forward_warp(source, w2c, K, MENDED_WARP)
+    warp = forward_warp(source, w2c, K, CORRECTED_WARP)
     return (warp.values.unflatten(0, (b, k)) + 1) / 2, warp.mask.unflatten(0, (b, k))
-
-
-def psnr_db(found: Tensor, truth: Tensor) -> Float[Tensor, " b"]:
-    """Peak signal-to-noise ratio of each clip in decibels; values in [0, 1]."""
-    error = (found.clamp(0, 1) - truth).square().flatten(1).mean(1)
-    return -10 * torch.log10(error.clamp(min=math.exp(-30)))
 
 
 def masked_psnr_db(
@@ -100,7 +94,7 @@ def masked_psnr_db(
     count = mask.flatten(1).sum(1)
     error = (found - truth).square().mean(1) * mask
     mean = error.flatten(1).sum(1) / count.clamp(min=1)
-    return torch.where(count >= MIN_PIXELS, -10 * torch.log10(mean.clamp(min=1e-10)), torch.nan)
+    return torch.where(count >= MIN_PIXELS, decibels(mean), torch.nan)
 
 
 def detail(images: Float[Tensor, "b 3 h w"], mask: Bool[Tensor, "b h w"]) -> Float[Tensor, " b"]:

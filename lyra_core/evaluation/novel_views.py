@@ -1,6 +1,6 @@
 """Gaussians of one picture at true views of its place, over pixels whose surface the picture shows.
 
-    clip = scene_clip(3, "orbit-right", 81, 128, 224, split="heldout", drawn=judged_frames(81))
+    clip = scene_clip(3, "orbit-right", 81, 128, 224, SceneLook(split="heldout"), drawn=judged_frames(81))
     ours = true_views(world_splats(load_mini_model(), clip), clip)      # what a user gets
     base = true_views(parallax_splats(clip), clip)                      # the baseline
     print(ours.db - base.db)
@@ -20,9 +20,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lyra_core.errors import CameraPathError, ReconstructionError
-from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.render import render
 from lyra_core.geometry.camera import project, unproject
+from lyra_core.image_metrics import psnr_db
 from lyra_core.mini.camera_gaussians import world_gaussians
 from lyra_core.mini.depth import MiniDepth
 from lyra_core.mini.depth_estimator import see_lone
@@ -108,6 +108,7 @@ def lone_views(model: MiniDepth, clip: VideoClip) -> LoneViews:
 
     Raises:
         CameraPathError: a clip without depth.
+        ReconstructionError: a network without a Gaussian head.
     """
     device = next(model.parameters()).device
     image = clip.frames[:1].to(device).permute(0, 3, 1, 2).float() / 255
@@ -161,16 +162,6 @@ def world_splats(model: GenerativeModel, clip: VideoClip) -> Gaussians:
     video = model.generate(seed, path, num_frames=len(clip), prompts=["a place"])
     made = model.reconstruct(VideoClip(frames=video.frames, cameras=video.cameras)).to("cpu")
     return replace(made, means=made.means * factor, scales=made.scales * factor)
-
-
-def world_novel_db(model: GenerativeModel, clip: VideoClip) -> float:
-    """PSNR in dB of a whole generated world at the true views of a path, over pixels that the first frame saw.
-
-    Raises:
-        CameraPathError: a clip without depth.
-        FrameError: a clip whose frames are not 1 + whole chunks.
-    """
-    return true_views(world_splats(model, clip), clip).db
 
 
 def _layered(clip: VideoClip, depth_m: Float[Tensor, "h w"], sky: Bool[Tensor, "h w"]) -> Gaussians:

@@ -20,8 +20,8 @@ from lyra_core.evaluation.sheets import Strip, write_sheet
 from lyra_core.evaluation.video_parts import RETURNING
 from lyra_core.factory import factory_root
 from lyra_core.gaussians.clip_source import MemoryClip
-from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.render import render
+from lyra_core.image_metrics import psnr_db
 from lyra_core.values import VideoClip
 from lyra_core.video.world_state import to_bytes
 from lyra_core.world_models.mini import load_mini_model, mini_reconstructor

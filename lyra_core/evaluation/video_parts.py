@@ -20,13 +20,13 @@ from lyra_core.evaluation.measures import (
     masked_psnr_db,
     patch_distance,
     patches,
-    psnr_db,
     seen_by_seed,
     sharpness_ratio,
     warped_seed,
 )
 from lyra_core.evaluation.sheets import Strip, write_sheet
 from lyra_core.geometry.seed_cameras import cameras_for_seed
+from lyra_core.image_metrics import psnr_each_db
 from lyra_core.mini.encoders import caption_bytes
 from lyra_core.mini.networks import MiniNetworks
 from lyra_core.procedural.clip_maker import photo_library
@@ -67,7 +67,11 @@ class Found:
 
 
 def autoencoder(bench: Bench) -> None:
-    """Reconstruction of clips at the speed of chunks, of faster ones, and of photographs not trained on."""
+    """Reconstruction of clips at the speed of chunks, of faster ones, and of photographs not trained on.
+
+    Raises:
+        ConfigError: no photographs kept out of training.
+    """
     strips = []
     frames = list(range(40, 40 + CLIP))
     found = Found()
@@ -75,14 +79,16 @@ def autoencoder(bench: Bench) -> None:
         for clips in bench.clips(plan, frames, at_once=16):
             truth = (clips.frames[:, frames].float() + 1) / 2
             made = reconstruct(bench.models.vae, truth.to(bench.dtype)).float()
-            found.add("worlds", psnr_db(made, truth))
+            found.add("worlds", psnr_each_db(made, truth))
             strips += _pair("procedural", truth[:1, -1], made[:1, -1])
     bench.note("vae_worlds_db", found["worlds"], scenes=len(found["worlds"]))
     if bench.is_whole:
         fast = bench.library(LONG_PATHS)
         draw = torch.Generator().manual_seed(7)
         truth = torch.cat([fast.clips(8, CLIP, draw) for _ in range(bench.scenes // 8)])
-        bench.note("vae_worlds_fast_db", psnr_db(reconstruct(bench.models.vae, truth.to(bench.dtype)).float(), truth))
+        bench.note(
+            "vae_worlds_fast_db", psnr_each_db(reconstruct(bench.models.vae, truth.to(bench.dtype)).float(), truth)
+        )
     library = photo_library(SEEDS, "heldout", bench.device)
     if library is None:
         raise ConfigError(f"the table measures on photographs kept out of training, found none in {SEEDS}")
@@ -90,7 +96,7 @@ def autoencoder(bench: Bench) -> None:
         draw = torch.Generator().manual_seed(7)
         truth = photo_clips(library, bench.scenes, CLIP, *SIZE, draw, speed=speed)
         made = reconstruct(bench.models.vae, truth.to(bench.dtype)).float()
-        bench.note(key, psnr_db(made, truth), note="3 photographs")
+        bench.note(key, psnr_each_db(made, truth), note="3 photographs")
         strips += _pair("photograph", truth[:1, -1], made[:1, -1])
     cells = [strip.pictures[0] for strip in strips]
     rows = [Strip(label="truth", pictures=cells[0::2]), Strip(label="through the\nautoencoder", pictures=cells[1::2])]
@@ -158,7 +164,7 @@ def _measure_returning(bench: Bench, found: Found, clips: Clips, truth: Tensor, 
             found.add(f"{name} new {frame}", masked_psnr_db(video[:, frame], truth[:, frame], ~seen[:, i]))
             found.add(f"{name} sharp {frame}", sharpness_ratio(video[:, frame], truth[:, frame], ~seen[:, i]))
         found.add(f"{name} seen sharp", sharpness_ratio(video[:, 80], truth[:, 80], seen[:, 1]))
-        found.add(f"{name} revisit", psnr_db(video[:, 160], truth[:, 0]))
+        found.add(f"{name} revisit", psnr_each_db(video[:, 160], truth[:, 0]))
         found.add(f"{name} patches", _patch_distances(video[:, 80], truth[:, 80], ~seen[:, 1]))
 
 

@@ -83,7 +83,11 @@ class ClipSamples:
         self._ahead: dict[int, Future[list[Clips]]] = {}
 
     def draw(self, step: int) -> _Draw:
-        """Kind and chunk are the same in all processes, clips are not."""
+        """Kind and chunk are the same in all processes, clips are not.
+
+        Raises:
+            ConfigError: a mix of self-augmented samples only, of clips of one chunk.
+        """
         shared = step_generator(self.config.seed, step)
         mix = self.config.mix
         shares = torch.tensor([mix.i2v, mix.plain, mix.augmented if self.num_chunks > 1 else 0.0])

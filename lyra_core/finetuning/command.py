@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lyra_core.config.rollout import REFERENCE
 from lyra_core.errors import ConfigError
 from lyra_core.finetuning.clip_check import check_folder
 from lyra_core.finetuning.clip_export import export_procedural
@@ -27,9 +28,8 @@ from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker, ChunkRows
 from lyra_core.training.flow import FlowConfig, flow_loss, one_step_prediction
 from lyra_core.training.loop import step_generator
 from lyra_core.video.attention import cudnn_first
-from lyra_core.video.rollout_config import FAITHFUL
 
-ROLLOUT = replace(FAITHFUL, latents_per_window=4)
+ROLLOUT = replace(REFERENCE, latents_per_window=4)
 """The released conditions; the autoencoder works on four latents at a time, which gives the same numbers sooner."""
 EXAMPLES = """examples:
   lyra train export data --scenes 8 --frames 161               procedural worlds in the layout, to try things

@@ -1,6 +1,6 @@
 """The released video network in training: its transformer, between frozen encoders of captions and frames.
 
-The same objective and samples as for the mini model serve it; what differs is configuration (`FAITHFUL` rollout,
+The same objective and samples as for the mini model serve it; what differs is configuration (`REFERENCE` rollout,
 `ChunkConfig(context_latents=None)`) and size, for which `fsdp.shard` spreads it over processes.
 """
 

@@ -15,14 +15,13 @@ import torch
 from torch import Tensor
 
 from lyra_core.errors import CameraPathError, FormatError
-from lyra_core.geometry.camera import matrix_to_quat, quat_to_matrix, rigid
+from lyra_core.geometry.rotation import matrix_to_quat, rigid, unit_quat_to_matrix
 from lyra_core.replacing import replacing
+from lyra_core.spherical_harmonics import SH_C0
 from lyra_core.values import CameraPath, Gaussians
 
 # OpenCV camera axes (x right, y down, z forward) to OpenGL's (x right, y up, z backward), and back.
 OPENCV_TO_OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
-# Zeroth-order spherical harmonic: colour = 0.5 + SH_C0 * coefficient.
-_SH_C0 = 0.28209479177387814
 _COLMAP_POINTS = 50_000
 _SCHEMA_FORMAT = "lyra-worlds cameras 1"
 
@@ -224,7 +223,7 @@ def read_colmap_text(folder: str | Path) -> CameraPath:
     intrinsics[:, :2, 2], intrinsics[:, 2, 2] = values[:, 2:], 1.0
     ((height, width),) = sizes
     return CameraPath(
-        world_to_cam=rigid(quat_to_matrix(pose[:, :4]), pose[:, 4:]),
+        world_to_cam=rigid(unit_quat_to_matrix(pose[:, :4]), pose[:, 4:]),
         intrinsics=intrinsics,
         image_height=height,
         image_width=width,
@@ -251,7 +250,7 @@ def _point_lines(gaussians: Gaussians | None, max_points: int) -> list[str]:
         return []
     stride = -(-len(gaussians) // max_points)
     sample = gaussians[::stride].to("cpu")
-    colors = ((0.5 + _SH_C0 * sample.sh[:, 0]).clamp(0, 1) * 255).round().int().tolist()
+    colors = ((0.5 + SH_C0 * sample.sh[:, 0]).clamp(0, 1) * 255).round().int().tolist()
     means = sample.means.double().tolist()
     return [
         f"{i + 1} {_numbers(mean)} {color[0]} {color[1]} {color[2]} 0"

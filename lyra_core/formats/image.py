@@ -25,12 +25,12 @@ from torch import Tensor
 from lyra_core.errors import FrameError, SeedError
 from lyra_core.formats.eight_bits import declared_top, to_eight_bits
 from lyra_core.formats.panorama import require_perspective
+from lyra_core.geometry.camera import DEFAULT_HFOV_DEG
 from lyra_core.replacing import replacing
 from lyra_core.values import Seed
 
 MIN_SIDE_PX = 16
 MAX_PIXELS = 200_000_000
-DEFAULT_HFOV_DEG = 55.0
 # Decoders for photographs only: no PostScript, no fonts, nothing that runs a program.
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM", "AVIF")
 # What Pillow's decoders raise on hostile bytes (found by mutating files of every format).

@@ -66,6 +66,9 @@ class LocalStore(Store):
         """Hard-link a finished file into place, which fails if the name exists; see Store.create.
 
         fsspec's mode="create" tests and then writes, so two processes can both succeed with it.
+
+        Raises:
+            StoreRefusedError: a file system without hard links.
         """
         target = self._root / checked_key(key)
         with self._reporting("create", key):

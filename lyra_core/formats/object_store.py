@@ -65,7 +65,11 @@ class RemoteStore(Store):
         return {**self.__dict__, "_opened": None}
 
     def put_file(self, key: str, local_path: str | Path) -> StoredObject:
-        """Upload a file; see Store.put_file."""
+        """Upload a file; see Store.put_file.
+
+        Raises:
+            StoreError: the file cannot be read, or the store does not take it.
+        """
         source = Path(local_path)
         sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
         try:

@@ -165,7 +165,7 @@ class Store(ABC):
         """Refuse a store on which two workers could both commit one world.
 
         Raises:
-            StoreError: `create` overwrites here.
+            StoreRefusedError: `create` overwrites here.
         """
         if not self.supports_conditional_create():
             raise StoreRefusedError(

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from lyra_core.gaussians import backproject_kernels
 from lyra_core.gaussians import rasterize_kernels as kernels
-from lyra_core.gaussians.harmonics import SH_C0
 from lyra_core.gaussians.rasterize import (
     _ONE_LAUNCH_AT_A_TIME,
     EPS2D_PX2,
@@ -22,6 +21,7 @@ from lyra_core.gaussians.rasterize import (
     Rasterizer,
     _contiguous,
 )
+from lyra_core.spherical_harmonics import SH_C0
 from lyra_core.values import CameraPath, Gaussians
 
 # Colours beyond these cannot be shown; a Gaussian seen by hardly any pixel keeps the colour it has.
@@ -55,7 +55,7 @@ class Backprojector:
         tiles_x, tiles_y = -(-width // kernels.TILE), -(-height // kernels.TILE)
         limits = np.float32(EPS2D_PX2), np.float32(NEAR_PLANE_M), np.float32(FAR_PLANE_M)
         with _ONE_LAUNCH_AT_A_TIME:
-            kernels.project(*self._arrays, _contiguous(world_to_cam), camera, *limits, self._splats, self._keys)
+            kernels.project_splats(*self._arrays, _contiguous(world_to_cam), camera, *limits, self._splats, self._keys)
             order = kernels.depth_order(self._keys)
             ordered = kernels.gather(self._splats, order)
             starts, members = kernels.bin_into_tiles(ordered, tiles_x, tiles_y, numba.get_num_threads())

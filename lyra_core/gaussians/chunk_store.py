@@ -64,7 +64,7 @@ def load_lift(path: Path) -> Lift:
     """Read what save_lift wrote.
 
     Raises:
-        StoreError: missing or damaged.
+        TornObjectError: missing or damaged.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load

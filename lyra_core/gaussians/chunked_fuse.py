@@ -23,7 +23,8 @@ from lyra_core.gaussians.lifters import Lift, place_in_world
 from lyra_core.gaussians.pixel_footprint import FootprintConfig
 from lyra_core.gaussians.prune import shrunk_view
 from lyra_core.geometry.alignment import Similarity
-from lyra_core.geometry.camera import invert_rigid, pixel_centers
+from lyra_core.geometry.camera import pixel_centers
+from lyra_core.geometry.rotation import invert_rigid
 from lyra_core.values import CameraPath
 
 JUDGE_COLUMNS = 160  # width of the small depth maps kept to find floaters

@@ -1,8 +1,8 @@
 """What turns one chunk of a video into geometry: one protocol, three implementations.
 
-    ClipDepth         the clip's own depth (exact, or generated with the video)     -> pixel footprints
-    EstimatedDepth    any DepthEstimator, such as Depth Anything 3 with free weights -> pixel footprints
-    GaussianHead      Depth Anything 3 with its Gaussian head                        -> the head's Gaussians
+    ClipDepthLifter   the clip's own depth (exact, or generated with the video)     -> pixel footprints
+    DepthLifter       any DepthEstimator, such as Depth Anything 3 with free weights -> pixel footprints
+    HeadLifter        Depth Anything 3 with its Gaussian head                        -> the head's Gaussians
 
 Shape legend: t frames of a chunk, h w pixels of the frames, n Gaussians.
 """
@@ -21,7 +21,7 @@ from lyra_core.errors import DepthError, ReconstructionError
 from lyra_core.gaussians.depth_anything.adapter import to_world
 from lyra_core.gaussians.depth_anything.budget import Budget
 from lyra_core.geometry.alignment import Similarity
-from lyra_core.geometry.camera import invert_rigid
+from lyra_core.geometry.rotation import invert_rigid
 from lyra_core.values import CameraPath, Gaussians, VideoClip
 
 
@@ -85,7 +85,7 @@ class Lifter(Protocol):
         ...
 
 
-class ClipDepth:
+class ClipDepthLifter:
     """Lifts with the depth the clip carries; metric by definition, so cameras may stand still."""
 
     name = "clip-depth"
@@ -98,15 +98,13 @@ class ClipDepth:
             DepthError: the clip has no depth, or it holds NaN or infinity.
         """
         if clip.depth_m is None:
-            raise DepthError(
-                "lifting by the clip's depth needs depth_m, found none; use EstimatedDepth or GaussianHead"
-            )
+            raise DepthError("lifting by the clip's depth needs depth_m, found none; use DepthLifter or HeadLifter")
         sky = torch.zeros_like(clip.depth_m, dtype=torch.bool) if clip.sky is None else clip.sky
         confidence = (clip.depth_m > 0).float() if clip.depth_confidence is None else clip.depth_confidence
         return Lift(depth_m=clip.depth_m.float(), confidence=confidence.float(), sky=sky)
 
 
-class EstimatedDepth:
+class DepthLifter:
     """Lifts with a depth estimator: with Apache-2.0 weights, nothing in the chain is restricted.
 
     Args:
@@ -132,7 +130,7 @@ class EstimatedDepth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeadConfig:
+class HeadLifterConfig:
     """Which of a head's Gaussians are kept.
 
     Attributes:
@@ -146,7 +144,7 @@ class HeadConfig:
     min_opacity: float = 0.02
 
 
-class GaussianHead:
+class HeadLifter:
     """Lifts with Depth Anything 3's Gaussian head.
 
     Args:
@@ -157,14 +155,14 @@ class GaussianHead:
 
     needs_baseline = True
 
-    def __init__(self, estimator: object, *, name: str, config: HeadConfig = HeadConfig()) -> None:
+    def __init__(self, estimator: object, *, name: str, config: HeadLifterConfig = HeadLifterConfig()) -> None:
         from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
         from lyra_core.gaussians.depth_anything.model import NestedDepthAnything3
 
         if not isinstance(estimator, DepthAnythingEstimator):
             raise ReconstructionError(
                 f"the Gaussian head belongs to a DepthAnythingEstimator, found {type(estimator).__name__}; "
-                "use EstimatedDepth for other estimators"
+                "use DepthLifter for other estimators"
             )
         self._estimator = estimator
         self._config = config

@@ -14,9 +14,8 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from lyra_core.errors import RecipeError
-from lyra_core.gaussians.harmonics import SH_C0
-from lyra_core.geometry.camera import invert_rigid
-from lyra_core.geometry.rotation import matrix_to_quat
+from lyra_core.geometry.rotation import invert_rigid, matrix_to_quat
+from lyra_core.spherical_harmonics import SH_C0
 from lyra_core.values import Gaussians
 
 

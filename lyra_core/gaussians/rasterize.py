@@ -98,7 +98,7 @@ class Rasterizer:
         depth, alpha = np.empty((2, image_height, image_width), np.float32)
         limits = self._eps2d, np.float32(NEAR_PLANE_M), np.float32(FAR_PLANE_M)
         with _ONE_LAUNCH_AT_A_TIME:
-            kernels.project(*self._arrays, _contiguous(world_to_cam), camera, *limits, self._splats, self._keys)
+            kernels.project_splats(*self._arrays, _contiguous(world_to_cam), camera, *limits, self._splats, self._keys)
             ordered = kernels.gather(self._splats, kernels.depth_order(self._keys))
             starts, members = kernels.bin_into_tiles(ordered, tiles_x, tiles_y, numba.get_num_threads())
             kernels.composite(

@@ -18,6 +18,7 @@ import numba
 import numpy as np
 
 from lyra_core.jit import jit
+from lyra_core.spherical_harmonics import SH_C0, SH_C1, SH_C2
 
 TILE = 16
 LANES = 8  # pixels composited by one run of vector instructions
@@ -32,11 +33,9 @@ EXTENT_MARGIN = np.float32(0.01)  # pixels, against rounding of the extents
 CULLED = np.uint32(0xFFFFFFFF)
 
 # Real spherical harmonics in the sign convention of 3D Gaussian splatting (Kerbl et al. 2023), degree 0 to 3.
-C0 = np.float32(0.28209479177387814)
-C1 = np.float32(0.4886025119029199)
-C2A = np.float32(1.0925484305920792)
-C2B = np.float32(0.31539156525252005)
-C2C = np.float32(0.5462742152960396)
+C0 = np.float32(SH_C0)
+C1 = np.float32(SH_C1)
+C2A, C2B, C2C = np.float32(SH_C2[0]), np.float32(SH_C2[2]), np.float32(SH_C2[4])
 C3A = np.float32(0.5900435899266435)
 C3B = np.float32(2.890611442640554)
 C3C = np.float32(0.4570457994644658)
@@ -69,7 +68,7 @@ def _sh_basis(x, y, z, num_coefficients, basis):
 
 
 @jit(parallel=True)
-def project(  # noqa: PLR0915 - one straight-line formula, which calls would only hide
+def project_splats(  # noqa: PLR0915 - one straight-line formula, which calls would only hide
     means, quats, scales, opacities, sh, w2c, camera, eps2d, near, far, splats, keys
 ):
     """EWA projection (Zwicker et al. 2001) of every Gaussian into one camera: fills `splats` and `keys`.

@@ -22,14 +22,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from lyra_core.depth import DepthEstimator
-from lyra_core.errors import CameraPathError, DepthError, FrameError, RecipeError
+from lyra_core.config.bounds import Bounds
+from lyra_core.config.reconstruction import FusionOptions, tier_size
+from lyra_core.errors import CameraPathError, FrameError
 from lyra_core.gaussians.backing import build_backing, close_holes, is_unseen
 from lyra_core.gaussians.backproject import fit_colors
 from lyra_core.gaussians.camera_gate import choose_cameras
@@ -40,10 +41,10 @@ from lyra_core.gaussians.coarsen import PointSet
 from lyra_core.gaussians.depth_anything.budget import Budget, run_within
 from lyra_core.gaussians.duplicates import DuplicateConfig
 from lyra_core.gaussians.keyframes import KeyframeConfig, choose_keyframes, typical_depth_m
-from lyra_core.gaussians.lifters import ClipDepth, EstimatedDepth, Lifter
+from lyra_core.gaussians.lifters import Lifter
 from lyra_core.gaussians.pixel_footprint import FootprintConfig
 from lyra_core.gaussians.prune import PruneConfig, prune
-from lyra_core.gaussians.tiers import reduce_to, tier_size
+from lyra_core.gaussians.tiers import reduce_to
 from lyra_core.geometry.alignment import classify_motion
 from lyra_core.values import CameraPath, Gaussians, VideoClip
 
@@ -53,63 +54,26 @@ PROBE_FRAMES = 4  # frames whose depth, where the clip has it, tells how large t
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReconstructionConfig:
-    """Everything that changes the result.
+class ReconstructionConfig(FusionOptions):
+    """Everything that changes the result: a user's options, and the settings of each step.
 
     Attributes:
-        tier: size of the output: "100k", "500k", "2m" or a number.
-        chunk_frames: most keyframes lifted together; halved while memory does not suffice.
         keyframes: which frames are lifted.
         duplicates: when two Gaussians are one.
         footprint: shape of splats made from pixels.
         prune: what is removed.
-        sky: "shell" puts sky pixels on a far sphere, "drop" leaves them out.
-        sky_ratio: radius of that sphere in far depths of the scene.
-        cameras: "requested", "recovered", or "auto": requested unless the frames depart from them beyond the gate.
-        gate: rotation (degrees, median) and translation (percent of the path's length, median) of that departure.
-        deviation: beyond these the report marks the video as not following its cameras.
         working_ratio: limit of the set while frames are added, in output sizes.
         judge_views: small depth maps against which floaters are found.
         sample_views: frames for contributions and colours.
-        color_passes: sweeps of colour fitting.
-        anchor_views: keyframes whose holes are closed after pruning and behind which the scene is softly continued;
-            0 leaves holes.
     """
 
-    tier: str | int = "500k"
-    chunk_frames: int = 64
     keyframes: KeyframeConfig = field(default_factory=KeyframeConfig)
     duplicates: DuplicateConfig = field(default_factory=DuplicateConfig)
     footprint: FootprintConfig = field(default_factory=FootprintConfig)
     prune: PruneConfig = field(default_factory=PruneConfig)
-    sky: Literal["shell", "drop"] = "shell"
-    sky_ratio: float = 3.0
-    cameras: Literal["auto", "requested", "recovered"] = "auto"
-    gate: tuple[float, float] = (2.0, 3.0)
-    deviation: tuple[float, float] = (8.0, 15.0)
-    working_ratio: float = 2.0
-    judge_views: int = 32
-    sample_views: int = 24
-    color_passes: int = 3
-    anchor_views: int = 0
-
-    def __post_init__(self) -> None:
-        tier_size(self.tier)
-        if self.sky not in ("shell", "drop") or self.cameras not in ("auto", "requested", "recovered"):
-            raise RecipeError(
-                f'sky is "shell" or "drop" and cameras "auto", "requested" or "recovered", found {self.sky!r} and '
-                f"{self.cameras!r}"
-            )
-        if self.chunk_frames < 2 or self.working_ratio < 1 or self.sky_ratio <= 1:
-            raise RecipeError(
-                "reconstruction needs chunk_frames >= 2, working_ratio >= 1 and sky_ratio > 1, found "
-                f"{self.chunk_frames}, {self.working_ratio} and {self.sky_ratio}"
-            )
-        if min(self.judge_views, self.sample_views) < 1 or self.color_passes < 0:
-            raise RecipeError(
-                "reconstruction needs judge_views and sample_views of at least 1 and color_passes of at least 0, found "
-                f"{self.judge_views}, {self.sample_views} and {self.color_passes}"
-            )
+    working_ratio: Annotated[float, Bounds(ge=1)] = 2.0
+    judge_views: Annotated[int, Bounds(ge=1)] = 32
+    sample_views: Annotated[int, Bounds(ge=1)] = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,33 +211,6 @@ def reconstruct(
         seconds=time.perf_counter() - started,
     )
     return Reconstruction(gaussians=gaussians, report=report)
-
-
-def lift_clip(
-    clip: VideoClip,
-    *,
-    estimator: DepthEstimator | None = None,
-    tier: str | int = "500k",
-    chunk_dir: str | Path | None = None,
-) -> Gaussians:
-    """Gaussians of a clip with sane defaults, for world models that have frames, cameras and perhaps depth.
-
-    Args:
-        clip: its own depth is used where it has any.
-        estimator: used for clips without depth.
-        tier: size of the output.
-        chunk_dir: stored chunks, see reconstruct.
-
-    Raises:
-        DepthError: neither depth nor estimator; else as reconstruct.
-    """
-    if clip.depth_m is None and estimator is None:
-        raise DepthError("lifting a clip needs its depth_m or an estimator, found neither; pass estimator=")
-    lifter: Lifter = ClipDepth()
-    if clip.depth_m is None and estimator is not None:
-        lifter = EstimatedDepth(estimator, name=type(estimator).__name__)
-    config = ReconstructionConfig(tier=tier)
-    return reconstruct(clip, lifter=lifter, config=config, chunk_dir=chunk_dir).gaussians
 
 
 def _require_liftable(cameras: CameraPath, lifter: Lifter) -> None:

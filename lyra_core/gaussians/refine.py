@@ -27,14 +27,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lyra_core.config.reconstruction import RefineOptions
 from lyra_core.errors import FrameError, RecipeError
 from lyra_core.extras import require
-from lyra_core.gaussians.photometric import psnr_db, ssim
 from lyra_core.gaussians.rasterize import Raster
 from lyra_core.geometry.rotation import rotation_vector_to_matrix
+from lyra_core.image_metrics import differentiable_ssim, psnr_db
 from lyra_core.values import CameraPath, Gaussians, VideoClip
 
 ENGINES = ("auto", "gsplat", "torch")
+MAX_PSNR_DB = 120.0  # above what a catalog records, so that frames already drawn well are told apart
 Draw = Callable[[Gaussians, Tensor, Tensor, int, int], Raster]
 
 
@@ -53,19 +55,16 @@ class LearningRates:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RefineConfig:
-    """How the refinement runs.
+class RefineConfig(RefineOptions):
+    """How the refinement runs: a user's options, and the weights and step sizes of the fit.
 
     Attributes:
-        steps: one frame each; 300 to 1000.
-        hold_out_every: every so many-th frame is never fitted.
         ssim_weight: of 1 - SSIM; L1 has the rest.
         depth_weight: of the inverse-depth prior, at the first and at the last step.
         opacity_weight: pulls opacities down.
         scale_weight: pulls extents down, relative to the scene's.
         exposure_weight: pulls exposures to the identity.
         pose_weight: pulls pose corrections to zero.
-        min_gain_db: held-out gain below which the input is returned.
         max_coverage_loss: share of held-out pixels that may go undrawn.
         rates: step sizes.
         final_rate: share of them at the end, reached by equal factors.
@@ -74,27 +73,18 @@ class RefineConfig:
         seed: of the order of frames.
     """
 
-    steps: int = 500
-    hold_out_every: int = 8
     ssim_weight: float = 0.2
     depth_weight: tuple[float, float] = (0.05, 0.005)
     opacity_weight: float = 0.001
     scale_weight: float = 0.01
     exposure_weight: float = 0.1
     pose_weight: float = 0.1
-    min_gain_db: float = 0.2
     max_coverage_loss: float = 0.001
     rates: LearningRates = LearningRates()
     final_rate: float = 0.1
     judge_steps: int = 40
     judge_rate: float = 0.25
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.hold_out_every < 2:
-            raise RecipeError(
-                f"refinement needs steps >= 1 and hold_out_every >= 2, found {self.steps} and {self.hold_out_every}"
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,7 +233,7 @@ class _Problem:
         exposure = self._exposures[frame]
         picture = _exposed(raster.color, exposure)
         loss = (1.0 - config.ssim_weight) * (picture - target).abs().mean()
-        loss = loss + config.ssim_weight * (1.0 - ssim(picture, target))
+        loss = loss + config.ssim_weight * (1.0 - differentiable_ssim(picture, target))
         loss = loss + _between(config.depth_weight, progress) * self._depth_loss(raster, frame)
         # Adam makes a full step of any gradient, however small: what this frame does not see must not be pulled.
         seen = self._seen(frame)
@@ -328,7 +318,7 @@ class _Problem:
                 raster, target = self._drawn(draw, frame, frozen, self.camera(frame))
                 self._exposures[frame] = _fitted_exposure(raster, target)
                 picture = _exposed(raster.color, self._exposures[frame])
-            quality += psnr_db(picture.clamp(0.0, 1.0), target)
+            quality += psnr_db(picture.clamp(0.0, 1.0), target, max_db=MAX_PSNR_DB)
             cover += float((raster.alpha > 0.5).float().mean())
         return quality / len(frames), cover / len(frames)
 

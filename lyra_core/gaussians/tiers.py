@@ -6,26 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra_core.errors import RecipeError
+from lyra_core.config.reconstruction import TIERS, tier_size
 from lyra_core.gaussians.backproject import contributions
 from lyra_core.gaussians.coarsen import PointSet, coarsen_to
 from lyra_core.values import CameraPath, Gaussians
 
-TIERS = {"100k": 100_000, "500k": 500_000, "2m": 2_000_000}
 # Below this many pixels' worth over all sample views a Gaussian is invisible in practice.
 MIN_CONTRIBUTION = 0.02
-
-
-def tier_size(tier: str | int) -> int:
-    """Most Gaussians of a tier, given by name or as a number.
-
-    Raises:
-        RecipeError: an unknown name, or no Gaussian at all.
-    """
-    size = TIERS.get(tier) if isinstance(tier, str) else tier
-    if size is None or size < 1:
-        raise RecipeError(f"a tier is one of {', '.join(TIERS)} or a positive number, found {tier!r}")
-    return size
 
 
 def reduce_to(points: PointSet, max_count: int, cameras: CameraPath) -> PointSet:

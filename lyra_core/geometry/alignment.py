@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from lyra_core.errors import CameraPathError, DepthError, ReconstructionError
@@ -23,14 +23,11 @@ Motion = Literal["static", "collinear", "general"]
 COLLINEAR_RATIO = 1e-2
 # Extent of a path relative to its distance from the origin, below which it is numerical noise.
 STATIC_EXTENT = 1e-6
-CAMERA_WEIGHT = 10.0
-POINT_WEIGHT = 1.0
 KEPT_SHARE = 0.8
 REFITS = 3
 MIN_CAMERAS_TO_TRIM = 10
 # Say of the orientations in the rotation of a camera alignment, next to 1 for the centres.
 ORIENTATION_SHARE = 1.0
-MIN_PAIRS = 1000
 MIN_OVERLAP_PIXELS = 64
 
 
@@ -149,98 +146,6 @@ def fit_similarity(
             "a similarity needs points that agree in shape, found none better than scale 0; check the pairing"
         )
     return Similarity(scale=scale, rotation=rotation, translation=mean_target - scale * rotation @ mean_source)
-
-
-def fit_trimmed(
-    source: Float[Tensor, "n 3"],
-    target: Float[Tensor, "n 3"],
-    weights: Float[Tensor, " n"],
-    *,
-    kept_share: float = KEPT_SHARE,
-    refits: int = REFITS,
-    always: Bool[Tensor, " n"] | None = None,
-) -> Similarity:
-    """fit_similarity, refitted to the pairs of smallest weighted residual.
-
-    Pairs are judged by their distance divided by the root of their weight: of two equal misses, the
-    one that matters less goes first. Pairs marked in `always` are never dropped.
-
-    Args:
-        source: points. [n 3]
-        target: the same points in the other frame. [n 3]
-        weights: positive. [n]
-        kept_share: share of pairs that each refit keeps.
-        refits: how often to trim.
-        always: pairs exempt from trimming. [n]
-    """
-    source, target, weights = (x.detach().to("cpu", torch.float64) for x in (source, target, weights))
-    fit = fit_similarity(source, target, weights)
-    exempt = torch.zeros(len(source), dtype=torch.bool) if always is None else always.cpu()
-    for _ in range(refits):
-        residual = (fit.apply(source) - target).norm(dim=-1) / weights.clamp_min(1e-12).sqrt()
-        judged = residual[~exempt]
-        if len(judged) == 0:
-            return fit
-        keep = exempt | (residual <= quantile(judged, kept_share))
-        fit = fit_similarity(source[keep], target[keep], weights[keep])
-    return fit
-
-
-def fit_cameras_and_points(
-    source_world_to_cam: Float[Tensor, "t 4 4"],
-    target_world_to_cam: Float[Tensor, "t 4 4"],
-    source_points: Float[Tensor, "n 3"],
-    target_points: Float[Tensor, "n 3"],
-    depth: Float[Tensor, " n"],
-) -> Similarity:
-    """The joint fit of two overlapping chunks: shared cameras and same-pixel points.
-
-    Camera centres weigh 10 in total and points 1, near points more (inverse depth). With fewer than
-    1000 points only the cameras count.
-
-    Args:
-        source_world_to_cam: cameras of the overlap in the source frame. [t 4 4]
-        target_world_to_cam: the same in the target frame. [t 4 4]
-        source_points: points of the overlap in the source frame. [n 3]
-        target_points: the same pixels' points in the target frame. [n 3]
-        depth: z-depth of the points. [n]
-
-    Raises:
-        ReconstructionError: too few cameras and points.
-    """
-    centers = [camera_centers(x.detach().to("cpu", torch.float64)) for x in (source_world_to_cam, target_world_to_cam)]
-    if len(source_points) < MIN_PAIRS:
-        return align_cameras(source_world_to_cam, target_world_to_cam).similarity
-    num_cameras, num_points = len(centers[0]), len(source_points)
-    near = inverse_depth_weights(depth.detach().to("cpu", torch.float64))
-    weights = torch.cat(
-        [
-            torch.full((num_cameras,), CAMERA_WEIGHT / num_cameras, dtype=torch.float64),
-            near * (POINT_WEIGHT / num_points),
-        ]
-    )
-    source = torch.cat([centers[0], source_points.detach().to(centers[0])])
-    target = torch.cat([centers[1], target_points.detach().to(centers[1])])
-    cameras = torch.arange(len(source)) < num_cameras
-    return fit_trimmed(source, target, weights, always=cameras)
-
-
-def inverse_depth_weights(depth: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Weights that fall with depth, clipped at their 98th percentile so that no near point rules.
-
-    Points behind the camera or not finite weigh 0; the others weigh 1 on average.
-
-    Raises:
-        DepthError: no positive depth.
-    """
-    valid = torch.isfinite(depth) & (depth > 0)
-    if not valid.any():
-        raise DepthError(f"inverse-depth weights need a positive depth, found none among {depth.numel()}")
-    inverse = 1.0 / depth[valid]
-    inverse = inverse.clamp(max=quantile(inverse, 0.98))
-    weights = torch.zeros_like(depth)
-    weights[valid] = inverse / inverse.mean()
-    return weights
 
 
 def align_cameras(

@@ -13,7 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra_core.errors import CameraPathError
+from lyra_core.geometry.rotation import invert_rigid, matrix_to_quat, rigid, unit_quat_to_matrix
 
+# Of photographs that do not say, and of the look through a network that was trained without cameras.
+DEFAULT_HFOV_DEG = 55.0
 # Directions closer than this to parallel leave the roll of a look-at undefined.
 PARALLEL_EPS = 1e-9
 
@@ -31,11 +34,6 @@ def intrinsics_from_hfov(hfov_deg: float, image_height: int, image_width: int) -
         [[focal, 0.0, image_width / 2], [0.0, focal, image_height / 2], [0.0, 0.0, 1.0]],
         dtype=torch.float64,
     )
-
-
-def hfov_from_intrinsics(intrinsics: Float[Tensor, "3 3"], image_width: int) -> float:
-    """Horizontal field of view in degrees of a camera with a centred principal point."""
-    return 2 * math.degrees(math.atan(image_width / 2 / float(intrinsics[0, 0])))
 
 
 def pixel_centers(image_height: int, image_width: int) -> Float[Tensor, "h w 2"]:
@@ -109,21 +107,6 @@ def look_at(
     return rigid(rotation, -rotation @ position)
 
 
-def rigid(rotation: Float[Tensor, "... 3 3"], translation: Float[Tensor, "... 3"]) -> Float[Tensor, "... 4 4"]:
-    """4x4 transforms from rotations and translations."""
-    matrix = torch.zeros(*rotation.shape[:-2], 4, 4, dtype=torch.float64)
-    matrix[..., :3, :3] = rotation
-    matrix[..., :3, 3] = translation
-    matrix[..., 3, 3] = 1.0
-    return matrix
-
-
-def invert_rigid(transform: Float[Tensor, "... 4 4"]) -> Float[Tensor, "... 4 4"]:
-    """Inverses of rigid transforms: a transpose, exact where a general inverse is not."""
-    rotation = transform[..., :3, :3].to(torch.float64).mT
-    return rigid(rotation, -(rotation @ transform[..., :3, 3:].to(torch.float64))[..., 0])
-
-
 def compose(second: Float[Tensor, "... 4 4"], first: Float[Tensor, "... 4 4"]) -> Float[Tensor, "... 4 4"]:
     """The transform that applies `first`, then `second`; leading dimensions broadcast."""
     return second.to(torch.float64) @ first.to(torch.float64)
@@ -135,50 +118,6 @@ def rotation_about_axis(axis: tuple[float, float, float], angle_rad: Float[Tenso
     cross = torch.tensor([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]], dtype=torch.float64)
     angle = angle_rad.to(torch.float64)[..., None, None]
     return torch.eye(3, dtype=torch.float64) + angle.sin() * cross + (1 - angle.cos()) * (cross @ cross)
-
-
-def quat_to_matrix(quats: Float[Tensor, "... 4"]) -> Float[Tensor, "... 3 3"]:
-    """Rotation matrices of quaternions wxyz, normalised first."""
-    w, x, y, z = torch.nn.functional.normalize(quats.to(torch.float64), dim=-1).unbind(-1)
-    rows = [
-        *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    ]
-    return torch.stack(rows, -1).unflatten(-1, (3, 3))
-
-
-def matrix_to_quat(rotation: Float[Tensor, "... 3 3"]) -> Float[Tensor, "... 4"]:
-    """Unit quaternions wxyz, w >= 0, of rotation matrices.
-
-    Each of the four outer products q q_i is in the matrix; the largest is divided by its norm, so
-    no angle is near a singularity (Shepperd 1978).
-    """
-    m = rotation.to(torch.float64)
-    m00, m11, m22 = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
-    wx, wy, wz = (
-        m[..., 2, 1] - m[..., 1, 2],
-        m[..., 0, 2] - m[..., 2, 0],
-        m[..., 1, 0] - m[..., 0, 1],
-    )
-    xy, xz, yz = (
-        m[..., 0, 1] + m[..., 1, 0],
-        m[..., 0, 2] + m[..., 2, 0],
-        m[..., 1, 2] + m[..., 2, 1],
-    )
-    products = torch.stack(
-        [
-            torch.stack([1 + m00 + m11 + m22, wx, wy, wz], -1),
-            torch.stack([wx, 1 + m00 - m11 - m22, xy, xz], -1),
-            torch.stack([wy, xy, 1 - m00 + m11 - m22, yz], -1),
-            torch.stack([wz, xz, yz, 1 - m00 - m11 + m22], -1),
-        ],
-        -2,
-    )
-    best = products.diagonal(dim1=-2, dim2=-1).argmax(-1)
-    row = products.gather(-2, best[..., None, None].expand(*best.shape, 1, 4))[..., 0, :]
-    quat = torch.nn.functional.normalize(row, dim=-1)
-    return torch.where(quat[..., :1] < 0, -quat, quat)
 
 
 def slerp(
@@ -203,4 +142,6 @@ def slerp_rotations(
     start: Float[Tensor, "... 3 3"], end: Float[Tensor, "... 3 3"], fraction: Float[Tensor, " ..."]
 ) -> Float[Tensor, "... 3 3"]:
     """Rotation matrices on the shorter arc between two; see slerp."""
-    return quat_to_matrix(slerp(matrix_to_quat(start), matrix_to_quat(end), fraction))
+    return unit_quat_to_matrix(
+        slerp(matrix_to_quat(start.to(torch.float64)), matrix_to_quat(end.to(torch.float64)), fraction)
+    )

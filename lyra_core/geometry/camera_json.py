@@ -32,22 +32,15 @@ def load_json(data: bytes, origin: str) -> object:
         CameraPathError: not JSON, or it holds NaN or infinity.
     """
 
-    def refuse(constant: str) -> float:
-        raise ValueError(f"it holds {constant}")
+    def finite(number: str) -> float:
+        if not math.isfinite(value := float(number)):
+            raise ValueError(f"it holds {number}")
+        return value
 
     try:
-        return json.loads(data, parse_constant=refuse)
+        return json.loads(data, parse_constant=finite, parse_float=finite)
     except (ValueError, RecursionError) as error:
         raise CameraPathError(f"{origin} is neither .npz nor valid JSON: {error}") from error
-
-
-def canonical_json(data: bytes, origin: str) -> bytes:
-    """JSON with sorted keys and no white space, so that reformatting a file does not change its worlds.
-
-    Raises:
-        CameraPathError: not JSON, or it holds NaN or infinity.
-    """
-    return json.dumps(load_json(data, origin), sort_keys=True, separators=(",", ":")).encode()
 
 
 def read_camera_json(data: bytes, origin: str) -> CameraList | list[KeyPose]:

@@ -16,14 +16,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lyra_core.errors import CameraPathError, DepthError
-from lyra_core.geometry.camera import invert_rigid, rigid, rotation_about_axis
+from lyra_core.geometry.camera import rotation_about_axis
 from lyra_core.geometry.requests import (
-    CHUNK_FRAMES,
     PRESETS,
     num_chunks,
     require_preset,
     split_reference_name,
 )
+from lyra_core.geometry.rotation import invert_rigid, rigid
+from lyra_core.native import CHUNK_FRAMES
 from lyra_core.values import CameraPath
 
 # Pace of one chunk of 80 frames at strength 1: lengths in scene depths, angles in degrees.

@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lyra_core.errors import CameraPathError, DepthError
-from lyra_core.geometry.camera import invert_rigid, project, rigid, slerp_rotations
+from lyra_core.geometry.camera import project, slerp_rotations
+from lyra_core.geometry.rotation import invert_rigid, rigid
 from lyra_core.values import CameraPath
 
 # Poses tested between two frames: a camera must not jump through a thin surface.

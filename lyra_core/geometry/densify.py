@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lyra_core.geometry.warp import WarpConfig, WarpSource, clean_depth, reliability_mask
+from lyra_core.config.rollout import WarpConfig
+from lyra_core.geometry.warp import WarpSource, clean_depth, reliability_mask
 
 
 def densify(source: WarpSource, density: int, config: WarpConfig) -> WarpSource:

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra_core.geometry.camera import invert_rigid, matrix_to_quat, quat_to_matrix, rigid, slerp
+from lyra_core.geometry.camera import slerp
+from lyra_core.geometry.rotation import invert_rigid, matrix_to_quat, rigid, unit_quat_to_matrix
 
 # Points a segment at which arc length is measured: its error is far below a pixel.
 DENSE_STEPS = 256
@@ -65,7 +66,7 @@ def interpolate_key_poses(keys: KeyPoses, num_frames: int) -> tuple[Float[Tensor
     intrinsics = torch.zeros(num_frames, 3, 3, dtype=torch.float64)
     intrinsics[:, 0, 0], intrinsics[:, 1, 1] = still[:, 3].exp(), still[:, 4].exp()
     intrinsics[:, :2, 2], intrinsics[:, 2, 2] = still[:, 5:], 1.0
-    return invert_rigid(rigid(quat_to_matrix(rotation), still[:, :3])), intrinsics
+    return invert_rigid(rigid(unit_quat_to_matrix(rotation), still[:, :3])), intrinsics
 
 
 def _aligned(quats: Tensor) -> Tensor:

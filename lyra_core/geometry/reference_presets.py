@@ -1,7 +1,7 @@
 """The camera presets of the Lyra 2 reference implementation, number for number (nv-tlabs/lyra
 9fffc9a, Lyra-2).
 
-Used by the faithful recipes only, so its quirks are kept and named at their line: moves that stop
+Used by the recipes of the released model only, so its quirks are kept and named at their line: moves that stop
 one step short of their distance, a cartwheel-free look-at whose world y is the image's y, a back
 path with the camera centre written as translation. `camera_paths` has the presets for everybody
 else.
@@ -22,8 +22,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra_core.errors import CameraPathError
-from lyra_core.geometry.camera import rigid, rotation_about_axis
+from lyra_core.geometry.camera import rotation_about_axis
 from lyra_core.geometry.requests import REFERENCE_DIRECTIONS, REFERENCE_PRESETS
+from lyra_core.geometry.rotation import rigid
 from lyra_core.values import CameraPath
 
 # Zoom presets bend up or down by these shares of the distance, forward and backward.

@@ -17,11 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lyra_core.canonical_json import canonical_json
 from lyra_core.errors import CameraPathError
 from lyra_core.geometry.camera_files import CameraList, is_camera_file, read_camera_bytes, read_cameras
-from lyra_core.geometry.camera_json import canonical_json
+from lyra_core.geometry.camera_json import load_json
+from lyra_core.native import CHUNK_FRAMES
 
-CHUNK_FRAMES = 80
 # Raise when a preset's poses change: worlds made with the old poses keep their ids.
 PRESETS_VERSION = 1
 
@@ -186,7 +187,7 @@ def request_digest_parts(name_or_file: str | Path, num_frames: int, *, strength:
         data, origin = read_camera_bytes(name_or_file), str(name_or_file)
         cameras = read_cameras(data, origin)
         if isinstance(cameras, list):
-            whole = hashlib.sha256(canonical_json(data, origin)).digest()
+            whole = hashlib.sha256(canonical_json(load_json(data, origin), origin).encode()).digest()
             return [_part(b"keyposes", whole, struct.pack("<qq", num_frames, k)) for k in range(chunks)]
         return _file_parts(cameras, num_frames, chunks, origin)
     require_preset(request.name)

@@ -1,7 +1,6 @@
-"""Rotations in the precision and on the device of their tensors: for networks and millions of Gaussians.
+"""Rotations and rigid transforms in the precision and on the device of their tensors.
 
-Cameras, of which there are few, use the float64 functions of lyra_core.geometry.camera. The project stores quaternions
-as wxyz; the xyzw pair exists because released networks speak it.
+The project stores quaternions as wxyz; the xyzw pair exists because released networks speak it.
 """
 
 from __future__ import annotations
@@ -13,8 +12,19 @@ from torch import Tensor
 
 def quat_to_matrix(quats: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 3 3"]:
     """Rotation matrices of quaternions wxyz of any non-zero length."""
+    return _matrix(quats, 2.0 / (quats * quats).sum(-1))
+
+
+def unit_quat_to_matrix(quats: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 3 3"]:
+    """Rotation matrices, in float64, of quaternions wxyz that are normalised first: those of cameras.
+
+    The last bits differ from those of quat_to_matrix, and cameras of worlds have these.
+    """
+    return _matrix(torch.nn.functional.normalize(quats.to(torch.float64), dim=-1), 2.0)
+
+
+def _matrix(quats: Tensor, s: Tensor | float) -> Tensor:
     w, x, y, z = quats.unbind(-1)
-    s = 2.0 / (quats * quats).sum(-1)
     rows = [
         1.0 - s * (y * y + z * z),
         s * (x * y - z * w),
@@ -29,8 +39,13 @@ def quat_to_matrix(quats: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 3 3"]:
     return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
 
 
-def matrix_to_quat(matrices: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 4"]:
-    """Unit quaternions wxyz with w >= 0, by the largest of the four components (Shepperd 1978)."""
+def matrix_to_quat(matrices: Float[Tensor, "*b 3 3"], *, has_positive_w: bool = True) -> Float[Tensor, "*b 4"]:
+    """Unit quaternions wxyz, by the largest of the four components (Shepperd 1978).
+
+    Args:
+        matrices: rotations.
+        has_positive_w: w >= 0; otherwise the largest component is positive.
+    """
     m00, m01, m02, m10, m11, m12, m20, m21, m22 = matrices.flatten(-2).unbind(-1)
     squares = torch.stack(
         [
@@ -53,7 +68,7 @@ def matrix_to_quat(matrices: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 4"]:
     best = squares.argmax(-1)[..., None, None].expand(*squares.shape[:-1], 1, 4)
     quats = candidates.gather(-2, best)[..., 0, :]
     quats = quats / quats.norm(dim=-1, keepdim=True)
-    return torch.where(quats[..., :1] < 0, -quats, quats)
+    return torch.where(quats[..., :1] < 0, -quats, quats) if has_positive_w else quats
 
 
 def rotation_vector_to_matrix(vectors: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3 3"]:
@@ -111,3 +126,31 @@ def rotation_angle_deg(matrices: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b"]
     )
     trace = matrices.diagonal(dim1=-2, dim2=-1).sum(-1)
     return torch.rad2deg(torch.atan2(skew.norm(dim=-1), trace - 1.0))
+
+
+def rigid(rotation: Float[Tensor, "... 3 3"], translation: Float[Tensor, "... 3"]) -> Float[Tensor, "... 4 4"]:
+    """4x4 transforms, float64, from rotations and translations."""
+    matrix = torch.zeros(*rotation.shape[:-2], 4, 4, dtype=torch.float64)
+    matrix[..., :3, :3] = rotation
+    matrix[..., :3, 3] = translation
+    matrix[..., 3, 3] = 1.0
+    return matrix
+
+
+def invert_rigid(
+    transform: Float[Tensor, "*b 4 4"], dtype: torch.dtype | None = torch.float64
+) -> Float[Tensor, "*b 4 4"]:
+    """Inverses of rigid transforms: a transpose, exact where a general inverse is not.
+
+    Unlike a general solver it can be recorded as a CUDA graph.
+
+    Args:
+        transform: rotations and translations.
+        dtype: of the result; None keeps the transforms' own, as networks do.
+    """
+    given = transform if dtype is None else transform.to(dtype)
+    rotation = given[..., :3, :3].mT
+    top = torch.cat([rotation, -(rotation @ given[..., :3, 3:])], -1)
+    last = torch.zeros_like(given[..., 3:, :])
+    last[..., 3] = 1
+    return torch.cat([top, last], -2)

@@ -28,18 +28,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra_core.errors import CameraPathError
-from lyra_core.geometry.camera import (
-    compose,
-    intrinsics_from_hfov,
-    invert_rigid,
-    look_at,
-    quat_to_matrix,
-    rigid,
-    slerp_rotations,
-)
+from lyra_core.geometry.camera import compose, intrinsics_from_hfov, look_at, slerp_rotations
 from lyra_core.geometry.camera_files import CameraList, KeyPose, read_camera_bytes, read_cameras
 from lyra_core.geometry.key_poses import KeyPoses, interpolate_key_poses
 from lyra_core.geometry.requests import num_chunks, require_frames
+from lyra_core.geometry.rotation import invert_rigid, rigid, unit_quat_to_matrix
 from lyra_core.replacing import replacing
 from lyra_core.values import CameraPath
 
@@ -202,4 +195,4 @@ def _pose(key: KeyPose) -> Tensor:
     if key.look_at_m is not None:
         return invert_rigid(look_at(position, torch.tensor(key.look_at_m, dtype=torch.float64)))
     quaternion = key.quaternion or (1.0, 0.0, 0.0, 0.0)
-    return rigid(quat_to_matrix(torch.tensor(quaternion, dtype=torch.float64)), position)
+    return rigid(unit_quat_to_matrix(torch.tensor(quaternion, dtype=torch.float64)), position)

@@ -20,40 +20,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from lyra_core.errors import ConfigError, FrameError
+from lyra_core.config.rollout import REFERENCE_WARP, WarpConfig
+from lyra_core.errors import FrameError
 
 MAX_DEPTH_M = 1e4
 EPSILON = 1e-7
 DEPTH_SHARPNESS = 50.0
 MAX_EXPONENT = 80.0
 IMAGE_HOLE = -1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WarpConfig:
-    """How source pixels are trusted and weighed.
-
-    Attributes:
-        reliability: "range" refuses pixels whose 5x5 neighbourhood spans too much depth; "curvature" refuses those
-            where inverse depth bends, which keeps slanted planes.
-        reliability_threshold: relative; 0.05 for "range" and 0.04 for "curvature" are sound.
-        group_size: targets that share one depth normaliser, as the released weights were run (16); None gives each
-            target its own, over valid pixels only, so that a result does not depend on what is computed beside it.
-        num_targets_at_once: bounds the memory of the torch path; changes no number.
-    """
-
-    reliability: Literal["range", "curvature"] = "range"
-    reliability_threshold: float = 0.05
-    group_size: int | None = 16
-    num_targets_at_once: int = 16
-
-    def __post_init__(self) -> None:
-        if self.group_size is not None and self.group_size < 1:
-            raise ConfigError(f"group_size must be positive or None, found {self.group_size}")
-
-
-FAITHFUL_WARP = WarpConfig()
-MENDED_WARP = WarpConfig(reliability="curvature", reliability_threshold=0.04, group_size=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +85,7 @@ def pixel_grid(height: int, width: int, device: torch.device | str = "cpu") -> F
     return torch.stack([x, y, torch.ones_like(x)], dim=-1)
 
 
-def unproject(
+def unproject_integer(
     depth_m: Float[Tensor, "*#k h w"],
     world_to_cam: Float[Tensor, "*#k 4 4"],
     intrinsics: Float[Tensor, "*#k 3 3"],
@@ -130,7 +104,7 @@ def unproject(
     return torch.where(depth_m[..., None] > 0, world, torch.zeros_like(world))
 
 
-def project(
+def project_integer(
     points: Float[Tensor, "*#k h w 3"],
     world_to_cam: Float[Tensor, "*#k 4 4"],
     intrinsics: Float[Tensor, "*#k 3 3"],
@@ -187,7 +161,7 @@ def forward_warp(
     source: WarpSource,
     target_world_to_cam: Float[Tensor, "b 4 4"],
     target_intrinsics: Float[Tensor, "b 3 3"],
-    config: WarpConfig = FAITHFUL_WARP,
+    config: WarpConfig = REFERENCE_WARP,
     *,
     render: list[int] | None = None,
     backend: Literal["auto", "numba", "torch", "triton"] = "auto",
@@ -222,7 +196,9 @@ def forward_warp(
     mask = reliability_mask(depth, config)
     if source.mask is not None:
         mask = mask & source.mask
-    points = unproject(torch.where(mask, depth, torch.zeros_like(depth)), source.world_to_cam, source.intrinsics)
+    points = unproject_integer(
+        torch.where(mask, depth, torch.zeros_like(depth)), source.world_to_cam, source.intrinsics
+    )
     way = backend
     if way == "auto":
         way = "numba" if depth.device.type == "cpu" else "triton" if depth.is_cuda else "torch"
@@ -233,23 +209,6 @@ def forward_warp(
     normaliser = _share_in_groups(largest, config.group_size)
     chosen = list(range(num_targets)) if render is None else render
     return _normalise(_SPLAT[way](scene, normaliser, chosen, config))
-
-
-def warp_flow(
-    source: WarpSource,
-    target_world_to_cam: Float[Tensor, "b 4 4"],
-    target_intrinsics: Float[Tensor, "b 3 3"],
-    config: WarpConfig = FAITHFUL_WARP,
-) -> Float[Tensor, "b v 2 h w"]:
-    """Displacement in pixels of every source pixel; those not carried follow the world origin, as in the warp."""
-    depth = clean_depth(source.depth_m)
-    mask = reliability_mask(depth, config)
-    points = unproject(torch.where(mask, depth, torch.zeros_like(depth)), source.world_to_cam, source.intrinsics)
-    image = project(points, target_world_to_cam[:, None], target_intrinsics[:, None])
-    position = image[..., :2] / (image[..., 2:] + EPSILON)
-    height, width = depth.shape[-2:]
-    grid = pixel_grid(height, width, depth.device)[..., :2]
-    return (position - grid).movedim(-1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +259,9 @@ def _max_log_depth_torch(scene: _Scene, config: WarpConfig) -> Tensor:
     for at in range(0, scene.world_to_cam.shape[0], config.num_targets_at_once):
         which = slice(at, at + config.num_targets_at_once)
         points = scene.points if scene.points.shape[0] == 1 else scene.points[which]
-        depth = project(points, scene.world_to_cam[which, None], scene.intrinsics[which, None])[..., 2].clamp(min=0)
+        depth = project_integer(points, scene.world_to_cam[which, None], scene.intrinsics[which, None])[..., 2].clamp(
+            min=0
+        )
         if config.group_size is None:
             mask = scene.mask if scene.mask.shape[0] == 1 else scene.mask[which]
             depth = torch.where(mask, depth, torch.zeros_like(depth))
@@ -359,7 +320,7 @@ def _splat_torch(scene: _Scene, normaliser: Tensor, chosen: list[int], config: W
         which = chosen[at : at + config.num_targets_at_once]
         shared = scene.values.shape[0] == 1
         values, points, mask = (t if shared else t[which] for t in (scene.values, scene.points, scene.mask))
-        image = project(points, scene.world_to_cam[which, None], scene.intrinsics[which, None])
+        image = project_integer(points, scene.world_to_cam[which, None], scene.intrinsics[which, None])
         parts.append(_accumulate(values, image, mask & (image[..., 2] > 0), normaliser[which]))
     return torch.cat(parts)
 

@@ -29,7 +29,7 @@ DOME_STEP_RAD = math.radians(2.5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Samples:
+class LayerSamples:
     """Coloured points on rays of the photograph's camera.
 
     Attributes:
@@ -57,11 +57,11 @@ _SAMPLE_FIELDS = ("rays", "distance_m", "color", "opacity", "axis_u", "axis_v")
 class Layers:
     """The layered photograph; `seen` has one sample a pixel, row by row."""
 
-    seen: Samples
-    behind: Samples
-    backstop: Samples
-    around: Samples
-    dome: Samples
+    seen: LayerSamples
+    behind: LayerSamples
+    backstop: LayerSamples
+    around: LayerSamples
+    dome: LayerSamples
 
 
 def build_layers(
@@ -108,7 +108,7 @@ def _plane_samples(
     where: Tensor | None = None,
     origin: tuple[float, float] = (0.0, 0.0),
     stride: int = 1,
-) -> Samples:
+) -> LayerSamples:
     """Samples of a raster laid over the picture plane; `origin` is the pixel position of its corner (x, y)."""
     height, width = depth.shape
     fx, fy, cx, cy = (float(K[i, j]) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
@@ -121,7 +121,7 @@ def _plane_samples(
         for i, dim in ((0, 1), (1, 0))
     ]
     keep = torch.ones_like(depth, dtype=torch.bool) if where is None else where
-    return Samples(
+    return LayerSamples(
         rays=rays[keep].float(),
         distance_m=depth[keep],
         color=color.permute(1, 2, 0)[keep],
@@ -145,7 +145,7 @@ def _slope(depth: Tensor, dim: int, step: Tensor) -> Tensor:
     return smaller.clamp(-limit, limit)
 
 
-def _behind(color: Tensor, depth: Tensor, K: Tensor) -> Samples:
+def _behind(color: Tensor, depth: Tensor, K: Tensor) -> LayerSamples:
     """The background continued behind outlines, as far as a moving camera is likely to uncover it."""
     width = depth.shape[1]
     reach = max(4, round(BEHIND_SHARE * width))
@@ -170,7 +170,7 @@ def _behind(color: Tensor, depth: Tensor, K: Tensor) -> Samples:
     return _plane_samples(filled_color.clamp(0.0, 1.0), filled_depth, opacity, K, where=done)
 
 
-def _backstop(color: Tensor, depth: Tensor, K: Tensor) -> Samples:
+def _backstop(color: Tensor, depth: Tensor, K: Tensor) -> LayerSamples:
     """A soft last background behind everything: what the same rows show to the left and right."""
     height, width = depth.shape
     half = round(BACKSTOP_SHARE * width)
@@ -220,7 +220,7 @@ def _extended_inverse_depth(depth: Tensor, margin: int, stride: int) -> Tensor:
     return (smooth + rise[:, None]).clamp(min=1.0 / SKY_DEPTH_M)
 
 
-def _around(color: Tensor, depth: Tensor, K: Tensor) -> tuple[Samples, Tensor]:
+def _around(color: Tensor, depth: Tensor, K: Tensor) -> tuple[LayerSamples, Tensor]:
     """Surroundings of the picture, mirrored and ever softer outwards; also the widest canvas, for the dome."""
     height, width = depth.shape
     rings = []
@@ -252,11 +252,11 @@ def _around(color: Tensor, depth: Tensor, K: Tensor) -> tuple[Samples, Tensor]:
     return _join(rings), canvas
 
 
-def _join(parts: list[Samples]) -> Samples:
-    return Samples(**{name: torch.cat([getattr(p, name) for p in parts]) for name in _SAMPLE_FIELDS})
+def _join(parts: list[LayerSamples]) -> LayerSamples:
+    return LayerSamples(**{name: torch.cat([getattr(p, name) for p in parts]) for name in _SAMPLE_FIELDS})
 
 
-def _dome(canvas: Tensor, depth: Tensor, K: Tensor) -> Samples:
+def _dome(canvas: Tensor, depth: Tensor, K: Tensor) -> LayerSamples:
     """All other directions, so that no path ends in nothing: the canvas mirrored around, soft, far away."""
     fx, fy, cx, cy = (float(K[i, j]) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
     height, width = depth.shape
@@ -286,17 +286,17 @@ def _dome(canvas: Tensor, depth: Tensor, K: Tensor) -> Samples:
     inside = (a.abs() < 0.97 * across) & ((torch.tan(e) / torch.cos(a)).abs() < 0.97 * math.tan(up))
     outside = ~(inside & (a.abs() < math.pi / 2))
     near = _dome_samples(e, a, wide, color, _dome_radius(e, depth, fy, cy))
-    near = Samples(**{name: getattr(near, name)[outside] for name in _SAMPLE_FIELDS})
+    near = LayerSamples(**{name: getattr(near, name)[outside] for name in _SAMPLE_FIELDS})
     return _join([near, _dome_samples(e, a, wide, color, torch.full_like(e, 1.3 * SKY_DEPTH_M))])
 
 
-def _dome_samples(e: Tensor, a: Tensor, wide: Tensor, color: Tensor, radius: Tensor) -> Samples:
+def _dome_samples(e: Tensor, a: Tensor, wide: Tensor, color: Tensor, radius: Tensor) -> LayerSamples:
     """Samples at these elevations (down is positive) and azimuths, tangential to the dome."""
     rays = torch.stack([torch.sin(a) * torch.cos(e), torch.sin(e), torch.cos(a) * torch.cos(e)], 1)
     right = torch.stack([torch.cos(a), torch.zeros_like(a), -torch.sin(a)], 1)
     down = torch.linalg.cross(right, rays)
     step = DOME_STEP_RAD * radius[:, None]
-    return Samples(
+    return LayerSamples(
         rays=rays.float(),
         distance_m=radius.float(),
         color=color.contiguous(),

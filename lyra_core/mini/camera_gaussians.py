@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from lyra_core.gaussians.harmonics import SH_C0
 from lyra_core.geometry.rotation import matrix_to_quat, multiply_quats
+from lyra_core.spherical_harmonics import SH_C0
 from lyra_core.values import Gaussians
 
 SIGMA = 0.55  # of a footprint

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lyra_core.video.correspondence import CorrespondenceConfig
+from lyra_core.config.rollout import REFERENCE, ConditioningConfig, CorrespondenceConfig, with_options
+from lyra_core.config.video import MINI_VIDEO
 from lyra_core.video.dit_config import DiTConfig
-from lyra_core.video.rollout_config import MENDED, RolloutConfig
 
 MAP_DOWNSAMPLE = 4
 """Pixels along each axis a ray or a coordinate stands for: maps of 32x56 for frames of 128x224."""
@@ -32,28 +32,12 @@ MINI_DIT = DiTConfig(
     eps=1e-6,
 )
 
-MINI_CONDITIONING = replace(
-    MENDED.conditioning,
-    ray_downsample=MAP_DOWNSAMPLE,
-    correspondence=CorrespondenceConfig(
-        downsample=MAP_DOWNSAMPLE, depth_range="used", warp=MENDED.conditioning.correspondence.warp
+MINI = with_options(
+    replace(
+        REFERENCE,
+        conditioning=ConditioningConfig(
+            ray_downsample=MAP_DOWNSAMPLE, correspondence=CorrespondenceConfig(downsample=MAP_DOWNSAMPLE)
+        ),
     ),
-)
-
-MINI = RolloutConfig(
-    conditioning=MINI_CONDITIONING,
-    memory=MENDED.memory,
-    # without depth the sky would be drawn anew in every chunk; far away, only rotation moves it
-    depth=replace(MENDED.depth, sky="far"),
-    # a student by distribution matching (lyra_core.training.distill)
-    sampler="distilled",
-    num_steps=4,
-    shift=3.0,
-    guidance_scale=1.0,
-    exact_timesteps=True,
-    noise="generator",
-    encoded_prefix=4,
-    clamp_frames=True,
-    photographs_replace_seed=False,
-    latents_per_window=20,
+    MINI_VIDEO,
 )

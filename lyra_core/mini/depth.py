@@ -31,9 +31,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lyra_core.errors import FrameError, RecipeError
-from lyra_core.gaussians.depth_anything.backbone import Block, FeedForward, rope_table
+from lyra_core.gaussians.depth_anything.backbone import FeedForward, ViTBlock, rope_table
 from lyra_core.gaussians.depth_anything.heads import ResidualUnit
-from lyra_core.gaussians.depth_anything.plane_sweep import PlaneSweep, log_planes, rigid_inverse
+from lyra_core.gaussians.depth_anything.plane_sweep import PlaneSweep, log_planes
+from lyra_core.geometry.rotation import invert_rigid
 
 CELL = 8
 LONE_UNIT_M = 4.0
@@ -181,7 +182,7 @@ class MiniDepth(nn.Module):
         self.tokens = nn.Conv2d(quarter + d4, config.dim, 3, 2, 1)
         self.rays = nn.Linear(RAY_NUMBERS, config.dim)
         self.camera = FeedForward(CAMERA_NUMBERS, config.dim)
-        self.blocks = nn.ModuleList(Block(config.dim, config.num_heads, qk_norm=True) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(ViTBlock(config.dim, config.num_heads, qk_norm=True) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.dim)
         self.eighth = nn.Sequential(nn.Conv2d(config.dim, d8, 1), ResidualUnit(d8))
         self.up4 = _Up(d8, d4, d4)
@@ -332,6 +333,6 @@ def _camera_numbers(intrinsics: Tensor, world_to_cam: Tensor | None, height: int
     if world_to_cam is None:
         return torch.cat([fov.new_zeros(*fov.shape[:2], 12), fov, torch.zeros_like(fov[..., :1])], -1)
     with torch.autocast(fov.device.type, enabled=False):
-        relative = world_to_cam[:, :1] @ rigid_inverse(world_to_cam)
+        relative = world_to_cam[:, :1] @ invert_rigid(world_to_cam, None)
     parts = [relative[..., :3, :3].flatten(2), relative[..., :3, 3], fov, torch.ones_like(fov[..., :1])]
     return torch.cat(parts, -1)

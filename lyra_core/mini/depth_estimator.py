@@ -23,12 +23,11 @@ from lyra_core.gaussians.depth_anything.estimator import resize_known, windows
 from lyra_core.gaussians.depth_anything.preprocess import resize
 from lyra_core.gaussians.lifters import HeadGaussians, Lift
 from lyra_core.geometry.alignment import scale_from_overlap
-from lyra_core.geometry.camera import intrinsics_from_hfov
+from lyra_core.geometry.camera import DEFAULT_HFOV_DEG, intrinsics_from_hfov
 from lyra_core.mini.camera_gaussians import camera_gaussians
 from lyra_core.mini.depth import LONE_UNIT_M, MiniDepth, MiniPrediction
 from lyra_core.values import CameraPath, Gaussians, VideoClip
 
-DEFAULT_HFOV_DEG = 55.0
 FAR_QUANTILE = 0.99
 MIN_SOLID_PIXELS = 64
 UNIT_LIMITS_M = (0.02, 500.0)

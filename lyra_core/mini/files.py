@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
+from lyra_core.config.rollout import RolloutConfig
 from lyra_core.errors import WeightsError
 from lyra_core.mini.config import MINI
 from lyra_core.mini.depth import MiniDepth, MiniDepthConfig
@@ -35,7 +36,6 @@ from lyra_core.mini.networks import MiniNetworks
 from lyra_core.mini.vae import MiniVAE, MiniVAEConfig, build_mini_vae
 from lyra_core.video.dit import DiT
 from lyra_core.video.dit_config import DiTConfig
-from lyra_core.video.rollout_config import RolloutConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -63,7 +63,7 @@ TINY_MINI_VAE = MiniVAEConfig(
 )
 
 
-class Block(nn.Module):
+class ResidualBlock2d(nn.Module):
     """Norm, SiLU and convolution, twice, added to the input; starts as the identity."""
 
     def __init__(self, dim: int) -> None:
@@ -81,7 +81,7 @@ class Block(nn.Module):
 
 
 def _blocks(dim: int, count: int) -> nn.Sequential:
-    return nn.Sequential(*(Block(dim) for _ in range(count)))
+    return nn.Sequential(*(ResidualBlock2d(dim) for _ in range(count)))
 
 
 class GroupEncoder(nn.Module):

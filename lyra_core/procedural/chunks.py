@@ -22,15 +22,15 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from lyra_core.config.rollout import CorrespondenceConfig, RolloutConfig
 from lyra_core.procedural.clips import Clips
 from lyra_core.video.autoencoder import VideoAutoencoder
 from lyra_core.video.chunk_batch import ChunkBatch, RetrievedViews, build_inputs
 from lyra_core.video.context import ChunkInputs
-from lyra_core.video.correspondence import CorrespondenceConfig, history_maps
+from lyra_core.video.correspondence import history_maps
 from lyra_core.video.layout import HistoryLayout
 from lyra_core.video.memory import query_offsets
 from lyra_core.video.memory_batch import coverage, retrieve
-from lyra_core.video.rollout_config import RolloutConfig
 
 if TYPE_CHECKING:
     from typing import Self

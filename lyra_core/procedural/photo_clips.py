@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lyra_core.errors import SeedError
-from lyra_core.procedural.photographs import Photograph
+from lyra_core.procedural.photographs import LibraryPhoto
 
 CANVAS = (832, 1248)
 LEVELS = 4
@@ -33,7 +33,7 @@ class PhotoLibrary:
     extent: Float[Tensor, "n 2"]
 
     @classmethod
-    def of(cls, photographs: Sequence[Photograph], device: str | torch.device) -> PhotoLibrary:
+    def of(cls, photographs: Sequence[LibraryPhoto], device: str | torch.device) -> PhotoLibrary:
         """Scale photographs into canvases (upright ones keep their shape and cover part of one).
 
         Raises:

@@ -19,7 +19,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Photograph:
+class LibraryPhoto:
     """One decoded photograph.
 
     Attributes:
@@ -31,7 +31,7 @@ class Photograph:
     pixels: UInt8[Tensor, "h w 3"]
 
 
-def load_photographs(folder: str | Path, split: str, *, max_side_px: int = 1280) -> list[Photograph]:
+def load_photographs(folder: str | Path, split: str, *, max_side_px: int = 1280) -> list[LibraryPhoto]:
     """Photographs of one split, in the order of their names.
 
     Args:
@@ -58,11 +58,11 @@ def load_photographs(folder: str | Path, split: str, *, max_side_px: int = 1280)
         except (UnidentifiedImageError, OSError) as error:
             raise SeedError(f"{path} is not an image that can be decoded ({error}); remove or replace it") from error
         rgb.thumbnail((max_side_px, max_side_px), Image.Resampling.LANCZOS)
-        photographs.append(Photograph(name=path.stem, pixels=torch.from_numpy(np.array(rgb))))
+        photographs.append(LibraryPhoto(name=path.stem, pixels=torch.from_numpy(np.array(rgb))))
     return photographs
 
 
-def square_crops(photograph: Photograph, size: int, count: int, rng: np.random.Generator) -> list[np.ndarray]:
+def square_crops(photograph: LibraryPhoto, size: int, count: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Square crops at random places and scales, the first of them the whole middle.
 
     Args:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from lyra_core.errors import ConfigError
 from lyra_core.geometry.rotation import rotation_vector_to_matrix
-from lyra_core.procedural.atlas import Atlas, default_atlas
+from lyra_core.procedural.atlas import default_atlas
 from lyra_core.procedural.scene_batch import SceneBatch
 from lyra_core.procedural.views import sample_path
 from lyra_core.procedural.worlds import render_scene, sample_scene
@@ -76,12 +76,10 @@ def shaken_clip(
     height: int,
     width: int,
     *,
-    kind: str = "room",
     faults: Faults = Faults(),
-    atlas: Atlas | None = None,
     device: str | torch.device = "cpu",
 ) -> ShakenClip:
-    """A procedural scene filmed twice: as asked, and as a generator might.
+    """A procedural room filmed twice: as asked, and as a generator might.
 
     Args:
         seed: of scene and path.
@@ -89,17 +87,15 @@ def shaken_clip(
         num_frames: frames.
         height: rows.
         width: columns.
-        kind: one of scenes.COMPOSERS.
         faults: how much is wrong.
-        atlas: textures, or None for the small default.
         device: where it is rendered; clips lie on the CPU.
 
     Raises:
         CameraPathError: an unknown path, or a scene without a place for it.
     """
-    scene = sample_scene(seed, "train", kind=kind)
+    scene = sample_scene(seed, "train", kind="room")
     path = sample_path(scene, path_name, num_frames, height, width)
-    batch = SceneBatch.of([scene], default_atlas("train") if atlas is None else atlas).to(device)
+    batch = SceneBatch.of([scene], default_atlas("train")).to(device)
     asked = _film(batch, path)
     solid = asked.depth_m[asked.depth_m > 0] if asked.depth_m is not None else torch.ones(1)
     generator = torch.Generator().manual_seed(faults.seed)

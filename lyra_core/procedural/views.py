@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lyra_core.errors import CameraPathError
 from lyra_core.geometry.camera_paths import build_camera_path
-from lyra_core.geometry.requests import CHUNK_FRAMES, PRESETS
+from lyra_core.geometry.requests import PRESETS
+from lyra_core.native import CHUNK_FRAMES
 from lyra_core.procedural.atlas import stream_seed
 from lyra_core.procedural.intersect_cpu import nearest_hits_cpu
 from lyra_core.procedural.primitives import ground_height
@@ -148,6 +149,9 @@ def sample_start(scene: Scene, rng: np.random.Generator, fov_rad: float) -> Floa
     """A camera to world that is clear of shapes and does not stare at one plane or the empty sky.
 
     Of TRIES random cameras the first good one; without any, the one with the smallest largest plane among the clear.
+
+    Raises:
+        CameraPathError: no place for a camera after TRIES tries.
     """
     best, best_score = None, math.inf
     for _ in range(TRIES):

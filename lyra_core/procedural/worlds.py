@@ -32,6 +32,7 @@ __all__ = [
     "Frames",
     "Scene",
     "SceneBatch",
+    "SceneLook",
     "render_color",
     "render_depth",
     "render_frames",
@@ -215,6 +216,23 @@ def render_scene(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneLook:
+    """What kind of place a clip shows, and how it is rendered.
+
+    Attributes:
+        split: "train" or "heldout".
+        kind: one of scenes.COMPOSERS, or None to draw one.
+        supersample: rays along each side of a pixel for colour.
+        atlas: textures of the split, or None for a small default.
+    """
+
+    split: str = "train"
+    kind: str | None = None
+    supersample: int = 2
+    atlas: Atlas | None = None
+
+
 @torch.no_grad()
 def scene_clip(
     seed: int,
@@ -222,11 +240,8 @@ def scene_clip(
     num_frames: int,
     height: int,
     width: int,
+    look: SceneLook = SceneLook(),
     *,
-    split: str = "train",
-    kind: str | None = None,
-    supersample: int = 2,
-    atlas: Atlas | None = None,
     drawn: Sequence[int] | None = None,
 ) -> VideoClip:
     """A clip of a procedural place with exact depth, sky and cameras (first camera at the world's origin).
@@ -237,21 +252,18 @@ def scene_clip(
         num_frames: frames.
         height: rows.
         width: columns.
-        split: "train" or "heldout".
-        kind: one of scenes.COMPOSERS, or None to draw one.
-        supersample: rays along each side of a pixel for colour.
-        atlas: textures of the split, or None for a small default.
+        look: what kind of place, and how it is rendered.
         drawn: frames with a picture, or None for all; the others are black and of unknown depth.
 
     Raises:
         ConfigError: an unknown split or a negative seed.
         CameraPathError: an unknown path.
     """
-    scene = sample_scene(seed, split, kind=kind)
+    scene = sample_scene(seed, look.split, kind=look.kind)
     path = sample_path(scene, path_name, num_frames, height, width)
-    batch = SceneBatch.of([scene], default_atlas(split) if atlas is None else atlas)
+    batch = SceneBatch.of([scene], default_atlas(look.split) if look.atlas is None else look.atlas)
     at = list(range(num_frames) if drawn is None else drawn)
-    frames = render_scene(batch, [path[at]], height, width, supersample=supersample)
+    frames = render_scene(batch, [path[at]], height, width, supersample=look.supersample)
     rgb = torch.zeros(num_frames, height, width, 3, dtype=torch.uint8)
     depth_m, sky = torch.zeros(num_frames, height, width), torch.zeros(num_frames, height, width, dtype=torch.bool)
     rgb[at] = (frames.rgb[0] * 255).round().clamp(0, 255).to(torch.uint8).cpu()

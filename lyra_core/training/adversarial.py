@@ -33,9 +33,7 @@ from lyra_core.video.rollout_config import RolloutConfig
 from lyra_core.video.schedule import DISTILLED_ENTRIES, distilled_schedule
 from lyra_core.weights.ema_weights import load_weights
 
-FRAME_CRITICS = CriticsConfig(
-    adversarial=1.5, matching=0.0, projected=3.0, perceptual=1.5, unseen=0.1, seen_pull=0.3
-)
+FRAME_CRITICS = CriticsConfig(adversarial=1.5, matching=0.0, projected=3.0, perceptual=1.5, unseen=0.1, seen_pull=0.3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from lyra_core.gaussians.photometric import ssim
 from lyra_core.gaussians.refine import Draw
+from lyra_core.image_metrics import differentiable_ssim
 from lyra_core.mini.camera_gaussians import world_gaussians
 from lyra_core.mini.depth import MiniPrediction
 from lyra_core.procedural.depth_windows import Windows
@@ -159,6 +159,8 @@ def picture_loss(
                     solid = solid & (raster.alpha.detach() > DRAWN)
                 truth = views.rgb[i, j].permute(1, 2, 0)
                 picture = torch.where(solid[..., None], raster.color, truth)
-                loss = (1 - SSIM_WEIGHT) * (picture - truth).abs().mean() + SSIM_WEIGHT * (1 - ssim(picture, truth))
+                loss = (1 - SSIM_WEIGHT) * (picture - truth).abs().mean() + SSIM_WEIGHT * (
+                    1 - differentiable_ssim(picture, truth)
+                )
                 losses.append(loss)
     return torch.stack(losses).mean() if losses else found.log_depth.new_zeros(())

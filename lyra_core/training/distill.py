@@ -20,13 +20,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lyra_core.config.rollout import RolloutConfig
 from lyra_core.errors import ConfigError
 from lyra_core.mini.networks import MiniNetworks
 from lyra_core.procedural.chunks import ChunkRows
 from lyra_core.training.flow import FlowConfig, hole_share, noised_slots
 from lyra_core.video.context import ChunkInputs, PreparedContext
 from lyra_core.video.layout import HistoryLayout
-from lyra_core.video.rollout_config import RolloutConfig
 from lyra_core.video.schedule import DISTILLED_ENTRIES, NUM_TRAIN_TIMESTEPS, distilled_schedule
 
 LOWEST, HIGHEST = 0.02, 0.98

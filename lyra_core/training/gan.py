@@ -16,8 +16,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lyra_core.evaluation.autoencoding import reconstruct, to_video
-from lyra_core.evaluation.measures import detail, psnr_db
+from lyra_core.evaluation.measures import detail
 from lyra_core.image_features import ImageFeatures, load_image_features
+from lyra_core.image_metrics import psnr_each_db
 from lyra_core.mini.vae import MiniVAE
 from lyra_core.training.data_parallel import ALONE, Replicas
 from lyra_core.training.frame_critics import CriticsConfig, FrameCritics, judge
@@ -152,7 +153,7 @@ def sharpen_vae(
         row: dict[str, float | int] = {}
         with torch.compiler.set_stance("force_eager"):  # other batches: not worth compiling again
             for name, clips in held_out.items():
-                row[f"psnr_{name}"] = float(psnr_db(reconstruct(module.vae, clips), clips).mean())
+                row[f"psnr_{name}"] = float(psnr_each_db(reconstruct(module.vae, clips), clips).mean())
                 row[f"sharpness_{name}"] = sharpness(module.vae, clips)
         return row
 

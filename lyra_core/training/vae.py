@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from lyra_core.errors import ConfigError
 from lyra_core.evaluation.autoencoding import reconstruct, to_video
-from lyra_core.evaluation.measures import psnr_db
+from lyra_core.image_metrics import psnr_each_db
 from lyra_core.mini.vae import GROUP, MINI_VAE, MiniVAE, MiniVAEConfig, build_mini_vae
 from lyra_core.procedural.atlas import build_atlas
 from lyra_core.procedural.photo_clips import Number, PhotoLibrary, jitter_colors, photo_clips
@@ -369,7 +369,7 @@ def train_vae(
 
     def evaluate(module: MiniVAE) -> dict[str, float | int]:
         return {
-            f"psnr_{name}": float(psnr_db(reconstruct(module, clips), clips).mean())
+            f"psnr_{name}": float(psnr_each_db(reconstruct(module, clips), clips).mean())
             for name, clips in data.measured.items()
         }
 

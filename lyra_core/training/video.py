@@ -19,6 +19,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from lyra_core.config.rollout import RolloutConfig
 from lyra_core.errors import ConfigError
 from lyra_core.evaluation.generate import generate
 from lyra_core.evaluation.measures import masked_psnr_db, mean_of, seen_by_seed, sharpness_ratio
@@ -58,7 +59,6 @@ from lyra_core.training.loop import LoopResult, step_generator, train
 from lyra_core.training.samples import Samples
 from lyra_core.training.vae import load_grown
 from lyra_core.training.video_config import VideoTrainingConfig
-from lyra_core.video.rollout_config import RolloutConfig
 from lyra_core.weights.ema_weights import WEIGHTS, load_weights, save_weights
 
 SAMPLES = "samples.png"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lyra_core.config.rollout import RolloutConfig
 from lyra_core.errors import ConfigError
 from lyra_core.mini.config import MINI, MINI_DIT
 from lyra_core.mini.vae import MINI_VAE, MiniVAEConfig
@@ -16,7 +17,6 @@ from lyra_core.training.distill import StudentConfig
 from lyra_core.training.flow import FlowConfig
 from lyra_core.training.loop import LoopConfig
 from lyra_core.video.dit_config import DiTConfig
-from lyra_core.video.rollout_config import RolloutConfig
 
 MINI_FLOW = FlowConfig(shift=3.0, weighting="even", hole_weight=2.0)
 

@@ -9,8 +9,7 @@ import json
 from collections.abc import Mapping
 
 from lyra_core.errors import PromptError
-
-CHUNK_FRAMES = 80
+from lyra_core.native import CHUNK_FRAMES
 
 
 def captions_of_chunks(prompt: str, num_chunks: int, chunk_frames: int = CHUNK_FRAMES) -> tuple[str, ...]:

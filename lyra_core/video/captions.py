@@ -6,20 +6,16 @@ The released network was trained with a caption for every chunk of 80 frames, 80
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import UInt8
 from torch import Tensor
 
 from lyra_core.errors import LyraWarning, PromptError, WeightsError
 from lyra_core.extras import require
-from lyra_core.video.caption_list import captions_by_frame
-
-if TYPE_CHECKING:
-    from typing import Self
 
 MAX_NEW_TOKENS = 160
 INSTRUCTION = (
@@ -64,15 +60,6 @@ class ManifestCaptions:
         if not captions:
             raise PromptError("wanted one caption, or one a chunk, found an empty list; use [''] for no words")
         self.captions = tuple(captions)
-
-    @classmethod
-    def from_frames(cls, captions: Mapping[int, str], num_chunks: int, chunk_frames: int = 80) -> Self:
-        """Captions keyed by the frame from which they hold: each chunk takes the last one at or before its first frame.
-
-        Raises:
-            PromptError: no caption holds for the first chunk.
-        """
-        return cls(captions_by_frame(captions, num_chunks, chunk_frames))
 
     def require(self, num_chunks: int) -> None:
         """Check that every chunk has one.

@@ -15,19 +15,14 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lyra_core.config.rollout import COORDINATE_CHANNELS, ConditioningConfig, CorrespondenceConfig
 from lyra_core.geometry.densify import densify
 from lyra_core.geometry.gaps import close_gaps
 from lyra_core.geometry.warp import WarpSource, forward_warp
 from lyra_core.video.autoencoder import VideoAutoencoder
-from lyra_core.video.conditioning import MASK_CHANNELS, ConditioningConfig
+from lyra_core.video.conditioning import MASK_CHANNELS
 from lyra_core.video.context import ChunkInputs
-from lyra_core.video.correspondence import (
-    CHANNELS,
-    LATENT_FRAMES,
-    CorrespondenceConfig,
-    canonical_coordinates,
-    history_maps,
-)
+from lyra_core.video.correspondence import LATENT_FRAMES, canonical_coordinates, history_maps
 from lyra_core.video.layout import HistoryLayout
 from lyra_core.video.rays import camera_rays
 
@@ -234,7 +229,7 @@ def _generated_maps(views: RetrievedViews, targets: _Targets, config: Conditioni
     fourth = 2.0 * (depth - least) / (most - least).clamp(min=1e-6) - 1.0
     fourth = torch.where(valid, fourth, torch.ones_like(fourth))
     maps = torch.cat([values, fourth[:, :, :, None]], dim=3)
-    maps = maps.transpose(2, 3).reshape(b, slots * CHANNELS, cameras.num_used, *maps.shape[-2:])
+    maps = maps.transpose(2, 3).reshape(b, slots * COORDINATE_CHANNELS, cameras.num_used, *maps.shape[-2:])
     return rearrange(maps, "b c t (h p) (w q) -> b (c p q) t h w", p=chosen.cell, q=chosen.cell)
 
 

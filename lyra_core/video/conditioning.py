@@ -14,64 +14,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lyra_core.config.rollout import REFERENCE_CONDITIONING, ConditioningConfig
 from lyra_core.errors import FrameError
 from lyra_core.geometry.densify import densify
 from lyra_core.geometry.gaps import close_gaps
-from lyra_core.geometry.warp import FAITHFUL_WARP, MENDED_WARP, Warp, WarpConfig, WarpSource, forward_warp
+from lyra_core.geometry.warp import Warp, WarpSource, forward_warp
 from lyra_core.video.autoencoder import VideoAutoencoder
 from lyra_core.video.context import ChunkInputs
-from lyra_core.video.correspondence import (
-    FAITHFUL_CORRESPONDENCE,
-    CorrespondenceConfig,
-    generated_maps,
-    history_maps,
-)
+from lyra_core.video.correspondence import generated_maps, history_maps
 from lyra_core.video.layout import HistoryLayout
 from lyra_core.video.memory import StoredView
 from lyra_core.video.rays import ray_channels
 
 MASK_CHANNELS = 4
 SEED_FRAME = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConditioningConfig:
-    """How conditions are made; the defaults are the released model's.
-
-    Attributes:
-        warp: reliability and grouping for the last frame's warp.
-        union_warp: fill the holes of the warped last frame with warps of the retrieved frames, best first.
-        density: points along each side of a pixel that is warped; more than 1 puts points between pixels of a surface.
-        gap_px: widest gap between warped pixels of one surface that is closed before the warp is encoded; 0: none.
-        mask_channels: "ones" says nothing; "coverage" says where the warp of each of a slot's four frames is no hole.
-        correspondence: of the coordinate maps.
-        ray_downsample: pixels a ray stands for.
-    """
-
-    warp: WarpConfig = FAITHFUL_WARP
-    union_warp: bool = False
-    density: int = 1
-    gap_px: int = 0
-    mask_channels: Literal["ones", "coverage"] = "ones"
-    correspondence: CorrespondenceConfig = FAITHFUL_CORRESPONDENCE
-    ray_downsample: int = 1
-
-
-FAITHFUL_CONDITIONING = ConditioningConfig()
-MENDED_CONDITIONING = ConditioningConfig(
-    warp=MENDED_WARP,
-    union_warp=True,
-    density=2,
-    gap_px=8,
-    mask_channels="coverage",
-    correspondence=CorrespondenceConfig(depth_range="used", warp=MENDED_WARP),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +69,7 @@ class Conditioner:
         vae: VideoAutoencoder,
         layout: HistoryLayout,
         images: Callable[[int], Tensor],
-        config: ConditioningConfig = FAITHFUL_CONDITIONING,
+        config: ConditioningConfig = REFERENCE_CONDITIONING,
         latents_per_window: int = 1,
     ) -> None:
         """`images` gives a remembered frame or photograph by its id: sRGB in [-1, 1]. [3 h w]"""

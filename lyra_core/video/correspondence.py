@@ -10,58 +10,18 @@ Legend: n retrieved frames, s spatial slots, b blocks (one a slot, best frame fi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra_core.errors import ConfigError
-from lyra_core.geometry.warp import FAITHFUL_WARP, WarpConfig, WarpSource, forward_warp
+from lyra_core.config.rollout import COORDINATE_CHANNELS, REFERENCE_CONDITIONING, CorrespondenceConfig
+from lyra_core.geometry.warp import WarpSource, forward_warp
 from lyra_core.video.memory import StoredView
 from lyra_core.video.rays import latent_cells
 
-CHANNELS = 4
 LATENT_FRAMES = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CorrespondenceConfig:
-    """Resolution and range of the maps; the defaults are the released model's.
-
-    Attributes:
-        num_blocks: most retrieved frames a generated slot can refer to.
-        latent_stride: pixels a latent pixel spans.
-        downsample: pixels a map entry stands for, a divisor of latent_stride.
-        depth_range: the warped depths that fix the fourth channel's range: of all frames of the chunk, or of the frames
-            whose maps are used (every fourth), which costs a quarter.
-        warp: reliability and grouping of the splat.
-    """
-
-    num_blocks: int = 5
-    latent_stride: int = 8
-    downsample: int = 1
-    depth_range: Literal["chunk", "used"] = "chunk"
-    warp: WarpConfig = FAITHFUL_WARP
-
-    def __post_init__(self) -> None:
-        if self.downsample < 1 or self.latent_stride % self.downsample:
-            raise ConfigError(f"downsample must divide latent_stride={self.latent_stride}, found {self.downsample}")
-
-    @property
-    def cell(self) -> int:
-        """Map entries along each axis of a latent pixel."""
-        return self.latent_stride // self.downsample
-
-    @property
-    def block_channels(self) -> int:
-        """Channels of one block: 4 * 8 * 8 = 256 for the released weights."""
-        return CHANNELS * self.cell**2
-
-
-FAITHFUL_CORRESPONDENCE = CorrespondenceConfig()
 
 
 def canonical_coordinates(num_slots: int, height: int, width: int) -> Float[Tensor, "s 3 h w"]:
@@ -104,7 +64,7 @@ def generated_maps(
     target_world_to_cam: Float[Tensor, "t 4 4"],
     target_intrinsics: Float[Tensor, "t 3 3"],
     image_size: tuple[int, int],
-    config: CorrespondenceConfig = FAITHFUL_CORRESPONDENCE,
+    config: CorrespondenceConfig = REFERENCE_CONDITIONING.correspondence,
 ) -> Float[Tensor, "c t2 rows columns"]:
     """Warped coordinates of the retrieved frames in every generated slot, best frame in the first block.
 
@@ -119,7 +79,7 @@ def generated_maps(
     num_frames = target_world_to_cam.shape[0]
     used = list(range(LATENT_FRAMES - 1, num_frames, LATENT_FRAMES))
     rows, columns = -(-image_size[0] // step), -(-image_size[1] // step)
-    maps = target_world_to_cam.new_full((blocks, CHANNELS, len(used), rows, columns), -1.0)
+    maps = target_world_to_cam.new_full((blocks, COORDINATE_CHANNELS, len(used), rows, columns), -1.0)
     maps[:, 3] = 1.0
     if views:
         coordinates = _coordinates_on(maps.device, blocks, *image_size)[..., ::step, ::step]

@@ -1,7 +1,7 @@
 """Gives every remembered frame a depth in the world's one scale: windows of frames, masks and alignment.
 
 An estimator sees a window of new frames at a time, and windows disagree about scale. Camera baselines alone cannot
-settle it (a camera that only turns has none), so the mended form compares each window with what the memory already
+settle it (a camera that only turns has none), so the corrected form compares each window with what the memory already
 believes of the same pixels, and takes the weighted median of the log ratio.
 
 Legend: n frames of a window, v remembered views, h w pixels.
@@ -11,52 +11,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from lyra_core.config.rollout import REFERENCE_DEPTH, WarpConfig
+from lyra_core.config.video import DepthConfig
 from lyra_core.depth import DepthEstimate, DepthEstimator
 from lyra_core.errors import DepthError
-from lyra_core.geometry.warp import WarpConfig, WarpSource, clean_depth, forward_warp
+from lyra_core.geometry.warp import WarpSource, clean_depth, forward_warp
 from lyra_core.values import CameraPath
 from lyra_core.video.memory import SpatialMemory, StoredView
 
 SKY_DEPTH_M = 1000.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DepthConfig:
-    """Which frames get depth, and how far it is trusted; the defaults are the released model's.
-
-    Attributes:
-        interval_frames: every how many frames, counted back from the last.
-        max_frames: most frames of a window.
-        chunk_boundaries: also show the estimator the last frame of every earlier chunk.
-        align: "overlap" scales a window by what the memory believes of the same pixels; "none" leaves the scale to the
-            estimator.
-        min_overlap: share of a window's pixels needed for that; below it the estimator's scale stands.
-        min_confidence: pixels below it are unknown.
-        sky: "estimated" trusts the estimator's depth, "drop" makes it unknown, "far" puts it at 1,000 m, where only
-            rotation moves it.
-    """
-
-    interval_frames: int = 8
-    max_frames: int = 10
-    chunk_boundaries: bool = False
-    align: Literal["none", "overlap"] = "none"
-    min_overlap: float = 0.01
-    min_confidence: float = 0.0
-    sky: Literal["estimated", "drop", "far"] = "estimated"
-
-
-FAITHFUL_DEPTH = DepthConfig()
-MENDED_DEPTH = DepthConfig(align="overlap", min_confidence=0.05, sky="drop")
-
-
-def window_frames(last_frame: int, chunk_frames: int, config: DepthConfig = FAITHFUL_DEPTH) -> list[int]:
+def window_frames(last_frame: int, chunk_frames: int, config: DepthConfig = REFERENCE_DEPTH) -> list[int]:
     """Frames the estimator sees after a chunk that ends with `last_frame`, ascending."""
     frames = {last_frame - config.interval_frames * i for i in range(config.max_frames)}
     if config.chunk_boundaries:
@@ -70,7 +41,7 @@ def estimate_window(
     cameras: CameraPath | None,
     remembered: Sequence[StoredView],
     warp: WarpConfig,
-    config: DepthConfig = FAITHFUL_DEPTH,
+    config: DepthConfig = REFERENCE_DEPTH,
 ) -> Float[Tensor, "n h w"]:
     """Depth of a window, 0 where unknown, in the scale of the remembered views.
 

@@ -11,56 +11,20 @@ Legend: n stored frames, v query views, h w pixels of the stored images, r c row
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from lyra_core.errors import ConfigError, FrameError
-from lyra_core.geometry.warp import EPSILON, project, unproject
+from lyra_core.config.rollout import REFERENCE_MEMORY, MemoryConfig
+from lyra_core.errors import FrameError
+from lyra_core.geometry.warp import EPSILON, project_integer, unproject_integer
+from lyra_core.native import CHUNK_FRAMES
 
-SAME_SURFACE_M = 1e-6
 INITIAL_CAPACITY = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryConfig:
-    """What is remembered and how it is found again; the defaults are the released model's.
-
-    Attributes:
-        stride_frames: every how many frames one is remembered.
-        downsample: every how many pixels one is remembered, along both axes.
-        num_retrieved: context frames sought.
-        num_query_cameras: cameras of the next chunk that ask; 1 asks with the last one only.
-        occlusion_tolerance_m: how far behind the nearest surface a point still counts as seen, metres.
-        occlusion_tolerance_relative: the same, as a fraction of the nearest depth; both add up.
-        invalid_at_origin: remember pixels without depth as points at the world origin, as the released model does.
-    """
-
-    stride_frames: int = 8
-    downsample: int = 4
-    num_retrieved: int = 5
-    num_query_cameras: int = 1
-    occlusion_tolerance_m: float = 0.1
-    occlusion_tolerance_relative: float = 0.0
-    invalid_at_origin: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("stride_frames", "downsample", "num_retrieved", "num_query_cameras"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, found {getattr(self, name)}")
-
-
-FAITHFUL_MEMORY = MemoryConfig()
-MENDED_MEMORY = MemoryConfig(
-    num_query_cameras=4,
-    occlusion_tolerance_m=0.0,
-    occlusion_tolerance_relative=0.03,
-    invalid_at_origin=False,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +46,7 @@ class StoredView:
     image: UInt8[Tensor, "h w 3"] | None = None
 
 
-def query_offsets(num_cameras: int, chunk_frames: int = 80) -> list[int]:
+def query_offsets(num_cameras: int, chunk_frames: int = CHUNK_FRAMES) -> list[int]:
     """Positions in a chunk of the cameras that ask: the last one, or several spread over the chunk up to the last."""
     return [int(x) for x in torch.linspace(0, chunk_frames - 1, num_cameras + 1, dtype=torch.float64)[1:]]
 
@@ -97,7 +61,7 @@ class SpatialMemory:
         self,
         image_height: int,
         image_width: int,
-        config: MemoryConfig = FAITHFUL_MEMORY,
+        config: MemoryConfig = REFERENCE_MEMORY,
         device: torch.device | str = "cpu",
     ) -> None:
         self.config = config
@@ -164,7 +128,7 @@ class SpatialMemory:
         grid_depth = depth[:, ::step, ::step]
         start, stop = len(self), len(self) + len(frame_ids)
         self._grow(stop)
-        self._points[start:stop] = unproject(grid_depth, w2c, K * scale).movedim(-1, 1)
+        self._points[start:stop] = unproject_integer(grid_depth, w2c, K * scale).movedim(-1, 1)
         self._valid[start:stop] = grid_depth > 0
         for i, frame_id in enumerate(frame_ids):
             self._views[frame_id] = StoredView(
@@ -213,69 +177,6 @@ class SpatialMemory:
             covered |= seen[best]
         return tuple(ids[i] for i in reversed(chosen))
 
-    def owned_cells(
-        self, world_to_cam: Float[Tensor, "v 4 4"], intrinsics: Float[Tensor, "v 3 3"]
-    ) -> Int64[Tensor, " n"]:
-        """How many cells of the query views each frame owns by holding the nearest point (the earliest of equals)."""
-        nearest, cells, depth = self._project(world_to_cam, intrinsics)
-        views, frames = cells.shape[:2]
-        first = depth <= _at(nearest, cells) + SAME_SURFACE_M
-        index = torch.arange(frames, device=cells.device)[None, :, None].expand_as(cells)
-        unowned = torch.full_like(nearest, frames, dtype=torch.int64)
-        owner = unowned.scatter_reduce(
-            1,
-            torch.where(first, cells, cells.new_tensor(nearest.shape[1] - 1)).flatten(1),
-            torch.where(first, index, index.new_tensor(frames)).reshape(views, -1),
-            "amin",
-        )[:, :-1]
-        return torch.bincount(owner.flatten(), minlength=frames + 1)[:frames].cpu()
-
-    def most_owning(self, world_to_cam: Float[Tensor, "v 4 4"], intrinsics: Float[Tensor, "v 3 3"]) -> tuple[int, ...]:
-        """Frames that own most cells, without regard to overlap, the best one last; earlier frames win ties."""
-        order = torch.sort(self.owned_cells(world_to_cam, intrinsics), descending=True, stable=True).indices
-        ids = list(self._views)
-        return tuple(ids[i] for i in reversed(order[: self.config.num_retrieved].tolist()))
-
-    def sample(
-        self,
-        world_to_cam: Float[Tensor, "v 4 4"],
-        intrinsics: Float[Tensor, "v 3 3"],
-        generator: torch.Generator,
-        exclude: Collection[int] = (),
-        drop_rate: float = 0.1,
-    ) -> tuple[int, ...]:
-        """Draw context frames for training: likely the useful ones, sometimes any, sometimes fewer.
-
-        Frames are drawn without replacement with weights score + 0.02 max(score), score being the owned cells; with
-        probability `drop_rate` a uniform number of them (1 to all) is left out.
-
-        Args:
-            world_to_cam: query cameras.
-            intrinsics: theirs.
-            generator: the only source of randomness (a CPU generator).
-            exclude: ids not to draw (the target window with its margin, the buffer frame, frame 0).
-            drop_rate: probability of dropping.
-
-        Returns:
-            Ids by rising score, so the best comes last as in `retrieve`.
-        """
-        ids = list(self._views)
-        scores = self.owned_cells(world_to_cam, intrinsics).double()
-        allowed = torch.tensor([i not in exclude for i in ids], dtype=torch.bool)
-        if not allowed.any():
-            return ()
-        weights = torch.where(allowed, scores + 0.02 * scores[allowed].max(), torch.zeros_like(scores))
-        if weights.sum() == 0:
-            weights = allowed.double()
-        count = min(self.config.num_retrieved, int((weights > 0).sum()))
-        drawn = torch.multinomial(weights, count, replacement=False, generator=generator).tolist()
-        drawn.sort(key=lambda i: (float(scores[i]), -i))
-        if torch.rand((), generator=generator) < drop_rate:
-            num_dropped = int(torch.randint(1, count + 1, (), generator=generator))
-            dropped = set(torch.randperm(count, generator=generator)[:num_dropped].tolist())
-            drawn = [i for at, i in enumerate(drawn) if at not in dropped]
-        return tuple(ids[i] for i in drawn)
-
     def _require_addable(self, frame_ids: Sequence[int], depth_m: Tensor, images: Tensor | None) -> None:
         if tuple(depth_m.shape) != (len(frame_ids), *self.image_size):
             raise FrameError(
@@ -318,7 +219,7 @@ class SpatialMemory:
         w2c, K = self._queries(world_to_cam, intrinsics)
         rows, columns = self.grid_size
         views, frames = w2c.shape[0], len(self)
-        image = project(self.points[None], w2c[:, None], K[:, None])
+        image = project_integer(self.points[None], w2c[:, None], K[:, None])
         depth = image[..., 2]
         column = torch.round(image[..., 0] / (depth + EPSILON))
         row = torch.round(image[..., 1] / (depth + EPSILON))

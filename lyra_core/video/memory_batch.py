@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lyra_core.geometry.warp import EPSILON, project, unproject
-from lyra_core.video.memory import MemoryConfig
+from lyra_core.config.rollout import MemoryConfig
+from lyra_core.geometry.warp import EPSILON, project_integer, unproject_integer
 
 
 def _scaled(intrinsics: Tensor, step: int) -> Tensor:
@@ -32,8 +32,10 @@ def coverage(
     step = config.downsample
     grid = depth_m[:, :, ::step, ::step]
     b, n, rows, columns = grid.shape
-    points = unproject(grid, world_to_cam, _scaled(intrinsics, step))
-    image = project(points[:, None], query_world_to_cam[:, :, None], _scaled(query_intrinsics, step)[:, :, None])
+    points = unproject_integer(grid, world_to_cam, _scaled(intrinsics, step))
+    image = project_integer(
+        points[:, None], query_world_to_cam[:, :, None], _scaled(query_intrinsics, step)[:, :, None]
+    )
     depth = image[..., 2]
     column = torch.round(image[..., 0] / (depth + EPSILON))
     row = torch.round(image[..., 1] / (depth + EPSILON))

@@ -32,8 +32,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from lyra_core.config.rollout import REFERENCE, RolloutConfig, identity_text
 from lyra_core.depth import DepthEstimator
 from lyra_core.identity import rng_seed
+from lyra_core.native import FRAMES_PER_SECOND
 from lyra_core.values import CameraPath, Seed, VideoClip
 from lyra_core.video.attention import KeyValue
 from lyra_core.video.autoencoder import VideoAutoencoder
@@ -44,7 +46,6 @@ from lyra_core.video.context import ChunkInputs
 from lyra_core.video.depth_cache import estimate_window, scale_views, window_frames
 from lyra_core.video.dit import DiT
 from lyra_core.video.memory import query_offsets
-from lyra_core.video.rollout_config import FAITHFUL, RolloutConfig
 from lyra_core.video.rollout_request import Photograph, RolloutRequest, require_fitting_network
 from lyra_core.video.sampler import (
     guided_velocity,
@@ -55,8 +56,6 @@ from lyra_core.video.sampler import (
 )
 from lyra_core.video.schedule import FlowSchedule, distilled_schedule, euler_schedule, unipc_schedule
 from lyra_core.video.world_state import WorldState
-
-FRAMES_PER_SECOND = 16.0
 
 TextEncoder = Callable[[Sequence[str]], Tensor]
 """Captions to embeddings [k s c]."""
@@ -97,7 +96,7 @@ class Rollout:
     """Generates worlds; holds models and choices, no world."""
 
     def __init__(
-        self, models: RolloutModels, config: RolloutConfig = FAITHFUL, noise_seed: NoiseSeed = seed_from_id
+        self, models: RolloutModels, config: RolloutConfig = REFERENCE, noise_seed: NoiseSeed = seed_from_id
     ) -> None:
         """Check that networks and choices belong together.
 
@@ -171,7 +170,7 @@ class Rollout:
         world = self._begin(request)
         conditioner = self._conditioner(world)
         store = None if store_dir is None else ChunkStore(store_dir)
-        chain = request.inputs_start(repr(self.config))
+        chain = request.inputs_start(identity_text(self.config))
         for chunk, chunk_id in enumerate(request.chunk_ids):
             self._join_photographs(world, request, chunk)
             caption = None if store is None else store.caption(chunk, chunk_id)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from lyra_core.config.rollout import RolloutConfig
 from lyra_core.errors import CameraPathError, FrameError, RecipeError
 from lyra_core.values import CameraPath, Seed
 from lyra_core.video.autoencoder import AutoencoderConfig
 from lyra_core.video.chunk_store import chain_inputs
 from lyra_core.video.conditioning import MASK_CHANNELS
 from lyra_core.video.dit_config import DiTConfig
-from lyra_core.video.rollout_config import RolloutConfig
 
 RAY_CHANNELS = 6
 

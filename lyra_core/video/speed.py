@@ -15,7 +15,6 @@ import importlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +24,6 @@ from lyra_core.video.block import Block
 from lyra_core.video.dit import DiT, step
 from lyra_core.video.narrow_attention import NarrowAttention, has_narrow_attention
 from lyra_core.video.scaled_linear import MULTIPLE, ScaledLinear, has_scaled_products
-
-Speed = Literal["exact", "fast", "fastest"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +46,6 @@ class SpeedProfile:
 ROOM_FOR_BIASES = 70 * 2**30
 """Bytes of a GPU on which narrow weights leave room for the position biases of all blocks (16 GB at full size)."""
 
-PLAIN = SpeedProfile(is_compiled=False)
 PROFILES: dict[str, SpeedProfile] = {
     "exact": SpeedProfile(),
     "fast": SpeedProfile(has_narrow_products=True),

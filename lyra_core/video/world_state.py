@@ -13,10 +13,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from lyra_core.config.rollout import MemoryConfig
 from lyra_core.errors import FrameError
 from lyra_core.values import CameraPath
 from lyra_core.video.autoencoder import VideoAutoencoder
-from lyra_core.video.memory import MemoryConfig, SpatialMemory
+from lyra_core.video.memory import SpatialMemory
 from lyra_core.video.vae import VAE
 from lyra_core.video.vae_layers import CausalCache
 

@@ -217,7 +217,11 @@ class RestrictedUnpickler(pickle.Unpickler):
 
     def persistent_load(self, reference: object) -> Storage:
         """A storage record named by torch's persistent id ('storage', class, key, location,
-        numel)."""
+        numel).
+
+        Raises:
+            WeightsError: the id names no storage of a known class.
+        """
         if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != "storage":
             raise WeightsError("a persistent id does not name a storage")
         dtype, key, numel = reference[1], reference[2], reference[4]

@@ -20,7 +20,7 @@ from lyra_core.weights.registry import LICENCES, WEIGHT_SETS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class RequiredSet:
     """One set that a model loads.
 
     Attributes:
@@ -34,22 +34,22 @@ class Part:
 
 # Sets with the same architecture stand in for each other: those of Wan 2.1 are the originals, under Apache-2.0.
 LYRA2_PARTS = (
-    Part(role="dit", sets=("lyra2-dit",)),
-    Part(role="vae", sets=("lyra2-vae", "wan-vae")),
-    Part(role="text", sets=("lyra2-text", "wan-text")),
-    Part(role="negative prompt", sets=("lyra2-negative-prompt",)),
-    Part(role="tokenizer", sets=("umt5-tokenizer",)),
-    Part(role="image", sets=("lyra2-image", "wan-image")),
-    Part(role="reconstruction", sets=("lyra2-recon",)),
+    RequiredSet(role="dit", sets=("lyra2-dit",)),
+    RequiredSet(role="vae", sets=("lyra2-vae", "wan-vae")),
+    RequiredSet(role="text", sets=("lyra2-text", "wan-text")),
+    RequiredSet(role="negative prompt", sets=("lyra2-negative-prompt",)),
+    RequiredSet(role="tokenizer", sets=("umt5-tokenizer",)),
+    RequiredSet(role="image", sets=("lyra2-image", "wan-image")),
+    RequiredSet(role="reconstruction", sets=("lyra2-recon",)),
 )
 APACHE_DEPTH_PARTS = (
-    Part(role="depth", sets=("da3-base",)),
-    Part(role="metric depth", sets=("da3metric-large",)),
+    RequiredSet(role="depth", sets=("da3-base",)),
+    RequiredSet(role="metric depth", sets=("da3metric-large",)),
 )
-PARTS: dict[str, tuple[Part, ...]] = {"lyra2": LYRA2_PARTS, "parallax-da3": APACHE_DEPTH_PARTS}
+PARTS: dict[str, tuple[RequiredSet, ...]] = {"lyra2": LYRA2_PARTS, "parallax-da3": APACHE_DEPTH_PARTS}
 
 
-def find_sets(folder: str | Path | None, parts: Sequence[Part]) -> dict[str, Path]:
+def find_sets(folder: str | Path | None, parts: Sequence[RequiredSet]) -> dict[str, Path]:
     """The folder of each part's set, by role.
 
     Raises:
@@ -57,7 +57,7 @@ def find_sets(folder: str | Path | None, parts: Sequence[Part]) -> dict[str, Pat
     """
     root = Path("weights" if folder is None else folder)
     found: dict[str, Path] = {}
-    missing: list[Part] = []
+    missing: list[RequiredSet] = []
     for part in parts:
         home = next((root / name for name in part.sets if _is_there(root / name)), None)
         if home is None:
@@ -69,9 +69,9 @@ def find_sets(folder: str | Path | None, parts: Sequence[Part]) -> dict[str, Pat
     return found
 
 
-def lora_parts(loras: Sequence[str]) -> tuple[Part, ...]:
+def lora_parts(loras: Sequence[str]) -> tuple[RequiredSet, ...]:
     """A part for each LoRA of a recipe, written `set` or `set:strength`."""
-    return tuple(Part(role=lora, sets=(lora.partition(":")[0],)) for lora in loras)
+    return tuple(RequiredSet(role=lora, sets=(lora.partition(":")[0],)) for lora in loras)
 
 
 def set_digests(homes: Mapping[str, Path]) -> tuple[str, ...]:
@@ -98,7 +98,7 @@ def _digest(home: Path) -> str:
     return whole.hexdigest()
 
 
-def _how_to_get(root: Path, missing: Sequence[Part]) -> str:
+def _how_to_get(root: Path, missing: Sequence[RequiredSet]) -> str:
     lines = []
     for part in missing:
         name = part.sets[0]

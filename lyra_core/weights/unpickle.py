@@ -83,7 +83,11 @@ class Window(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Moves within the stretch."""
+        """Moves within the stretch.
+
+        Raises:
+            WeightsError: a place before the stretch.
+        """
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._length}[whence]
         if base + offset < 0:
             raise WeightsError("a record starts before its file")
@@ -124,7 +128,11 @@ class Listing:
 
 def piece_of(tensor: Strided, records: dict[str, Record], at: tuple[int, ...] | None = None) -> dict[str, object]:
     """A tensor, or a chunk of one that begins at index `at`, as a stretch of a file, in plain
-    numbers."""
+    numbers.
+
+    Raises:
+        WeightsError: its record is missing.
+    """
     record = records.get(tensor.storage.key)
     if record is None:
         raise WeightsError(f"storage record {tensor.storage.key!r} is missing: the file is truncated")
@@ -141,7 +149,11 @@ def piece_of(tensor: Strided, records: dict[str, Record], at: tuple[int, ...] | 
 
 
 def load_zip(file: IO[bytes], name: str, start: int, length: int) -> tuple[object, dict[str, Record]]:
-    """The object and the storage records of one torch zip container."""
+    """The object and the storage records of one torch zip container.
+
+    Raises:
+        WeightsError: another kind of zip, or a damaged, compressed or big-endian one.
+    """
     records: dict[str, Record] = {}
     with zipfile.ZipFile(io.BufferedReader(Window(file, start, length))) as container:
         pickles = [info for info in container.infolist() if info.filename.endswith("/data.pkl")]
@@ -173,7 +185,11 @@ def load_zip(file: IO[bytes], name: str, start: int, length: int) -> tuple[objec
 
 def load_legacy(file: IO[bytes], name: str, length: int) -> tuple[object, dict[str, Record]]:
     """The object and the storage records of torch's format before 1.6: five pickles, then counted
-    raw storages."""
+    raw storages.
+
+    Raises:
+        WeightsError: another kind of pickle, or a truncated or big-endian one.
+    """
     file.seek(0)
     if RestrictedUnpickler(file).load() != LEGACY_MAGIC:
         raise WeightsError("it is a bare pickle, not a file of torch.save")
@@ -208,7 +224,11 @@ def load_legacy(file: IO[bytes], name: str, length: int) -> tuple[object, dict[s
 
 
 def list_torch_file(path: str) -> Listing:
-    """Lists a file of torch.save."""
+    """Lists a file of torch.save.
+
+    Raises:
+        WeightsError: no file of torch.save, or a damaged one.
+    """
     listing, name = Listing(), path.rpartition("/")[2]
     with open(path, "rb") as file:  # noqa: PTH123 - the sandbox imports as little as possible
         length = os.fstat(file.fileno()).st_size
@@ -224,7 +244,11 @@ def list_torch_file(path: str) -> Listing:
 
 
 def list_captions(path: str) -> list[tuple[int, str]]:
-    """Captions by frame from a pickled dictionary of frames, whose values are texts or have one under "caption"."""
+    """Captions by frame from a pickled dictionary of frames, whose values are texts or have one under "caption".
+
+    Raises:
+        WeightsError: no dictionary of texts by frame, or one too large.
+    """
     with open(path, "rb") as file:  # noqa: PTH123 - the sandbox imports as little as possible
         length = os.fstat(file.fileno()).st_size
         if length > PICKLE_LIMIT_BYTES:
@@ -259,7 +283,11 @@ def _chunk_records(metadata: Inert) -> dict[tuple[str, tuple[int, ...]], Inert]:
 
 
 def list_distributed_checkpoint(directory: str) -> Listing:
-    """Lists a directory of torch.distributed.checkpoint."""
+    """Lists a directory of torch.distributed.checkpoint.
+
+    Raises:
+        WeightsError: no such checkpoint, or a damaged one.
+    """
     with open(os.path.join(directory, ".metadata"), "rb") as file:  # noqa: PTH118, PTH123
         metadata = RestrictedUnpickler(file).load()
     entries = getattr(metadata, "state_dict_metadata", None)

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lyra_core.config.rollout import RolloutConfig, identity_text
 from lyra_core.depth import DepthEstimate
 from lyra_core.formats.image import open_image
 from lyra_core.geometry.seed_cameras import cameras_for_seed
@@ -31,7 +32,6 @@ from lyra_core.video.captions import Captioner, NoCaptions
 from lyra_core.video.chunk_store import chain_inputs
 from lyra_core.video.depth_cache import mask_depth
 from lyra_core.video.rollout import Rollout, RolloutModels
-from lyra_core.video.rollout_config import RolloutConfig
 from lyra_core.video.rollout_request import Photograph
 from lyra_core.video.schedule import DISTILLED_ENTRIES
 from lyra_core.world_models.reconstructor import OnReport, Reconstructor
@@ -204,7 +204,7 @@ class GenerativeModel:
         count = (len(cameras) - 1) // step
         # Presets are asked for by name, but here only their cameras are known; the photograph's pixels stand for all
         # that its depth depends on.
-        fields = {"seed": seed, "model": self.name, "choices": repr(self.parts.config)}
+        fields = {"seed": seed, "model": self.name, "choices": identity_text(self.parts.config)}
         start = chain_start(
             chain_inputs("", photo.image, photo.intrinsics), fields, (self.weights_digest,), ALGORITHM_VERSION, 0
         )

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
+from lyra_core.config.rollout import REFERENCE
 from lyra_core.configure import configured
 from lyra_core.extras import require
 from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
-from lyra_core.gaussians.lifters import GaussianHead
+from lyra_core.gaussians.lifters import HeadLifter
 from lyra_core.video.rollout import RolloutModels
-from lyra_core.video.rollout_config import FAITHFUL
 from lyra_core.video.speed import PROFILES, apply_speed
 from lyra_core.weights.bundle import LYRA2_PARTS, find_sets, lora_parts, set_digests
 from lyra_core.weights.manifest import manifest_digest
@@ -44,11 +44,11 @@ def load_lyra2(
     Args:
         device: where it computes; bfloat16 on CUDA (about 55 GB of weights), float32 on the CPU.
         weights: the folder; None is `weights` in the current folder.
-        video: fields of lyra_core.video.rollout_config.RolloutConfig that differ from the released choices, besides
+        video: fields of lyra_core.config.video.RolloutOptions that differ from the released choices, besides
             `loras` (converted sets with strengths, "lora-dmd:1.0") and `captioner` ("manifest", or the folder of a
             vision-language model).
-        reconstruction: fields of lyra_core.gaussians.reconstruct.ReconstructionConfig that differ from its defaults,
-            besides `lifter` ("head" or "depth"), `is_refined` and `refine` (fields of RefineConfig).
+        reconstruction: fields of lyra_core.config.reconstruction.ReconstructionOptions that differ from its
+            defaults.
 
     Raises:
         MissingExtraError: transformers is not installed.
@@ -59,7 +59,7 @@ def load_lyra2(
     require("transformers", "the model lyra2")  # before gigabytes are read
     choices, captioner = take_captioner(video or {}, device)
     loras = [str(lora) for lora in _sequence(choices.pop("loras", ()))]
-    config = configured(FAITHFUL, choices, "video.")
+    config = configured(REFERENCE, choices, "video.")
     homes = find_sets(weights, (*LYRA2_PARTS, *lora_parts(loras)))
     dit = load_dit(homes["dit"], device, [(homes[lora], parse_lora(lora)[1]) for lora in loras])
     apply_speed(dit, PROFILES[config.speed])
@@ -77,7 +77,7 @@ def load_lyra2(
         negative_text=load_negative_prompt(homes["negative prompt"], dit.config.text_dim),
     )
     name = manifest_digest(homes["reconstruction"])[:12]
-    head = GaussianHead(estimator, name=name)
+    head = HeadLifter(estimator, name=name)
     reconstructor = build_reconstructor(estimator, head, name, reconstruction or {}, device)
     parts = Parts(
         models=models,

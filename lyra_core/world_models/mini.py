@@ -58,7 +58,7 @@ def load_mini_model(
     Args:
         device: where it computes.
         weights: a folder of packed trainings; None is the one of the package.
-        video: fields of lyra_core.video.rollout_config.RolloutConfig that differ from `mini_config.MINI`, besides
+        video: fields of lyra_core.config.video.RolloutOptions that differ from MINI_VIDEO, besides
             `captioner` ("manifest", or the folder of a vision-language model).
         reconstruction: as for mini_reconstructor.
         precision: of the video network, see lyra_core.precision; no part of a world's id, as the device is none.

@@ -25,7 +25,7 @@ from lyra_core.gaussians.depth_anything.config import (
 )
 from lyra_core.gaussians.depth_anything.model import NestedDepthAnything3, build_model
 from lyra_core.video.dit import LYRA2_14B, DiT, build_dit
-from lyra_core.video.image import CLIP_VIT_H14, ImageEncoder, build_image_encoder, preprocess_images
+from lyra_core.video.image import CLIP_VIT_H14, ImageEncoder, build_image_encoder, encode_images
 from lyra_core.video.text import UMT5_XXL, TextEncoder, Tokenizer, build_text_encoder, encode_captions, load_tokenizer
 from lyra_core.video.vae import VAE, WAN21_VAE, build_vae
 from lyra_core.weights.adapter import DtypePolicy, Weights, load_into, open_weights
@@ -104,8 +104,7 @@ class FrameEncoder:
     @torch.no_grad()
     def __call__(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
         """Tokens of images in [-1, 1]."""
-        size = self.network.config.image_size_px
-        return self.network(preprocess_images(images.to(self.network.cls_embedding.device), size))
+        return encode_images(self.network, images.to(self.network.cls_embedding.device))
 
 
 def load_frame_encoder(home: Path, device: torch.device | str) -> FrameEncoder:

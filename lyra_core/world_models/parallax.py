@@ -24,12 +24,11 @@ from lyra_core.geometry.seed_cameras import cameras_for_seed
 from lyra_core.identity import ALGORITHM_VERSION
 from lyra_core.layered_depth.depth import SKY_DEPTH_M, ParallaxDepth, photo_depth
 from lyra_core.layered_depth.layers import build_layers
-from lyra_core.native import Native
+from lyra_core.native import FRAMES_PER_SECOND, Native
 from lyra_core.provenance import Provenance
 from lyra_core.values import CameraPath, Gaussians, Seed, VideoClip
 from lyra_core.world_models.sharpened_splats import build_splats
 
-FRAMES_PER_SECOND = 16.0
 # Drawn depth beyond this share of the sky's distance is sky.
 SKY_SHARE = 0.6
 

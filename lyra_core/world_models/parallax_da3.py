@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
-from lyra_core.gaussians.lifters import GaussianHead
+from lyra_core.gaussians.lifters import HeadLifter
 from lyra_core.provenance import Provenance
 from lyra_core.values import CameraPath, Gaussians, Seed, VideoClip
 from lyra_core.weights.bundle import APACHE_DEPTH_PARTS, find_sets, set_digests
@@ -105,5 +105,5 @@ def load_parallax_da3(
     digest = joined_digest(set_digests(homes))
     options = {"lifter": "depth", **(reconstruction or {})}
     estimator, name = DepthAnythingEstimator(network), digest[:12]
-    reconstructor = build_reconstructor(estimator, GaussianHead(estimator, name=name), name, options, device)
+    reconstructor = build_reconstructor(estimator, HeadLifter(estimator, name=name), name, options, device)
     return LiftedModel("parallax-da3", digest, video, reconstructor)

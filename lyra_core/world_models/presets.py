@@ -10,7 +10,7 @@ import torch
 from lyra_core.configure import configured
 from lyra_core.depth import DepthEstimator
 from lyra_core.errors import RecipeError
-from lyra_core.gaussians.lifters import EstimatedDepth, Lifter
+from lyra_core.gaussians.lifters import DepthLifter, Lifter
 from lyra_core.gaussians.reconstruct import ReconstructionConfig
 from lyra_core.gaussians.refine import RefineConfig
 from lyra_core.video.captions import Captioner, VisionLanguageCaptioner
@@ -41,7 +41,7 @@ def build_reconstructor(
     refine = options.pop("refine", {})
     if kind not in ("head", "depth"):
         raise RecipeError(f'reconstruction.lifter should be "head" or "depth", found {kind!r}')
-    chosen = head if kind == "head" else EstimatedDepth(estimator, name=name, needs_baseline=False)
+    chosen = head if kind == "head" else DepthLifter(estimator, name=name, needs_baseline=False)
     return Reconstructor(
         lifter=chosen,
         config=configured(ReconstructionConfig(), options, "reconstruction."),
@@ -54,7 +54,7 @@ def take_captioner(video: Options, device: str) -> tuple[dict[str, object], Capt
     """The choices of a rollout without `captioner`, and the captioner they name.
 
     Args:
-        video: fields of RolloutConfig, and perhaps `captioner`: "manifest" (captions come with the request) or the
+        video: fields of RolloutOptions, and perhaps `captioner`: "manifest" (captions come with the request) or the
             folder of a vision-language model.
         device: where that model computes.
     """

@@ -11,7 +11,8 @@ from torch import Tensor
 from lyra_core.gaussians.rasterize import Rasterizer
 from lyra_core.layered_depth.filters import local_max, local_min
 from lyra_core.layered_depth.layers import Layers
-from lyra_core.layered_depth.splats import SH_C0, SIGMAS, layer_splats
+from lyra_core.layered_depth.splats import SIGMAS, layer_splats
+from lyra_core.spherical_harmonics import SH_C0
 from lyra_core.values import Gaussians
 
 SHARPENING_PASSES = 5

@@ -5,11 +5,11 @@ from typing import Literal
 
 import pytest
 
+from lyra_core.config.rollout import CORRECTED, REFERENCE
 from lyra_core.configure import configured
 from lyra_core.errors import RecipeError
 from lyra_core.gaussians.depth_anything.config import PRESETS
 from lyra_core.video.dit import LYRA2_14B, TINY
-from lyra_core.video.rollout_config import FAITHFUL, MENDED
 from lyra_core.video.vae import TINY_VAE, WAN21_VAE
 
 
@@ -56,7 +56,12 @@ def test_what_does_not_fit_is_named(changes, message):
 
 @pytest.mark.parametrize(
     ("base", "wanted"),
-    [(LYRA2_14B, TINY), (WAN21_VAE, TINY_VAE), (FAITHFUL, MENDED), (PRESETS["da3-giant"], PRESETS["da3metric-large"])],
+    [
+        (LYRA2_14B, TINY),
+        (WAN21_VAE, TINY_VAE),
+        (REFERENCE, CORRECTED),
+        (PRESETS["da3-giant"], PRESETS["da3metric-large"]),
+    ],
     ids=["dit", "vae", "rollout", "depth"],
 )
 def test_any_preset_is_reached_from_another_through_json(base, wanted):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lyra_core.errors import FrameError
-from lyra_core.geometry.requests import CHUNK_FRAMES
-from lyra_core.native import NATIVE, Native
+from lyra_core.native import CHUNK_FRAMES, NATIVE, Native
 from lyra_core.video.vae import WAN21_VAE
 from lyra_core.world_models.load import MODELS
 from lyra_core.world_models.lyra2 import LYRA2_MIN_SIDE, LYRA2_SIZE

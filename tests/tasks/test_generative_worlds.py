@@ -170,7 +170,7 @@ def test_captions_by_chunk_are_part_of_the_ids(recipe, photograph):
 
 def test_digests_are_those_of_the_sets_a_recipe_loads(recipe):
     plain = weights_digests(recipe)
-    fast = recipe.model_copy(update={"video": recipe.video.model_copy(update={"loras": ("lora-dmd:1.0",)})})
+    fast = recipe.model_copy(update={"video": replace(recipe.video, loras=("lora-dmd:1.0",))})
     assert set(weights_digests(fast)) > set(plain)
     clean = find_recipe("parallax-da3", [f"weights={recipe.weights}"])
     assert len(weights_digests(clean)) == 2

@@ -16,16 +16,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra_core.errors import ReconstructionError
-from lyra_core.gaussians.depth_anything.camera import invert_rigid
 from lyra_core.gaussians.depth_anything.gaussian_head import GaussianMaps
-from lyra_core.gaussians.harmonics import rotate_sh
 from lyra_core.geometry.alignment import Similarity
 from lyra_core.geometry.rotation import (
+    invert_rigid,
     matrix_to_quat,
     matrix_to_quat_xyzw,
     multiply_quats,
     quat_xyzw_to_matrix,
 )
+from lyra_core.spherical_harmonics import rotate_sh
 from lyra_core.values import Gaussians
 
 SCALE_MIN = 1e-5
@@ -62,7 +62,7 @@ def gaussians_from_maps(
             f"{views} views of Gaussians need as many cameras, found {len(world_to_cam)} poses and "
             f"{len(intrinsics)} intrinsics"
         )
-    cam_to_world = invert_rigid(world_to_cam.to(maps.raw))
+    cam_to_world = invert_rigid(world_to_cam.to(maps.raw), None)
     cell = intrinsics.new_tensor([[cols / image_width], [rows / image_height], [1.0]])
     cell_intrinsics = (intrinsics * cell).to(maps.raw)
     parts = [

@@ -146,7 +146,7 @@ class Attention(nn.Module):
         return self.proj(out)
 
 
-class Block(nn.Module):
+class ViTBlock(nn.Module):
     """Pre-norm attention and feed-forward, each behind a LayerScale."""
 
     def __init__(
@@ -225,7 +225,8 @@ class VisionTransformer(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, config.pos_grid**2 + 1, dim))
         self.patch_embed = PatchEmbed(dim)
         self.blocks = nn.ModuleList(
-            Block(dim, config.num_heads, qk_norm=self._alternates(i), swiglu=config.swiglu) for i in range(config.depth)
+            ViTBlock(dim, config.num_heads, qk_norm=self._alternates(i), swiglu=config.swiglu)
+            for i in range(config.depth)
         )
         self.norm = nn.LayerNorm(dim)
 

@@ -66,11 +66,6 @@ def tokens_per_view(height: int, width: int) -> int:
     return (height // PATCH) * (width // PATCH) + 1
 
 
-def views_for_tokens(max_tokens: int, height: int, width: int) -> int:
-    """Views of one size within a number of tokens, between 2 and 128."""
-    return max(MIN_VIEWS, min(MAX_VIEWS, max_tokens // tokens_per_view(height, width)))
-
-
 def bytes_per_token(config: BackboneConfig) -> int:
     """Activations of one token while a block runs, with the four levels kept for the heads.
 

@@ -12,21 +12,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lyra_core.gaussians.depth_anything.backbone import Block, FeedForward
-from lyra_core.geometry.rotation import matrix_to_quat_xyzw, quat_xyzw_to_matrix
+from lyra_core.gaussians.depth_anything.backbone import FeedForward, ViTBlock
+from lyra_core.geometry.rotation import invert_rigid, matrix_to_quat_xyzw, quat_xyzw_to_matrix
 
 ENCODING = 9
 TRUNK_DEPTH = 4
 MIN_TAN = 1e-6
 # Least unit, in the caller's lengths, that camera centres are normalised by.
 MIN_MEDIAN_DISTANCE = 0.1
-
-
-def invert_rigid(transforms: Float[Tensor, "v 4 4"]) -> Float[Tensor, "v 4 4"]:
-    """Inverses of rigid transforms, by transposing."""
-    rotation = transforms[:, :3, :3].mT
-    top = torch.cat([rotation, -rotation @ transforms[:, :3, 3:]], dim=-1)
-    return torch.cat([top, transforms[:, 3:]], dim=-2)
 
 
 def normalise_cameras(world_to_cam: Float[Tensor, "v 4 4"]) -> tuple[Float[Tensor, "v 4 4"], float]:
@@ -38,8 +31,8 @@ def normalise_cameras(world_to_cam: Float[Tensor, "v 4 4"]) -> tuple[Float[Tenso
     Returns:
         the same cameras as the network wants them, and the length of one unit in the caller's.
     """
-    relative = world_to_cam @ invert_rigid(world_to_cam[:1])
-    unit = max(float(invert_rigid(relative)[:, :3, 3].norm(dim=-1).median()), MIN_MEDIAN_DISTANCE)
+    relative = world_to_cam @ invert_rigid(world_to_cam[:1], None)
+    unit = max(float(invert_rigid(relative, None)[:, :3, 3].norm(dim=-1).median()), MIN_MEDIAN_DISTANCE)
     relative = relative.clone()
     relative[:, :3, 3] /= unit
     return relative, unit
@@ -52,7 +45,7 @@ def encode_cameras(
     width: int,
 ) -> Float[Tensor, "v 9"]:
     """Centre, orientation and fields of view; the principal point is not represented."""
-    cam_to_world = invert_rigid(world_to_cam)
+    cam_to_world = invert_rigid(world_to_cam, None)
     fov_h = 2.0 * torch.atan(height / 2.0 / intrinsics[:, 1, 1])
     fov_w = 2.0 * torch.atan(width / 2.0 / intrinsics[:, 0, 0])
     quat = matrix_to_quat_xyzw(cam_to_world[:, :3, :3])
@@ -83,7 +76,7 @@ class CameraEncoder(nn.Module):
         super().__init__()
         self.pose_branch = FeedForward(ENCODING, dim // 2, dim)
         self.token_norm = nn.LayerNorm(dim)
-        self.trunk = nn.ModuleList(Block(dim, num_heads, eps=1e-5) for _ in range(TRUNK_DEPTH))
+        self.trunk = nn.ModuleList(ViTBlock(dim, num_heads, eps=1e-5) for _ in range(TRUNK_DEPTH))
         self.trunk_norm = nn.LayerNorm(dim)
 
     def forward(

@@ -33,7 +33,7 @@ from lyra_core.gaussians.depth_anything.scene import (
     require_depth,
     to_unit_confidence,
 )
-from lyra_core.geometry.alignment import Similarity, align_rigid, pose_residual
+from lyra_core.geometry.alignment import Similarity, align_rigid
 from lyra_core.values import CameraPath
 
 WINDOW_OVERLAP = 8
@@ -226,16 +226,6 @@ class DepthAnythingEstimator:
                 )
         if reference is not None and reference.shape != frames.shape[:3]:
             raise DepthError(f"reference depth must be {tuple(frames.shape[:3])}, found {tuple(reference.shape)}")
-
-
-def camera_residual(requested: CameraPath, recovered: CameraPath) -> tuple[float, float]:
-    """How far the frames' cameras are from the requested ones.
-
-    Returns:
-        median rotation error in degrees, and median error of the centres in percent of the path's
-        length, after the best similarity between the two paths.
-    """
-    return pose_residual(requested.world_to_cam, recovered.world_to_cam)
 
 
 def windows(count: int, size: int, overlap: int) -> list[slice]:

@@ -117,7 +117,7 @@ class ResidualUnit(nn.Module):
         return x + self.conv2(functional.relu(self.conv1(functional.relu(x))))
 
 
-class Fusion(nn.Module):
+class FusionBlock(nn.Module):
     """Adds a level to what came from below and resizes the sum to the next level."""
 
     def __init__(self, features: int, *, lateral: bool = True) -> None:
@@ -203,7 +203,7 @@ class PyramidHead(nn.Module):
 
     def _add_fusions(self, features: int, suffix: str) -> None:
         for level in range(1, 5):
-            self.scratch.add_module(f"refinenet{level}{suffix}", Fusion(features, lateral=level < 4))
+            self.scratch.add_module(f"refinenet{level}{suffix}", FusionBlock(features, lateral=level < 4))
 
     def pyramid(self, levels: Sequence[Float[Tensor, "v n c"]], rows: int, cols: int) -> list[Tensor]:
         """Tokens to four maps of equal width, at 4, 2, 1 and 1/2 times the patch grid."""

@@ -19,6 +19,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from lyra_core.geometry.rotation import invert_rigid
+
 MIN_Z = 1e-3
 
 
@@ -26,12 +28,6 @@ def log_planes(num_planes: int, nearest: float, farthest: float, device: torch.d
     """Natural logarithms of depths at equal ratios, in units of the scene."""
     ends = torch.tensor([nearest, farthest]).log()
     return torch.linspace(float(ends[0]), float(ends[1]), num_planes, device=device)
-
-
-def rigid_inverse(transform: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 4 4"]:
-    """Inverse of rigid transforms; unlike a general solver it can be recorded as a CUDA graph."""
-    turn = transform[..., :3, :3].mT
-    return torch.cat([torch.cat([turn, -(turn @ transform[..., :3, 3:])], -1), transform[..., 3:, :]], -2)
 
 
 @lru_cache(maxsize=16)
@@ -95,7 +91,7 @@ class PlaneSweep:
             K_ = K[..., None, None]
             sides = [(x - K_[:, :, 0, 2]) / K_[:, :, 0, 0], (y - K_[:, :, 1, 2]) / K_[:, :, 1, 1]]
             rays = torch.stack([*sides, torch.ones_like(sides[0])], 2).flatten(3)  # [b v 3 n]
-            relative = w2c[:, self.sources] @ rigid_inverse(w2c)[:, :, None]  # [b v s 4 4]
+            relative = w2c[:, self.sources] @ invert_rigid(w2c, None)[:, :, None]  # [b v s 4 4]
             others = K[:, self.sources]
             self.along = (others @ relative[..., :3, :3]) @ rays[:, :, None]  # [b v s 3 n]
             self.shift = others @ relative[..., :3, 3:]  # [b v s 3 1]

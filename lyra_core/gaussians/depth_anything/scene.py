@@ -99,6 +99,7 @@ def place(
     Raises:
         CameraPathError: cameras that do not move, and nothing else to fix the scale.
         DepthError: reference depth that shares too few pixels.
+        ReconstructionError: a prediction without cameras.
     """
     factor, source = _find_scale(prediction, requested, reference_depth_m)
     prediction = prediction.scaled(factor)

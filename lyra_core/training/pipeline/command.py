@@ -75,7 +75,11 @@ def run_pipeline(options: argparse.Namespace, log: logging.Logger) -> int:
 
 
 def planned(options: argparse.Namespace) -> tuple[tuple[Step, ...], PipelineConfig]:
-    """Steps and how they are run; errors as those of run_pipeline."""
+    """Steps and how they are run; errors as those of run_pipeline.
+
+    Raises:
+        ConfigError: options that do not belong together or are out of range.
+    """
     if options.toy and options.start_from is not None:
         raise ConfigError("toy networks begin from nothing: leave out --start-from or --toy")
     if options.start_from is not None and options.start_from.resolve() == (options.out / "weights").resolve():

@@ -15,7 +15,7 @@ from lyra_core.mini.networks import build_mini_networks
 from lyra_core.mini.vae import TINY_MINI_VAE, build_mini_vae
 from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker
 from lyra_core.procedural.clips import Clips
-from lyra_core.procedural.worlds import scene_clip
+from lyra_core.procedural.worlds import SceneLook, scene_clip
 from lyra_core.values import Seed
 from lyra_core.video.depth_cache import SKY_DEPTH_M
 from lyra_core.video.rollout import Rollout, RolloutModels
@@ -28,7 +28,7 @@ HEIGHT, WIDTH, FRAMES = 32, 64, 9
 
 @pytest.fixture(scope="module")
 def clips():
-    made = [scene_clip(seed, "truck-left", FRAMES, HEIGHT, WIDTH, supersample=1) for seed in (1, 2)]
+    made = [scene_clip(seed, "truck-left", FRAMES, HEIGHT, WIDTH, SceneLook(supersample=1)) for seed in (1, 2)]
     return Clips(
         frames=torch.stack([torch.stack([to_unit_range(frame) for frame in clip.frames]) for clip in made]),
         depth_m=torch.stack([torch.where(clip.sky, SKY_DEPTH_M, clip.depth_m) for clip in made]),

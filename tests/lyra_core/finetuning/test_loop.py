@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lyra_core.config.rollout import REFERENCE
 from lyra_core.errors import ConfigError, PromptError, StateDictError, UnsafePickleError, WeightsError
 from lyra_core.finetuning.caption_store import CaptionStore
 from lyra_core.finetuning.clip_samples import ClipSamples, SampleConfig
@@ -23,7 +24,6 @@ from lyra_core.procedural.clip_maker import MixConfig
 from lyra_core.train_command import main
 from lyra_core.training.data_parallel import Replicas
 from lyra_core.training.flow import FlowConfig
-from lyra_core.video.rollout_config import FAITHFUL
 from lyra_core.weights.adapter import open_weights
 from lyra_core.world_models.networks import load_dit
 
@@ -32,7 +32,7 @@ QUICK = FinetuneConfig(steps=2, learning_rate=1e-2, warmup_steps=0, log_every=1)
 
 def samples_of(folder, trained, **changes):
     chunks = ChunkConfig(memory_drop=0.1, depth_noise=0.0, context_latents=None)
-    rollout = replace(FAITHFUL, encoded_prefix=2, latents_per_window=8)
+    rollout = replace(REFERENCE, encoded_prefix=2, latents_per_window=8)
     maker = ChunkMaker(trained.vae, trained.networks.dit.config.history_layout, rollout, chunks)
     config = replace(SampleConfig(clip_frames=17), **changes)
     return ClipSamples(OwnClips(folder, (32, 48)), maker, config, "cpu")

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from lyra_core.config.rollout import REFERENCE
 from lyra_core.finetuning.released_networks import ReleasedNetworks
 from lyra_core.mini.encoders import caption_bytes
 from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker
 from lyra_core.procedural.clips import Clips
-from lyra_core.procedural.worlds import scene_clip
+from lyra_core.procedural.worlds import SceneLook, scene_clip
 from lyra_core.training.flow import FlowConfig, flow_loss, one_step_prediction
 from lyra_core.training.loop import LoopConfig, train
 from lyra_core.video.dit import TINY, build_dit
-from lyra_core.video.rollout_config import FAITHFUL
 from lyra_core.video.vae import TINY_VAE, build_vae
 
 LAYOUT = "f1k1f4s2f1s1f4k4f2k2f1k1_g2"
@@ -42,8 +42,8 @@ def setting():
     world = tiny_world()
     networks = ReleasedNetworks(dit, world.text, lambda frames: torch.cat([world.image(f[None]) for f in frames]))
     config = ChunkConfig(num_chunks=2, context_latents=None, memory_drop=0.0)
-    maker = ChunkMaker(vae, dit.config.history_layout, FAITHFUL, config)
-    clip = scene_clip(0, "wander", maker.num_frames, *SIZE, kind="room", supersample=1)
+    maker = ChunkMaker(vae, dit.config.history_layout, REFERENCE, config)
+    clip = scene_clip(0, "wander", maker.num_frames, *SIZE, SceneLook(kind="room", supersample=1))
     clips = Clips(
         frames=clip.frames[None].permute(0, 1, 4, 2, 3).float() / 127.5 - 1,
         depth_m=clip.depth_m[None],

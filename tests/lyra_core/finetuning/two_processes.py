@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from lyra_core.config.rollout import REFERENCE
 from lyra_core.finetuning.clip_samples import ClipSamples, SampleConfig
 from lyra_core.finetuning.command import Learner
 from lyra_core.finetuning.dataset import OwnClips
@@ -19,9 +20,8 @@ from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker, ChunkRows
 from lyra_core.training.data_parallel import ALONE
 from lyra_core.training.flow import FlowConfig, flow_loss
 from lyra_core.training.loop import step_generator
-from lyra_core.video.rollout_config import FAITHFUL
 
-ROLLOUT = replace(FAITHFUL, encoded_prefix=2, latents_per_window=8)
+ROLLOUT = replace(REFERENCE, encoded_prefix=2, latents_per_window=8)
 CONFIG = FinetuneConfig(steps=3, learning_rate=1e-2, warmup_steps=0, log_every=1, clip_norm=0.5, checkpoint_every=2)
 PARTS = {"whole": TrainedPart(), "lora": TrainedPart(lora=LoraConfig(rank=3))}
 

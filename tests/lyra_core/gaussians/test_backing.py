@@ -9,7 +9,7 @@ from lyra_core.gaussians.backing import HOLE_ALPHA, Anchor, build_backing, close
 from lyra_core.gaussians.clip_source import MemoryClip
 from lyra_core.gaussians.coarsen import PointSet
 from lyra_core.gaussians.duplicates import View
-from lyra_core.gaussians.lifters import ClipDepth
+from lyra_core.gaussians.lifters import ClipDepthLifter
 from lyra_core.gaussians.pixel_footprint import lift_pixels
 from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.render import render
@@ -100,7 +100,7 @@ def test_a_reconstruction_with_anchors_has_no_holes_beside_its_path(make_clip):
     made = {}
     for views in (0, 4):
         config = ReconstructionConfig(tier=20_000, anchor_views=views, sample_views=4)
-        made[views] = reconstruct(clip, lifter=ClipDepth(), config=config).gaussians
+        made[views] = reconstruct(clip, lifter=ClipDepthLifter(), config=config).gaussians
         assert len(made[views]) <= 20_000
     open_share = {v: float((render(g, aside).alpha < 0.5).float().mean()) for v, g in made.items()}
     assert open_share[0] > 0.02

@@ -1,15 +1,16 @@
 import pytest
 import torch
 
+from lyra_core.config.reconstruction import tier_size
 from lyra_core.errors import FormatError, FrameError, ReconstructionError, StoreError
 from lyra_core.gaussians.backproject import contributions, fit_colors
 from lyra_core.gaussians.chunk_store import load_lift, save_lift
 from lyra_core.gaussians.clip_source import MemoryClip, StoredClip, write_stored_clip
 from lyra_core.gaussians.depth_anything.adapter import to_world
-from lyra_core.gaussians.lifters import GaussianHead, HeadGaussians, Lift, place_in_world, rigid_similarity
+from lyra_core.gaussians.lifters import HeadGaussians, HeadLifter, Lift, place_in_world, rigid_similarity
 from lyra_core.gaussians.rasterize import rasterize
 from lyra_core.gaussians.rasterize_reference import rasterize_reference
-from lyra_core.gaussians.tiers import make_tiers, tier_size
+from lyra_core.gaussians.tiers import make_tiers
 from lyra_core.geometry.alignment import Similarity
 from lyra_core.geometry.camera import rotation_about_axis
 from lyra_core.values import CameraPath, Gaussians
@@ -104,8 +105,8 @@ def test_a_stored_clip_gives_the_windows_of_the_one_in_memory(make_clip, tmp_pat
 
 
 def test_the_gaussian_head_wants_its_own_estimator():
-    with pytest.raises(ReconstructionError, match="EstimatedDepth"):
-        GaussianHead(object(), name="x")
+    with pytest.raises(ReconstructionError, match="DepthLifter"):
+        HeadLifter(object(), name="x")
 
 
 def test_contributions_add_up_to_what_was_drawn():

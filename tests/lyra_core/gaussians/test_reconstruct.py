@@ -22,10 +22,10 @@ from lyra_core.errors import (
 from lyra_core.gaussians.clip_source import MemoryClip, write_stored_clip
 from lyra_core.gaussians.depth_anything.budget import Budget
 from lyra_core.gaussians.keyframes import KeyframeConfig
-from lyra_core.gaussians.lifters import ClipDepth, EstimatedDepth, Lift
-from lyra_core.gaussians.photometric import psnr_db
-from lyra_core.gaussians.reconstruct import Reconstruction, ReconstructionConfig, lift_clip, reconstruct
+from lyra_core.gaussians.lifters import ClipDepthLifter, DepthLifter, Lift
+from lyra_core.gaussians.reconstruct import Reconstruction, ReconstructionConfig, reconstruct
 from lyra_core.gaussians.render import render
+from lyra_core.image_metrics import psnr_db
 from lyra_core.values import CameraPath, Gaussians, VideoClip
 
 EVERY_FRAME = KeyframeConfig(max_shift=0.0, min_shared=1.0)
@@ -43,7 +43,7 @@ def quality_db(gaussians: Gaussians, clip: VideoClip) -> float:
 
 
 def rebuild(clip: VideoClip, **options: object) -> Reconstruction:
-    return reconstruct(clip, lifter=ClipDepth(), config=ReconstructionConfig(**options))
+    return reconstruct(clip, lifter=ClipDepthLifter(), config=ReconstructionConfig(**options))
 
 
 class NoisyDepth:
@@ -92,7 +92,7 @@ def test_chunks_of_drifting_scale_are_joined(make_clip):
     clip = make_clip(21)
     drifting = NoisyDepth(clip, (1.0, 1.15, 0.9, 1.1))
     config = ReconstructionConfig(chunk_frames=12, keyframes=EVERY_FRAME, cameras="requested")
-    found = reconstruct(clip, lifter=EstimatedDepth(drifting, name="drifting"), config=config)
+    found = reconstruct(clip, lifter=DepthLifter(drifting, name="drifting"), config=config)
     placed = [s * f for s, f in zip(found.report.chunk_scales, (1.0, 1.15, 0.9, 1.1, 1.0, 1.15), strict=False)]
     assert max(placed) / min(placed) < 1.03  # the chunks came in up to 28 % apart
     assert quality_db(found.gaussians, clip) > 27.0
@@ -127,11 +127,11 @@ def test_sky_is_a_far_shell_or_left_out(make_clip):
 def test_cameras_beyond_the_gate_are_replaced_and_marked(make_clip):
     clip = make_clip(13, 24, 32)
     config = ReconstructionConfig(keyframes=EVERY_FRAME, color_passes=0)
-    good = reconstruct(clip, lifter=EstimatedDepth(NoisyDepth(clip, (1.0,)), name="good"), config=config).report
+    good = reconstruct(clip, lifter=DepthLifter(NoisyDepth(clip, (1.0,)), name="good"), config=config).report
     assert (good.cameras, good.is_deviating) == ("requested", False)
     assert good.residual_deg < 0.1
     assert good.residual_percent < 0.1
-    lost = EstimatedDepth(NoisyDepth(clip, (1.0,), turn_deg=20.0), name="lost")
+    lost = DepthLifter(NoisyDepth(clip, (1.0,), turn_deg=20.0), name="lost")
     report = reconstruct(clip, lifter=lost, config=config).report
     assert (report.cameras, report.is_deviating) == ("recovered", True)
     assert report.residual_deg > 4.0
@@ -145,7 +145,7 @@ def test_a_still_camera_works_with_metric_depth_only(make_clip):
     assert found.report.num_keyframes == 2
     assert quality_db(found.gaussians, clip) > 27.0
     with pytest.raises(CameraPathError, match="stand in one place"):
-        reconstruct(clip, lifter=EstimatedDepth(NoisyDepth(clip, (1.0,)), name="any"))
+        reconstruct(clip, lifter=DepthLifter(NoisyDepth(clip, (1.0,)), name="any"))
 
 
 def test_every_useless_input_has_a_named_error(make_clip):
@@ -162,8 +162,6 @@ def test_every_useless_input_has_a_named_error(make_clip):
         rebuild(replace(clip, depth_m=-clip.depth_m))
     with pytest.raises(DepthError, match="found none"):
         rebuild(replace(clip, depth_m=None))
-    with pytest.raises(DepthError, match="neither"):
-        lift_clip(replace(clip, depth_m=None))
     with pytest.raises(FrameError, match="cameras"):
         replace(clip, cameras=clip.cameras.resized(24, 32))
     with pytest.raises(GaussiansError, match="pruning left none"):
@@ -174,7 +172,7 @@ def test_every_useless_input_has_a_named_error(make_clip):
         rebuild(clip, cameras="recovered")
 
 
-class Hungry(ClipDepth):
+class Hungry(ClipDepthLifter):
     """A lifter that runs out of memory above some number of frames."""
 
     name = "hungry"
@@ -201,7 +199,7 @@ def test_memory_that_does_not_suffice_means_smaller_chunks(make_clip):
 
 def test_progress_reports_every_stage_to_its_end(make_clip):
     seen: list[tuple[str, int, int]] = []
-    reconstruct(make_clip(9), lifter=ClipDepth(), on_progress=lambda *step: seen.append(step))
+    reconstruct(make_clip(9), lifter=ClipDepthLifter(), on_progress=lambda *step: seen.append(step))
     for stage in ("lift", "fuse", "colour"):
         steps = [(done, total) for name, done, total in seen if name == stage]
         assert steps
@@ -212,10 +210,10 @@ RESUMED = """
 import sys, time
 from lyra_core.gaussians.clip_source import StoredClip
 from lyra_core.gaussians.keyframes import KeyframeConfig
-from lyra_core.gaussians.lifters import ClipDepth
+from lyra_core.gaussians.lifters import ClipDepthLifter
 from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 
-class Slow(ClipDepth):
+class Slow(ClipDepthLifter):
     def lift(self, clip, reference, budget):
         time.sleep(0.4)
         return super().lift(clip, reference, budget)
@@ -239,8 +237,8 @@ def test_a_killed_reconstruction_goes_on_and_gives_equal_bytes(make_clip, tmp_pa
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     config = ReconstructionConfig(chunk_frames=4, keyframes=EVERY_FRAME)
-    whole = reconstruct(clip, lifter=ClipDepth(), config=config)
-    resumed = reconstruct(clip, lifter=ClipDepth(), config=config, chunk_dir=chunks)
+    whole = reconstruct(clip, lifter=ClipDepthLifter(), config=config)
+    resumed = reconstruct(clip, lifter=ClipDepthLifter(), config=config, chunk_dir=chunks)
     assert 2 <= resumed.report.resumed_chunks < resumed.report.num_chunks
     for name in LAYERS:
         assert torch.equal(getattr(whole.gaussians, name), getattr(resumed.gaussians, name))
@@ -248,18 +246,11 @@ def test_a_killed_reconstruction_goes_on_and_gives_equal_bytes(make_clip, tmp_pa
 
 def test_chunks_of_another_video_are_not_taken(make_clip, tmp_path: Path):
     clip = make_clip(9)
-    reconstruct(clip, lifter=ClipDepth(), chunk_dir=tmp_path)
-    again = reconstruct(clip, lifter=ClipDepth(), chunk_dir=tmp_path).report
-    other = reconstruct(replace(clip, frames=255 - clip.frames), lifter=ClipDepth(), chunk_dir=tmp_path).report
+    reconstruct(clip, lifter=ClipDepthLifter(), chunk_dir=tmp_path)
+    again = reconstruct(clip, lifter=ClipDepthLifter(), chunk_dir=tmp_path).report
+    other = reconstruct(replace(clip, frames=255 - clip.frames), lifter=ClipDepthLifter(), chunk_dir=tmp_path).report
     assert again.resumed_chunks == again.num_chunks
     assert other.resumed_chunks == 0
-
-
-def test_lift_clip_is_the_short_way(make_clip):
-    clip = make_clip(9)
-    assert quality_db(lift_clip(clip), clip) > 28.0
-    estimated = lift_clip(replace(clip, depth_m=None, sky=None), estimator=NoisyDepth(clip, (1.0,)), tier="100k")
-    assert quality_db(estimated, clip) > 28.0
 
 
 def test_cameras_of_another_size_are_refused_by_the_estimators_result(make_clip):
@@ -272,7 +263,7 @@ def test_cameras_of_another_size_are_refused_by_the_estimators_result(make_clip)
             return DepthEstimate(**cut)
 
     with pytest.raises(FrameError, match="frames' size"):
-        reconstruct(clip, lifter=EstimatedDepth(Half(clip, (1.0,)), name="half"))
+        reconstruct(clip, lifter=DepthLifter(Half(clip, (1.0,)), name="half"))
 
 
 def test_the_path_type_is_untouched(make_clip):

@@ -12,12 +12,12 @@ from lyra_core.gaussians.depth_anything.config import BackboneConfig, DepthAnyth
 from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
 from lyra_core.gaussians.depth_anything.model import build_model, random_state
 from lyra_core.gaussians.keyframes import KeyframeConfig
-from lyra_core.gaussians.lifters import ClipDepth, EstimatedDepth, GaussianHead
-from lyra_core.gaussians.photometric import psnr_db
+from lyra_core.gaussians.lifters import ClipDepthLifter, DepthLifter, HeadLifter
 from lyra_core.gaussians.prune import is_finite
 from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.refine import RefineConfig, refine
 from lyra_core.gaussians.render import render
+from lyra_core.image_metrics import psnr_db
 from lyra_core.procedural.shaken import shaken_clip
 from lyra_core.values import VideoClip
 
@@ -54,8 +54,8 @@ def estimator(device: str) -> DepthAnythingEstimator:
 def test_a_clip_on_the_gpu_gives_the_same_bytes(make_clip):
     clip = make_clip(13)
     config = ReconstructionConfig(tier=2000, chunk_frames=6, keyframes=EVERY_FRAME)
-    here = reconstruct(clip, lifter=ClipDepth(), config=config)
-    there = reconstruct(on_gpu(clip), lifter=ClipDepth(), config=config)
+    here = reconstruct(clip, lifter=ClipDepthLifter(), config=config)
+    there = reconstruct(on_gpu(clip), lifter=ClipDepthLifter(), config=config)
     assert here.report.num_chunks > 1
     assert here.report.coarsenings > 0
     assert len(there.gaussians) <= 2000
@@ -69,7 +69,7 @@ def test_networks_on_the_gpu_reconstruct_in_chunks(make_clip, head: bool):
     bare = VideoClip(frames=clip.frames.cuda(), cameras=clip.cameras)
     config = ReconstructionConfig(tier=1500, chunk_frames=6, keyframes=EVERY_FRAME, color_passes=1, sample_views=3)
     made = estimator("cuda")
-    lifter = GaussianHead(made, name="tiny") if head else EstimatedDepth(made, name="tiny", needs_baseline=False)
+    lifter = HeadLifter(made, name="tiny") if head else DepthLifter(made, name="tiny", needs_baseline=False)
     found = reconstruct(bare, lifter=lifter, config=config)
     assert found.report.num_chunks > 1
     assert 0 < len(found.gaussians) <= 1500
@@ -81,7 +81,7 @@ def test_networks_on_the_gpu_reconstruct_in_chunks(make_clip, head: bool):
 @pytest.mark.parametrize("tier", [500, 2000, 20_000])
 def test_every_size_is_drawn_alike_by_both_engines(make_clip, tier: int):
     clip = make_clip(13)
-    world = reconstruct(clip, lifter=ClipDepth(), config=ReconstructionConfig(tier=tier)).gaussians
+    world = reconstruct(clip, lifter=ClipDepthLifter(), config=ReconstructionConfig(tier=tier)).gaussians
     fast = render(world.to("cuda"), clip.cameras, engine="gsplat")
     slow = render(world, clip.cameras, engine="numba")
     assert len(world) <= tier
@@ -92,7 +92,7 @@ def test_every_size_is_drawn_alike_by_both_engines(make_clip, tier: int):
 def test_refinement_of_a_shaken_video_gains():
     film = shaken_clip(11, "truck-left", 33, 96, 168)
     config = ReconstructionConfig(tier=20_000, keyframes=KeyframeConfig(max_keyframes=10), sample_views=8)
-    world = reconstruct(film.found, lifter=ClipDepth(), config=config).gaussians
+    world = reconstruct(film.found, lifter=ClipDepthLifter(), config=config).gaussians
     found = refine(world.to("cuda"), film.found, RefineConfig(steps=300))
     assert found.is_kept
     assert found.psnr_after_db > found.psnr_before_db + 0.2

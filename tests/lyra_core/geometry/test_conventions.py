@@ -12,18 +12,10 @@ from plyfile import PlyData
 from lyra_core.errors import CameraPathError, FrameError
 from lyra_core.formats.cameras import write_cameras_parquet, write_transforms_json
 from lyra_core.formats.image import open_image
-from lyra_core.geometry.camera import (
-    intrinsics_from_hfov,
-    invert_rigid,
-    look_at,
-    matrix_to_quat,
-    project,
-    quat_to_matrix,
-    rotation_about_axis,
-    unproject,
-)
+from lyra_core.geometry.camera import intrinsics_from_hfov, look_at, project, rotation_about_axis, unproject
 from lyra_core.geometry.camera_paths import build_camera_path, measure_scene_depth_m
 from lyra_core.geometry.requests import PRESETS, num_chunks
+from lyra_core.geometry.rotation import invert_rigid, matrix_to_quat, unit_quat_to_matrix
 from lyra_core.geometry.trajectory_files import load_trajectory, save_trajectory
 from lyra_core.values import CameraPath, Gaussians, VideoClip
 
@@ -88,7 +80,7 @@ def test_4_quaternions_are_wxyz():
     turn = rotation_about_axis((1.0, 0.0, 0.0), torch.tensor(torch.pi / 2))
     half = 0.5**0.5
     assert matrix_to_quat(turn).tolist() == pytest.approx([half, half, 0, 0])
-    assert torch.equal(quat_to_matrix(torch.tensor([1.0, 0, 0, 0])), EYE[:3, :3])
+    assert torch.equal(unit_quat_to_matrix(torch.tensor([1.0, 0, 0, 0])), EYE[:3, :3])
 
 
 def test_5_pixel_centers_at_half():
@@ -152,7 +144,7 @@ def test_10_the_first_camera_is_the_identity(name):
 def test_11_quats_take_own_axes_to_the_worlds():
     quarter = matrix_to_quat(rotation_about_axis((0.0, 0.0, 1.0), torch.tensor(torch.pi / 2)))
     gaussian = one_gaussian(quats=quarter[None].float())
-    long_axis = quat_to_matrix(gaussian.quats)[0] @ torch.tensor([1.0, 0, 0], dtype=torch.float64)
+    long_axis = unit_quat_to_matrix(gaussian.quats)[0] @ torch.tensor([1.0, 0, 0], dtype=torch.float64)
     assert long_axis.tolist() == pytest.approx([0, 1, 0], abs=1e-7)
 
 

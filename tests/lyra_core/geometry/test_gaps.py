@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from lyra_core.config.rollout import CORRECTED_WARP
 from lyra_core.geometry.gaps import close_gaps
-from lyra_core.geometry.warp import MENDED_WARP, WarpSource, forward_warp
+from lyra_core.geometry.warp import WarpSource, forward_warp
 
 
 def plane(depth_m, size=(24, 40)):
@@ -20,7 +21,7 @@ def plane(depth_m, size=(24, 40)):
     )
     nearer = torch.eye(4).repeat(2, 1, 1)
     nearer[:, 2, 3] = torch.tensor([-0.75 * depth_m, 0.5 * depth_m])
-    return forward_warp(source, nearer, K.repeat(2, 1, 1), MENDED_WARP)
+    return forward_warp(source, nearer, K.repeat(2, 1, 1), CORRECTED_WARP)
 
 
 def test_a_surface_that_came_nearer_is_whole_again():

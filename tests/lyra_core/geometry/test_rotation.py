@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from lyra_core.geometry import camera, rotation
+from lyra_core.geometry import rotation
 
 
 def random_quats(seed: int, count: int = 200) -> torch.Tensor:
@@ -65,7 +65,25 @@ def test_nearest_rotation_never_mirrors() -> None:
 def test_cameras_and_gaussians_turn_alike() -> None:
     quats = random_quats(9)
     matrices = rotation.quat_to_matrix(quats)
-    torch.testing.assert_close(matrices, camera.quat_to_matrix(quats))
-    torch.testing.assert_close(rotation.matrix_to_quat(matrices), camera.matrix_to_quat(matrices))
+    torch.testing.assert_close(matrices, rotation.unit_quat_to_matrix(2.0 * quats))
+    assert rotation.unit_quat_to_matrix(quats.float()).dtype == torch.float64
     single = rotation.quat_to_matrix(quats.float())
     assert single.dtype == torch.float32
+
+
+def test_the_sign_of_a_quaternion_is_that_of_w_or_of_its_largest_component() -> None:
+    matrices = rotation.quat_to_matrix(random_quats(300))
+    first = rotation.matrix_to_quat(matrices)
+    largest = rotation.matrix_to_quat(matrices, has_positive_w=False)
+    assert (first[:, 0] >= 0).all()
+    assert (largest.gather(1, largest.abs().argmax(1, keepdim=True)) > 0).all()
+    assert torch.equal(first.abs(), largest.abs())
+    assert not torch.equal(first, largest)
+
+
+@pytest.mark.parametrize(("dtype", "wanted"), [(None, torch.float32), (torch.float64, torch.float64)])
+def test_inverses_of_rigid_transforms(dtype, wanted) -> None:
+    poses = rotation.rigid(rotation.unit_quat_to_matrix(random_quats(1, 50)), torch.randn(50, 3).double()).float()
+    inverse = rotation.invert_rigid(poses, dtype)
+    assert inverse.dtype == wanted
+    torch.testing.assert_close(inverse.float() @ poses, torch.eye(4).expand(50, 4, 4), atol=1e-5, rtol=0)

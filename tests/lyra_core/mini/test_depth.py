@@ -7,10 +7,10 @@ from lyra_core.gaussians.depth_anything.budget import Budget
 from lyra_core.gaussians.depth_anything.plane_sweep import PlaneSweep, choose_sources, log_planes
 from lyra_core.gaussians.keyframes import KeyframeConfig
 from lyra_core.gaussians.lifters import place_in_world
-from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.prune import is_finite
 from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.render import render
+from lyra_core.image_metrics import psnr_db
 from lyra_core.mini.camera_gaussians import camera_gaussians, world_gaussians
 from lyra_core.mini.depth import (
     MINI_DEPTH,

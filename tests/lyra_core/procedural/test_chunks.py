@@ -5,17 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lyra_core.config.rollout import REFERENCE
 from lyra_core.mini.config import MINI
 from lyra_core.mini.encoders import caption_bytes
 from lyra_core.mini.vae import TINY_MINI_VAE, build_mini_vae
 from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker
 from lyra_core.procedural.clips import Clips
-from lyra_core.procedural.worlds import scene_clip
+from lyra_core.procedural.worlds import SceneLook, scene_clip
 from lyra_core.video.chunk_batch import build_inputs
 from lyra_core.video.conditioning import ChunkRequest, Conditioner
 from lyra_core.video.layout import HistoryLayout
 from lyra_core.video.memory import SpatialMemory, query_offsets
-from lyra_core.video.rollout_config import FAITHFUL
 
 LAYOUT = HistoryLayout.parse("f1k1f4s2f1s1f4k2f1k1_g4")
 HEIGHT, WIDTH, CHUNK = 32, 64, 16
@@ -32,7 +32,7 @@ def maker():
 @pytest.fixture(scope="module")
 def clips(maker):
     made = [
-        scene_clip(seed, name, maker.num_frames, HEIGHT, WIDTH, kind="room", supersample=1)
+        scene_clip(seed, name, maker.num_frames, HEIGHT, WIDTH, SceneLook(kind="room", supersample=1))
         for seed, name in ((0, "wander"), (1, "wander-and-return"))
     ]
     return Clips(
@@ -67,7 +67,7 @@ def as_in_a_rollout(maker, clips, latents, chunk, item, rollout=MINI):
 
 
 @pytest.mark.parametrize("chunk", [0, 1])
-@pytest.mark.parametrize("rollout", [MINI, FAITHFUL], ids=["mini", "released"])
+@pytest.mark.parametrize("rollout", [MINI, REFERENCE], ids=["mini", "released"])
 def test_conditions_are_those_of_the_rollout(maker, clips, chunk, rollout):
     maker = ChunkMaker(maker.vae, LAYOUT, replace(rollout, encoded_prefix=2), maker.config)
     latents = maker.encode(clips.frames)

@@ -5,14 +5,14 @@ import torch
 
 from lyra_core.errors import SeedError
 from lyra_core.procedural.photo_clips import PhotoLibrary, jitter_colors, photo_clips
-from lyra_core.procedural.photographs import Photograph
+from lyra_core.procedural.photographs import LibraryPhoto
 
 
 @pytest.fixture(scope="module")
 def library():
     v, u = torch.meshgrid(torch.linspace(0, 1, 400), torch.linspace(0, 1, 300), indexing="ij")
     ramp = torch.stack([u, v, 0.5 + 0.5 * torch.sin(40 * u) * torch.sin(40 * v)], -1)
-    return PhotoLibrary.of([Photograph(name="ramp", pixels=(ramp * 255).to(torch.uint8))], "cpu")
+    return PhotoLibrary.of([LibraryPhoto(name="ramp", pixels=(ramp * 255).to(torch.uint8))], "cpu")
 
 
 def test_stills_stand_still_and_clips_move(library):

@@ -10,7 +10,7 @@ from lyra_core.procedural.scene_batch import SceneBatch
 from lyra_core.procedural.scenes import sample_scene
 from lyra_core.procedural.shade import shade
 from lyra_core.procedural.views import sample_path
-from lyra_core.procedural.worlds import render_frames, render_scene, scene_clip
+from lyra_core.procedural.worlds import SceneLook, render_frames, render_scene, scene_clip
 
 SIZE = (48, 80)
 
@@ -71,13 +71,13 @@ def test_depth_agrees_with_cameras_across_frames(kind, seed, atlas):
 
 
 def test_clip_starts_at_the_origin_and_is_deterministic():
-    first, second = (scene_clip(4, "dolly-in", 3, 24, 40, kind="room", supersample=1) for _ in range(2))
+    first, second = (scene_clip(4, "dolly-in", 3, 24, 40, SceneLook(kind="room", supersample=1)) for _ in range(2))
     assert torch.equal(first.frames, second.frames)
     assert torch.equal(first.depth_m, second.depth_m)
     torch.testing.assert_close(first.cameras.world_to_cam[0], torch.eye(4, dtype=torch.float64), atol=1e-9, rtol=0)
     assert bool((first.depth_m[~first.sky] > 0).all())
     assert bool((first.depth_m[first.sky] == 0).all())
-    held_out = scene_clip(4, "dolly-in", 3, 24, 40, split="heldout", kind="room", supersample=1)
+    held_out = scene_clip(4, "dolly-in", 3, 24, 40, SceneLook(split="heldout", kind="room", supersample=1))
     assert not torch.equal(first.frames, held_out.frames)
 
 

@@ -18,7 +18,13 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from lyra_core.geometry.warp import WarpSource, forward_warp, is_reliable, project, unproject, warp_flow
+from lyra_core.geometry.warp import (
+    WarpSource,
+    forward_warp,
+    is_reliable,
+    project_integer,
+    unproject_integer,
+)
 from lyra_core.video.correspondence import canonical_coordinates
 from lyra_core.video.dit import TINY, DiTConfig, build_dit, expand_patch_embedding
 from lyra_core.video.image import ImageConfig, build_image_encoder, encode_images, preprocess_images
@@ -244,7 +250,7 @@ def write_memory(folder: Path) -> None:
     depth_map = load("conftest")._depth_map
     w2c, K = other_cameras()
     depth = torch.stack([depth_map(i, HEIGHT, WIDTH) for i in range(NUM_CAMERAS)])
-    points = unproject(depth[:1], w2c[:1], K[None])
+    points = unproject_integer(depth[:1], w2c[:1], K[None])
     frames = [*range(0, 81, 8)]
 
     def memory(ids, cameras=w2c):
@@ -262,7 +268,7 @@ def write_memory(folder: Path) -> None:
         "K": K,
         "unproject.depth": depth[None, :1],
         "unproject.points": points,
-        "project.out": project(points, w2c[40:41], K[None]),
+        "project.out": project_integer(points, w2c[40:41], K[None]),
         "cache.frame_ids": torch.tensor(frames),
         "cache.world_points_16": filled.points[2][None],
         "coords.n5": canonical_coordinates(5, HEIGHT, WIDTH),
@@ -272,7 +278,6 @@ def write_memory(folder: Path) -> None:
         "retrieve.loop.t161": torch.tensor(loop.retrieve(there_and_back[[161]], K[None])),
         "retrieve.greedy.multiview": torch.tensor(filled.retrieve(w2c[[100, 120, 140, 160]], K.expand(4, 3, 3))),
         "retrieve.first_chunk": torch.tensor(memory([0]).retrieve(w2c[[80]], K[None])),
-        "retrieve.owner_count.t112": torch.tensor(filled.most_owning(w2c[[112]], K[None])),
         "warp.rgb": shown,
         "warp.depth": seen,
         "warp.w2c_src": sources.view(2, 2, 4, 4),
@@ -293,7 +298,6 @@ def write_memory(folder: Path) -> None:
         vectors |= {f"warp.{name}.image": warp.values, f"warp.{name}.depth": warp.depth_m}
         if name != "alone":
             vectors[f"warp.{name}.mask"] = warp.mask.float()[:, None]
-            vectors[f"warp.{name}.flow"] = warp_flow(source, targets[:items], K.expand(items, 3, 3)).flatten(0, 1)
     save(vectors, folder / "memory.safetensors", H=HEIGHT, W=WIDTH)
 
 

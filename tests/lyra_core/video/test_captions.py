@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lyra_core.errors import LyraWarning, PromptError, WeightsError
+from lyra_core.video.caption_list import captions_by_frame
 from lyra_core.video.captions import (
     CaptionRequest,
     ManifestCaptions,
@@ -28,10 +29,10 @@ def test_one_or_one_a_chunk():
 
 
 def test_captions_by_frame_hold_until_the_next():
-    captions = ManifestCaptions.from_frames({0: "start", 81: "door", 200: "garden"}, num_chunks=4)
-    assert captions.captions == ("start", "door", "door", "garden")
+    captions = captions_by_frame({0: "start", 81: "door", 200: "garden"}, 4)
+    assert captions == ("start", "door", "door", "garden")
     with pytest.raises(PromptError, match="from frame 0 or 1 on"):
-        ManifestCaptions.from_frames({40: "late"}, num_chunks=1)
+        captions_by_frame({40: "late"}, 1)
 
 
 def test_no_captions_warn_where_they_are_missed():

@@ -1,4 +1,4 @@
-"""Conditions of a chunk: golden numbers of the first two chunks, and what the mended forms repair."""
+"""Conditions of a chunk: golden numbers of the first two chunks, and what the corrected forms repair."""
 
 import json
 from dataclasses import replace
@@ -9,14 +9,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from lyra_core.config.rollout import REFERENCE_CONDITIONING, ConditioningConfig, CorrespondenceConfig
 from lyra_core.errors import FrameError
-from lyra_core.video.conditioning import (
-    FAITHFUL_CONDITIONING,
-    ChunkRequest,
-    Conditioner,
-    ConditioningConfig,
-)
-from lyra_core.video.correspondence import CorrespondenceConfig
+from lyra_core.video.conditioning import ChunkRequest, Conditioner
 from lyra_core.video.layout import HistoryLayout
 from lyra_core.video.memory import SpatialMemory
 from lyra_core.video.vae import VAE, VAEConfig
@@ -59,7 +54,7 @@ def vae(golden_dir):
     return golden_vae(golden_dir / "vae_tiny.safetensors")
 
 
-def chunk(golden, cameras, golden_depth, vae, k, config=FAITHFUL_CONDITIONING):
+def chunk(golden, cameras, golden_depth, vae, k, config=REFERENCE_CONDITIONING):
     """The golden's chunk k: 80 frames are known before chunk 1, every eighth of them is remembered."""
     w2c, K = cameras
     video = golden["video81"][0].float()
@@ -118,7 +113,7 @@ def test_golden_temporal_indices(golden):
         assert LAYOUT.temporal_indices(int(key.split(".")[1])) == golden[key].tolist()
 
 
-class TestMended:
+class TestCorrected:
     @pytest.fixture
     def two_views(self, vae):
         """A wall seen by the seed and, from far to the right, by a remembered frame; the chunk walks to it."""

@@ -5,14 +5,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lyra_core.errors import ConfigError
-from lyra_core.video.correspondence import (
-    CorrespondenceConfig,
-    canonical_coordinates,
-    generated_maps,
-    history_maps,
-    normalise_depth,
-)
+from lyra_core.config.rollout import CorrespondenceConfig
+from lyra_core.errors import RecipeError
+from lyra_core.video.correspondence import canonical_coordinates, generated_maps, history_maps, normalise_depth
 from lyra_core.video.memory import StoredView
 from lyra_core.video.rays import latent_cells
 
@@ -106,5 +101,5 @@ def test_depth_is_spread_over_minus_one_to_one():
 
 
 def test_downsample_divides_the_stride():
-    with pytest.raises(ConfigError, match="must divide latent_stride=8, found 3"):
+    with pytest.raises(RecipeError, match="must divide latent_stride=8, found 3"):
         CorrespondenceConfig(downsample=3)

@@ -5,18 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lyra_core.config.rollout import CORRECTED_DEPTH, CORRECTED_WARP, REFERENCE_DEPTH
+from lyra_core.config.video import DepthConfig
 from lyra_core.depth import DepthEstimate
 from lyra_core.errors import DepthError
-from lyra_core.geometry.warp import MENDED_WARP
 from lyra_core.values import CameraPath
-from lyra_core.video.depth_cache import (
-    FAITHFUL_DEPTH,
-    MENDED_DEPTH,
-    DepthConfig,
-    estimate_window,
-    overlap_scale,
-    window_frames,
-)
+from lyra_core.video.depth_cache import estimate_window, overlap_scale, window_frames
 from lyra_core.video.memory import StoredView
 
 FRAMES = torch.zeros(2, 32, 48, 3, dtype=torch.uint8)
@@ -58,7 +52,7 @@ def remembered(depth=3.0):
 
 
 def window(estimator, config, views=()):
-    return estimate_window(estimator, FRAMES, turning_cameras(), views, MENDED_WARP, config)
+    return estimate_window(estimator, FRAMES, turning_cameras(), views, CORRECTED_WARP, config)
 
 
 def test_windows():
@@ -71,9 +65,9 @@ def test_windows():
 
 def test_a_camera_that_only_turns_gets_the_scale_of_the_memory():
     estimator = Estimator(torch.full((2, 32, 48), 7.0))
-    assert torch.allclose(window(estimator, FAITHFUL_DEPTH, remembered()), torch.tensor(7.0))
+    assert torch.allclose(window(estimator, REFERENCE_DEPTH, remembered()), torch.tensor(7.0))
     assert estimator.reference is None
-    aligned = window(estimator, MENDED_DEPTH, remembered())
+    aligned = window(estimator, CORRECTED_DEPTH, remembered())
     # Seen after a turn, the wall's z-depth is not constant, but its median stays near 3.
     assert abs(float(aligned.median()) - 3.0) < 0.1
     assert estimator.reference.shape == (2, 32, 48)
@@ -83,7 +77,7 @@ def test_confidence_and_sky_take_no_part_in_the_scale():
     depth, confidence, sky = torch.full((2, 32, 48), 6.0), torch.ones(2, 32, 48), torch.zeros(2, 32, 48).bool()
     depth[:, :10], confidence[:, :10] = 60.0, 0.0
     depth[:, 10:20], sky[:, 10:20] = 200.0, True
-    aligned = window(Estimator(depth, confidence, sky), MENDED_DEPTH, remembered())
+    aligned = window(Estimator(depth, confidence, sky), CORRECTED_DEPTH, remembered())
     assert (aligned[:, :20] == 0).all()
     assert abs(float(aligned[:, 20:].median()) - 3.0) < 0.1
 
@@ -106,7 +100,7 @@ def test_without_overlap_the_estimate_stands():
             intrinsics=INTRINSICS.float(),
         )
     ]
-    assert torch.allclose(window(Estimator(torch.full((2, 32, 48), 7.0)), MENDED_DEPTH, views), torch.tensor(7.0))
+    assert torch.allclose(window(Estimator(torch.full((2, 32, 48), 7.0)), CORRECTED_DEPTH, views), torch.tensor(7.0))
 
 
 @settings(max_examples=25, deadline=None)
@@ -131,9 +125,9 @@ def test_nothing_valid_is_an_error():
     depth = torch.full((2, 32, 48), 5.0)
     depth[1] = 0
     with pytest.raises(DepthError, match=r"found none in frames \[1\]"):
-        window(Estimator(depth), FAITHFUL_DEPTH)
+        window(Estimator(depth), REFERENCE_DEPTH)
 
 
 def test_depth_of_another_size_is_an_error():
     with pytest.raises(DepthError, match=r"depth_m must be \(2, 32, 48\).*found \(2, 16, 24\)"):
-        window(Estimator(torch.ones(2, 16, 24)), FAITHFUL_DEPTH)
+        window(Estimator(torch.ones(2, 16, 24)), REFERENCE_DEPTH)

@@ -1,17 +1,12 @@
-"""Spatial memory: golden retrievals, the plain path, and what the mended forms repair."""
+"""Spatial memory: golden retrievals, the plain path, and what the corrected forms repair."""
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from lyra_core.errors import ConfigError, FrameError
-from lyra_core.video.memory import (
-    FAITHFUL_MEMORY,
-    MENDED_MEMORY,
-    MemoryConfig,
-    SpatialMemory,
-    query_offsets,
-)
+from lyra_core.config.rollout import CORRECTED_MEMORY, REFERENCE_MEMORY, MemoryConfig
+from lyra_core.errors import FrameError, RecipeError
+from lyra_core.video.memory import SpatialMemory, query_offsets
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +14,7 @@ def golden(golden_dir):
     return load_file(golden_dir / "memory.safetensors")
 
 
-def filled(golden, golden_depth, frames, w2c, config=FAITHFUL_MEMORY):
+def filled(golden, golden_depth, frames, w2c, config=REFERENCE_MEMORY):
     height, width = golden["unproject.depth"].shape[-2:]
     memory = SpatialMemory(height, width, config)
     frames = [int(i) for i in frames]
@@ -32,7 +27,7 @@ def filled(golden, golden_depth, frames, w2c, config=FAITHFUL_MEMORY):
     return memory
 
 
-def flat_world(num_frames=6, config=FAITHFUL_MEMORY, height=32, width=48):
+def flat_world(num_frames=6, config=REFERENCE_MEMORY, height=32, width=48):
     """A wall 4 m away; camera i stands i metres to the right."""
     K = torch.tensor([[40.0, 0, 24], [0, 40, 16], [0, 0, 1]])
     w2c = torch.eye(4).repeat(num_frames, 1, 1)
@@ -86,16 +81,6 @@ def test_golden_cache_points(golden, golden_depth):
         assert (memory.points[at] - wanted).abs().max() <= 1e-5 * wanted.abs().max()
 
 
-def test_golden_retrieve_owner_count(golden, golden_depth):
-    memory = filled(golden, golden_depth, golden["cache.frame_ids"], golden["w2c"])
-    keys = [key for key in golden if key.startswith("retrieve.owner_count.t")]
-    assert keys
-    for key in keys:
-        target = int(key.removeprefix("retrieve.owner_count.t"))
-        found = memory.most_owning(golden["w2c"][[target]], golden["K"][None])
-        assert list(found) == golden[key].tolist()
-
-
 class TestRetrieval:
     def test_newest_frame_is_left_out_and_its_view_counts_as_covered(self):
         memory, w2c, K = flat_world()
@@ -104,7 +89,7 @@ class TestRetrieval:
         # 5 m to the right covers the right part of the query; 3 m and less must cover the left.
         assert found[-1] == 32
 
-    @pytest.mark.parametrize("config", [FAITHFUL_MEMORY, MENDED_MEMORY])
+    @pytest.mark.parametrize("config", [REFERENCE_MEMORY, CORRECTED_MEMORY])
     def test_paths_agree(self, config):
         generator = torch.Generator().manual_seed(3)
         memory, w2c, K = flat_world(num_frames=2, config=config)
@@ -139,36 +124,7 @@ class TestRetrieval:
         assert once.frame_ids == steps.frame_ids
 
 
-class TestTrainingSample:
-    def test_follows_its_generator_and_spares_the_excluded(self):
-        memory, w2c, K = flat_world(num_frames=12)
-
-        def draw(seed):
-            generator = torch.Generator().manual_seed(seed)
-            return memory.sample(w2c[[5]], K[None], generator, exclude={0, 40})
-
-        draws = [draw(seed) for seed in range(60)]
-        assert draws == [draw(seed) for seed in range(60)]
-        assert len(set(draws)) > 10
-        assert not {0, 40} & {i for ids in draws for i in ids}
-        short = sum(len(ids) < 5 for ids in draws)
-        assert 1 <= short <= 20  # dropped with probability 0.1
-
-    def test_prefers_frames_that_own_more(self):
-        memory, w2c, K = flat_world(num_frames=12)
-        scores = dict(zip(memory.frame_ids, memory.owned_cells(w2c[[5]], K[None]).tolist(), strict=True))
-        counts = dict.fromkeys(memory.frame_ids, 0)
-        for seed in range(100):
-            for i in memory.sample(w2c[[5]], K[None], torch.Generator().manual_seed(seed), drop_rate=0.0):
-                counts[i] += 1
-        assert counts[max(scores, key=scores.get)] > 1.5 * min(counts.values())
-
-    def test_nothing_allowed(self):
-        memory, w2c, K = flat_world(num_frames=2)
-        assert memory.sample(w2c[[1]], K[None], torch.Generator(), exclude={0, 8}) == ()
-
-
-class TestMended:
+class TestCorrected:
     def test_invalid_depth_is_no_point_at_the_origin(self):
         """A frame without any depth must not be retrieved because its missing pixels pile up at the world origin."""
         K = torch.tensor([[40.0, 0, 24], [0, 40, 16], [0, 0, 1]])
@@ -194,15 +150,15 @@ class TestMended:
             memory.add([0, 8], depth, cameras, K.expand(2, 3, 3))
             return int(memory._coverage(cameras[:1], K[None], "auto")[1].sum())
 
-        mended = MemoryConfig(occlusion_tolerance_m=0.0, occlusion_tolerance_relative=0.03)
-        assert [seen(FAITHFUL_MEMORY, s) > 0 for s in (1.0, 0.05)] == [
+        corrected = MemoryConfig(occlusion_tolerance_m=0.0, occlusion_tolerance_relative=0.03)
+        assert [seen(REFERENCE_MEMORY, s) > 0 for s in (1.0, 0.05)] == [
             False,
             True,
         ]  # occluded, yet "seen" when small
-        assert [seen(mended, s) > 0 for s in (1.0, 0.05)] == [False, False]
+        assert [seen(corrected, s) > 0 for s in (1.0, 0.05)] == [False, False]
 
     def test_several_query_cameras_find_what_the_chunk_passes(self):
-        """A chunk that ends where nothing was ever seen: the faithful form asks from its last camera only."""
+        """A chunk that ends where nothing was ever seen: the reference form asks from its last camera only."""
         memory, _, K = flat_world(num_frames=3)
         path = torch.eye(4).repeat(80, 1, 1)
         path[:, 0, 3] = torch.linspace(0, 200.0, 80)  # leaves to the left, where nothing was ever seen
@@ -244,7 +200,7 @@ class TestErrors:
             SpatialMemory(32, 48).view(3)
 
     def test_config(self):
-        with pytest.raises(ConfigError, match="num_retrieved must be at least 1"):
+        with pytest.raises(RecipeError, match="num_retrieved must be at least 1"):
             MemoryConfig(num_retrieved=0)
 
 

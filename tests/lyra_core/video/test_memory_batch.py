@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lyra_core.video.memory import MENDED_MEMORY, MemoryConfig, SpatialMemory
+from lyra_core.config.rollout import CORRECTED_MEMORY, MemoryConfig
+from lyra_core.video.memory import SpatialMemory
 from lyra_core.video.memory_batch import coverage, greedy_cover, retrieve
 
 HEIGHT, WIDTH = 32, 48
@@ -22,7 +23,7 @@ def worlds(count, frames):
     return depth, w2c, K
 
 
-@pytest.mark.parametrize("config", [MENDED_MEMORY, MemoryConfig()])
+@pytest.mark.parametrize("config", [CORRECTED_MEMORY, MemoryConfig()])
 @pytest.mark.parametrize("frames", [1, 7])
 def test_agrees_with_single_memories(config, frames):
     depth, w2c, K = worlds(3, frames)

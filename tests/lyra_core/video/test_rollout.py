@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lyra_core.config.rollout import CORRECTED, REFERENCE, RolloutConfig
 from lyra_core.errors import CameraPathError, FrameError, LyraWarning, PromptError, RecipeError
 from lyra_core.video.rollout import Rollout, RolloutModels, seed_from_id
-from lyra_core.video.rollout_config import FAITHFUL, MENDED, RolloutConfig
 from lyra_core.video.rollout_request import Photograph
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -68,9 +68,9 @@ class TestReproducible:
     @pytest.mark.parametrize(
         "change", [{}, {"sampler": "distilled"}, {"noise": "generator", "exact_timesteps": True, "encoded_prefix": 3}]
     )
-    def test_faithful_form_runs(self, tiny_world, change):
+    def test_reference_form_runs(self, tiny_world, change):
         t = tiny_world
-        config = replace(t.FAITHFUL_TINY, **change)
+        config = replace(t.REFERENCE_TINY, **change)
         clip = t.rollout(config).run(t.seed(), t.path(9), ["a wall"], t.ids(1))
         assert len(clip) == 9
         assert clip.frames.float().std() > 1
@@ -136,7 +136,7 @@ class TestDurable:
         t = tiny_world
         t.rollout().run(t.seed(), t.path(9), ["a wall"], t.ids(1), tmp_path)
         depth = t.WallDepth()
-        config = replace(t.MENDED_TINY, num_steps=3)
+        config = replace(t.CORRECTED_TINY, num_steps=3)
         t.rollout(config, depth).run(t.seed(), t.path(9), ["a wall"], t.ids(1), tmp_path)
         assert len(depth.calls) == 2
 
@@ -178,7 +178,7 @@ class TestPhotographs:
     @pytest.mark.parametrize("replace_seed", [False, True])
     def test_known_from_the_start(self, tiny_world, replace_seed):
         t = tiny_world
-        config = replace(t.MENDED_TINY, photographs_replace_seed=replace_seed)
+        config = replace(t.CORRECTED_TINY, photographs_replace_seed=replace_seed)
         rollout = t.rollout(config)
         remembered = []
         build = rollout._chunk_request
@@ -187,13 +187,13 @@ class TestPhotographs:
         assert remembered == [(-1,) if replace_seed else (0, -1)]
 
 
-class TestMended:
+class TestCorrected:
     def test_depth_scale_is_kept_over_chunks(self, tiny_world):
         """The estimator's scale jumps by half from window to window; aligned windows agree with the seed's."""
         t = tiny_world
 
         def scales(align):
-            config = replace(t.MENDED_TINY, depth=replace(t.MENDED_TINY.depth, align=align))
+            config = replace(t.CORRECTED_TINY, depth=replace(t.CORRECTED_TINY.depth, align=align))
             rollout = t.rollout(config, t.WallDepth(factors=(1.0, 1.5, 0.6)))
             depth = rollout.run(t.seed(), t.path(17), ["a wall"], t.ids(2)).depth_m
             truth = [t.wall(t.path(17).world_to_cam[i], t.INTRINSICS) for i in (0, 8, 16)]
@@ -205,7 +205,7 @@ class TestMended:
     def test_short_prefix_keeps_the_history_length(self, tiny_world):
         t = tiny_world
         for encoded in (None, 3):
-            world = t.rollout(replace(t.MENDED_TINY, encoded_prefix=encoded))
+            world = t.rollout(replace(t.CORRECTED_TINY, encoded_prefix=encoded))
             with torch.no_grad():
                 state = world._begin(t_request(t, world.config))
             assert state.history.shape[1] == world.layout.num_history
@@ -214,8 +214,8 @@ class TestMended:
 
     def test_timesteps_are_exact(self, tiny_world):
         t = tiny_world
-        truncated = t.rollout(replace(FAITHFUL, num_steps=7))._schedule()
-        exact = t.rollout(replace(FAITHFUL, num_steps=7, exact_timesteps=True))._schedule()
+        truncated = t.rollout(replace(REFERENCE, num_steps=7))._schedule()
+        exact = t.rollout(replace(REFERENCE, num_steps=7, exact_timesteps=True))._schedule()
         assert torch.equal(exact.sigmas, truncated.sigmas)
         assert torch.allclose(exact.timesteps, exact.sigmas[:-1] * 1000)
         assert (exact.timesteps - truncated.timesteps > 0.1).any()
@@ -224,7 +224,7 @@ class TestMended:
         t = tiny_world
         worlds = {}
         for clamp in (False, True):
-            rollout = t.rollout(replace(t.MENDED_TINY, clamp_frames=clamp))
+            rollout = t.rollout(replace(t.CORRECTED_TINY, clamp_frames=clamp))
             generator = torch.Generator().manual_seed(0)
             with torch.no_grad():
                 state = rollout._begin(t_request(t, rollout.config))
@@ -234,8 +234,8 @@ class TestMended:
         assert worlds[True] <= 1
 
     def test_noise_of_the_reference_is_the_references(self, tiny_world):
-        assert FAITHFUL.noise == "reference"
-        assert MENDED.noise == "generator"
+        assert REFERENCE.noise == "reference"
+        assert CORRECTED.noise == "generator"
         assert seed_from_id("a" * 32, 0) != seed_from_id("a" * 32, 1)
 
 
@@ -283,11 +283,11 @@ class TestErrors:
         t = tiny_world
         dit, vae = t.networks()
         models = RolloutModels(dit=dit, vae=vae, depth=t.WallDepth(), text=t.text, image=t.image)
-        config = replace(t.MENDED_TINY, conditioning=replace(MENDED.conditioning, ray_downsample=4))
+        config = replace(t.CORRECTED_TINY, conditioning=replace(CORRECTED.conditioning, ray_downsample=4))
         with pytest.raises(RecipeError, match="ray_channels: 384 against 24"):
             Rollout(models, config)
         with pytest.raises(RecipeError, match="needs text tokens"):
-            Rollout(replace(models, text=None), t.MENDED_TINY)
+            Rollout(replace(models, text=None), t.CORRECTED_TINY)
 
     def test_config(self):
         with pytest.raises(RecipeError, match="at least 1, found 0"):
@@ -297,7 +297,7 @@ class TestErrors:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 class TestOnGpu:
-    @pytest.mark.parametrize("preset", ["FAITHFUL_TINY", "MENDED_TINY"])
+    @pytest.mark.parametrize("preset", ["REFERENCE_TINY", "CORRECTED_TINY"])
     def test_world_agrees_with_the_cpu(self, tiny_world, preset, tmp_path):
         t = tiny_world
         config = getattr(t, preset)

@@ -14,19 +14,19 @@ from pathlib import Path
 
 import torch
 
+from lyra_core.config.rollout import CORRECTED, REFERENCE
 from lyra_core.depth import DepthEstimate
 from lyra_core.mini.vae import TINY_MINI_VAE, build_mini_vae
 from lyra_core.values import CameraPath, Seed
 from lyra_core.video.dit import TINY, build_dit
 from lyra_core.video.rollout import Rollout, RolloutModels
-from lyra_core.video.rollout_config import FAITHFUL, MENDED
 from lyra_core.video.vae import TINY_VAE, build_vae
 
 HEIGHT, WIDTH, CHUNK = 32, 48, 8
 LAYOUT = "f1k1f4s2f1s1f4k4f2k2f1k1_g2"
 INTRINSICS = torch.tensor([[40.0, 0, 24], [0, 40, 16], [0, 0, 1]], dtype=torch.float64)
-FAITHFUL_TINY = replace(FAITHFUL, num_steps=2)
-MENDED_TINY = replace(MENDED, num_steps=2, sampler="euler", guidance_scale=1.0)
+REFERENCE_TINY = replace(REFERENCE, num_steps=2)
+CORRECTED_TINY = replace(CORRECTED, num_steps=2, sampler="euler", guidance_scale=1.0)
 
 
 class WallDepth:
@@ -102,7 +102,7 @@ def networks():
         return dit.eval(), vae.eval()
 
 
-def rollout(config=MENDED_TINY, depth=None):
+def rollout(config=CORRECTED_TINY, depth=None):
     dit, vae = networks()
     models = RolloutModels(dit=dit, vae=vae, depth=depth or WallDepth(), text=text, image=image)
     return Rollout(models, config)
@@ -111,11 +111,11 @@ def rollout(config=MENDED_TINY, depth=None):
 def mini_rollout():
     """The form of the mini model: small autoencoder, coarser rays and maps, no captions, no image tokens."""
     conditioning = replace(
-        MENDED.conditioning,
+        CORRECTED.conditioning,
         ray_downsample=4,
-        correspondence=replace(MENDED.conditioning.correspondence, downsample=4),
+        correspondence=replace(CORRECTED.conditioning.correspondence, downsample=4),
     )
-    config = replace(MENDED_TINY, conditioning=conditioning, encoded_prefix=2, latents_per_window=8)
+    config = replace(CORRECTED_TINY, conditioning=conditioning, encoded_prefix=2, latents_per_window=8)
     with torch.random.fork_rng():
         torch.manual_seed(12)
         small = replace(TINY, layout=LAYOUT, ray_channels=24, correspondence_channels=80, text_dim=None, image_dim=None)

@@ -14,7 +14,7 @@ from lyra_core.errors import FrameError, RecipeError, SeedError, WeightsError
 from lyra_core.world_models.load import MODELS, load_model
 from lyra_core.world_models.protocol import WorldModel
 
-SEEDS = Path(__file__).resolve().parents[2] / "examples" / "seeds"
+SEEDS = Path(__file__).resolve().parents[3] / "examples" / "seeds"
 
 
 def test_from_photograph_to_rendered_world(tmp_path):

@@ -11,9 +11,9 @@ from lyra_core.errors import CameraPathError, ReconstructionError
 from lyra_core.formats.image import open_image
 from lyra_core.gaussians.render import render
 from lyra_core.geometry.camera_paths import build_camera_path, measure_scene_depth_m
+from lyra_core.geometry.rotation import matrix_to_quat
+from lyra_core.image_metrics import psnr_db
 from lyra_core.layered_depth.layers import build_layers
-from lyra_core.layered_depth.splats import quats_of
-from lyra_core.quality import psnr_db
 from lyra_core.values import VideoClip
 from lyra_core.world_models.parallax import ParallaxModel
 
@@ -144,7 +144,7 @@ def test_quaternions_of_rotations():
     quats = torch.nn.functional.normalize(torch.randn(500, 4, generator=g, dtype=torch.float64), dim=1)
     from lyra_core.gaussians.rasterize_reference import rotation_matrices
 
-    found = quats_of(rotation_matrices(quats))
+    found = matrix_to_quat(rotation_matrices(quats))
     assert float((found * quats).sum(1).abs().min()) > 1 - 1e-9
 
 

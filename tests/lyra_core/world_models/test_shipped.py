@@ -14,8 +14,8 @@ import torch
 
 from lyra_core.evaluation.estimated_depth import camera_path, with_seed_depth
 from lyra_core.evaluation.measures import masked_psnr_db, seen_by_seed
-from lyra_core.gaussians.photometric import psnr_db
 from lyra_core.gaussians.render import render
+from lyra_core.image_metrics import psnr_db
 from lyra_core.procedural.atlas import default_atlas
 from lyra_core.procedural.clips import Clips
 from lyra_core.procedural.scene_batch import SceneBatch

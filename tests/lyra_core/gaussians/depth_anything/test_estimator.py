@@ -18,7 +18,6 @@ from lyra_core.errors import (
 from lyra_core.gaussians.depth_anything.budget import Budget
 from lyra_core.gaussians.depth_anything.estimator import (
     DepthAnythingEstimator,
-    camera_residual,
     to_unit_confidence,
     windows,
 )
@@ -26,6 +25,7 @@ from lyra_core.gaussians.depth_anything.model import (
     DepthAnything3,
     NestedDepthAnything3,
 )
+from lyra_core.geometry.alignment import pose_residual
 from lyra_core.values import CameraPath
 
 HEIGHT, WIDTH = 48, 64
@@ -79,7 +79,7 @@ def test_the_estimator_is_a_depth_estimator(tiny_nested: NestedDepthAnything3) -
     assert estimate.cameras is not None
     assert len(estimate.cameras) == 5
     assert estimate.intrinsics is None
-    rotation_deg, percent = camera_residual(cameras(5), estimate.cameras)
+    rotation_deg, percent = pose_residual(cameras(5).world_to_cam, estimate.cameras.world_to_cam)
     assert rotation_deg > 0
     assert percent > 0
 

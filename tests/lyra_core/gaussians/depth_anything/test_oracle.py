@@ -35,8 +35,8 @@ from lyra_core.gaussians.depth_anything.model import (
     build_model,
     random_state,
 )
-from lyra_core.gaussians.harmonics import SH_C0, SH_C1, SH_C2
 from lyra_core.geometry.rotation import quat_to_matrix
+from lyra_core.spherical_harmonics import SH_C0, SH_C1, SH_C2
 
 TOLERANCE = 1e-4
 HEAD = HeadConfig(features=16, out_channels=(8, 12, 16, 20))
@@ -358,7 +358,7 @@ def test_oracle_whole_metric_model(oracle: Oracle) -> None:
 
 @pytest.mark.parametrize("views", [1, 3])
 @torch.no_grad()
-def test_oracle_nested_model_and_its_mended_gaussians(oracle: Oracle, views: int) -> None:
+def test_oracle_nested_model_and_its_aligned_gaussians(oracle: Oracle, views: int) -> None:
     config = NestedConfig(any_view=TINY_GIANT, metric=TINY_METRIC)
     state = lively_state(config, 2)
     theirs = oracle.nested(config)

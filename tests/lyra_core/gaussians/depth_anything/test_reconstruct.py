@@ -6,7 +6,7 @@ from lyra_core.gaussians.depth_anything.budget import Budget
 from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
 from lyra_core.gaussians.depth_anything.model import NestedDepthAnything3
 from lyra_core.gaussians.keyframes import KeyframeConfig
-from lyra_core.gaussians.lifters import EstimatedDepth, GaussianHead, Lifter, place_in_world
+from lyra_core.gaussians.lifters import DepthLifter, HeadLifter, Lifter, place_in_world
 from lyra_core.gaussians.prune import is_finite
 from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.values import VideoClip
@@ -19,7 +19,7 @@ def without_depth(clip: VideoClip) -> VideoClip:
 def test_the_heads_gaussians_return_to_where_the_network_put_them(make_clip, tiny_nested: NestedDepthAnything3):
     clip = without_depth(make_clip(4, 56, 56))
     estimator = DepthAnythingEstimator(tiny_nested, process_size=56)
-    head = GaussianHead(estimator, name="tiny").lift(clip, None, Budget(views=4)).head
+    head = HeadLifter(estimator, name="tiny").lift(clip, None, Budget(views=4)).head
     scene = estimator.view(clip.frames, clip.cameras, None, gaussian_stride=2)
     made = scene.gaussians("recovered")
     placed, spacing = place_in_world(head, 2, scene.recovered[2], 1.0)
@@ -36,8 +36,8 @@ def test_both_lifters_reconstruct_in_chunks(make_clip, tiny_nested: NestedDepthA
         chunk_frames=6, keyframes=KeyframeConfig(max_shift=0.0, min_shared=1.0), color_passes=1, sample_views=3
     )
     lifters: list[Lifter] = [
-        EstimatedDepth(estimator, name="tiny", needs_baseline=False),
-        GaussianHead(estimator, name="tiny"),
+        DepthLifter(estimator, name="tiny", needs_baseline=False),
+        HeadLifter(estimator, name="tiny"),
     ]
     for lifter in lifters:
         found = reconstruct(clip, lifter=lifter, config=config, chunk_dir=tmp_path)

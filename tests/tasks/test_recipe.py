@@ -1,68 +1,62 @@
-"""Groups of a recipe say what the library's settings say, change ids where they change worlds, and only there."""
+"""Recipes: their fields change ids where they change worlds and only there, and keep the ids that worlds have."""
 
 import json
-from dataclasses import asdict
 
 import pytest
+from pydantic import ValidationError
 
 from flows.recipes import RECIPES, find_recipe
-from lyra_core.configure import configured
 from lyra_core.errors import RecipeError
-from lyra_core.gaussians.reconstruct import ReconstructionConfig
-from lyra_core.gaussians.refine import RefineConfig
 from lyra_core.identity import canonical_digest
-from lyra_core.mini.config import MINI
-from lyra_core.video.rollout_config import FAITHFUL, MENDED
-from tasks.recipe import field_names, with_fields
-from tasks.recipe_groups import MENDED_VIDEO, MINI_VIDEO, ReconstructionGroup, VideoGroup
+from tasks.recipe import Recipe, field_names, with_fields
 
-# Fixed by the network rather than chosen by a recipe, or without influence on any number.
-OF_THE_NETWORK = {
-    "conditioning.ray_downsample",
-    "conditioning.correspondence.num_blocks",
-    "conditioning.correspondence.latent_stride",
-    "conditioning.correspondence.downsample",
-    "conditioning.warp.num_targets_at_once",
-    "conditioning.correspondence.warp.num_targets_at_once",
-    "memory.downsample",
-    "memory.num_retrieved",
+# What each recipe puts into ids, digested at commit 89b88d7: a change would make every existing world anew.
+IDS = {
+    "lyra2": "fd39bb93dd091e8e",
+    "lyra2-fast": "b6b0847af5837714",
+    "lyra2-corrected": "e052e8efaf348c22",
+    "mini": "eff045c2ecd6a3f9",
+    "parallax": "029904f413944cf7",
+    "parallax-480p": "bd30d577109411a4",
+    "parallax-da3": "4308c326530325ee",
 }
 
 
-def flat(fields, prefix=""):
-    found = {}
-    for name, value in fields.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return found
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_recipes_keep_their_ids(name):
+    assert canonical_digest(find_recipe(name).hashed_fields())[:16] == IDS[name]
 
 
-def rollout_options(group: VideoGroup) -> dict:
-    return {k: v for k, v in group.model_dump(mode="json").items() if k not in ("loras", "captioner")}
+def test_fields_that_are_set_keep_their_ids():
+    assignments = [
+        "video.num_steps=4",
+        "video.conditioning.warp.group_size=none",
+        "video.loras=lora-dmd:1.0,lora-detail-enhancer:0.4",
+        "reconstruction.tier=120000",
+        "reconstruction.gate=1.5,4",
+        "video.speed=fast",
+    ]
+    fields = find_recipe("lyra2", assignments).hashed_fields()
+    assert canonical_digest(fields)[:16] == "a8d88850c28e2878"
 
 
-@pytest.mark.parametrize(
-    ("group", "base", "wanted"),
-    [(VideoGroup(), FAITHFUL, FAITHFUL), (MENDED_VIDEO, FAITHFUL, MENDED), (MINI_VIDEO, MINI, MINI)],
-)
-def test_video_groups_are_the_librarys_presets(group, base, wanted):
-    assert configured(base, rollout_options(group)) == wanted
-    assert set(flat(rollout_options(group))) == set(flat(asdict(FAITHFUL))) - OF_THE_NETWORK
-
-
-def test_reconstruction_defaults_are_the_librarys():
-    options = ReconstructionGroup().model_dump(mode="json")
-    refine = options.pop("refine")
-    del options["lifter"], options["is_refined"]
-    assert configured(ReconstructionConfig(), options) == ReconstructionConfig()
-    assert configured(RefineConfig(), refine) == RefineConfig()
-
-
-def test_recipes_without_groups_keep_their_ids():
-    """The digest of the first release: a change would make every existing world anew."""
+def test_a_recipe_without_groups_has_none_in_its_id():
     fields = find_recipe("parallax").hashed_fields()
     assert "video" not in fields
     assert "reconstruction" not in fields
-    assert canonical_digest(fields)[:16] == "029904f413944cf7"
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_plan_gives_the_recipe_back(name):
+    recipe = find_recipe(name)
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_what_a_network_fixes_is_no_field_of_a_recipe():
+    fields = find_recipe("lyra2").model_dump()
+    fields["video"]["memory"]["num_retrieved"] = 3
+    with pytest.raises(ValidationError, match=r"video.memory.num_retrieved\n.*Unexpected"):
+        Recipe.model_validate(fields)
 
 
 def other(value):
@@ -179,7 +173,7 @@ def test_set_speaks_dots_none_and_tuples():
     ("assignment", "message"),
     [
         ("video.nmu_steps=4", "video.num_steps"),
-        ("video=mended", "field=value"),
+        ("video=corrected", "field=value"),
         ("video.memory=4", "field=value"),
         ("video.num_steps=0", "video.num_steps: .*greater"),
         ("video.sampler=ddim", "video.sampler: .*unipc"),

@@ -3,8 +3,8 @@ import torch
 from torch import Tensor
 
 from lyra_core.errors import GaussiansError
-from lyra_core.gaussians.harmonics import SH_C0, SH_C1, SH_C2, rotate_sh
 from lyra_core.geometry.rotation import quat_to_matrix
+from lyra_core.spherical_harmonics import SH_C0, SH_C1, SH_C2, rotate_sh
 
 
 def colour(sh: Tensor, directions: Tensor) -> Tensor:
