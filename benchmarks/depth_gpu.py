@@ -1,7 +1,7 @@
 """Where a training step of mini's depth network spends its time: `python benchmarks/depth_gpu.py --device cuda`.
 
-Prints milliseconds of a step with known cameras and of a lone one, launched kernel by kernel and recorded, the dearest
-kernels, and what drawing, unpacking and varying a batch cost.
+Prints milliseconds of a step with known cameras and of one with single images, launched kernel by kernel and recorded,
+the most expensive kernels, and what drawing, unpacking and varying a batch cost.
 """
 
 from __future__ import annotations
@@ -56,27 +56,27 @@ def random_batch(count: int, views: int, height: int, width: int, device: torch.
 
 def measure_model(given: argparse.Namespace, device: torch.device) -> None:
     """Steps, kernel by kernel and recorded."""
-    size = (32, 56) if given.toy else (128, 224)
-    model = build_mini_depth(TINY_REFINED_DEPTH if given.toy else MINI_DEPTH, 0).to(device)
+    size = (32, 56) if given.debug else (128, 224)
+    model = build_mini_depth(TINY_REFINED_DEPTH if given.debug else MINI_DEPTH, 0).to(device)
     for parameter in model.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     parameters = list(model.parameters())
-    for is_lone in (False, True):
-        views = 1 if is_lone else 4
+    for is_single in (False, True):
+        views = 1 if is_single else 4
         batch = random_batch(given.batch * 4 // views, views, *size, device)
-        what = "lone" if is_lone else "known cameras"
+        what = "single" if is_single else "known cameras"
 
-        def plain(is_lone: bool = is_lone, batch: DepthBatch = batch) -> None:
+        def plain(is_single: bool = is_single, batch: DepthBatch = batch) -> None:
             with torch.autocast(device.type, torch.bfloat16):
-                batch_losses(model, is_lone, batch)["loss"].backward()  # type: ignore[no-untyped-call]
+                batch_losses(model, is_single, batch)["loss"].backward()  # type: ignore[no-untyped-call]
             model.zero_grad(set_to_none=True)
 
         say(what=what, way="launched", ms=milliseconds(plain, given.repeats, device))
         if device.type != "cuda":
             continue
         with torch.autocast(device.type, torch.bfloat16):
-            recorded = CudaGraphStep(partial(batch_losses, model, is_lone), parameters, batch)
+            recorded = CudaGraphStep(partial(batch_losses, model, is_single), parameters, batch)
         say(what=what, way="recorded", ms=milliseconds(partial(recorded, batch), given.repeats, device))
         say(what="memory", gib=round(torch.cuda.max_memory_allocated() / 2**30, 1))
         if given.kernels:
@@ -85,7 +85,7 @@ def measure_model(given: argparse.Namespace, device: torch.device) -> None:
 
 def measure_data(given: argparse.Namespace, device: torch.device) -> None:
     """Drawing, unpacking and varying."""
-    size = {"height": 32, "width": 56, "supersample": 1, "fresh_windows": 2} if given.toy else {}
+    size = {"height": 32, "width": 56, "supersample": 1, "fresh_windows": 2} if given.debug else {}
     data = WindowConfig(
         num_scenes=16, num_held_out=1, textures_per_kind=1, pool_windows=200, views=given.views, takes=1, **size
     )
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=12)
     parser.add_argument("--views", type=Path, help="camera paths made by `depth-views`")
     parser.add_argument("--kernels", action="store_true", help="the dearest kernels too")
-    parser.add_argument("--toy", action="store_true", help="small frames and model, to try the command on a CPU")
+    parser.add_argument("--debug", action="store_true", help="small frames and model, to try the command on a CPU")
     given = parser.parse_args()
     torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = True, 2
     measure_model(given, torch.device(given.device))

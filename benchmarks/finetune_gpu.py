@@ -20,10 +20,11 @@ from lyra_core.config.rollout import REFERENCE
 from lyra_core.finetuning.fsdp import together
 from lyra_core.finetuning.loop import FinetuneConfig, finetune
 from lyra_core.finetuning.lora import LoraConfig
-from lyra_core.finetuning.networks import TOY_DIT, TrainedPart, trained_networks
+from lyra_core.finetuning.networks import DEBUG_DIT, TrainedPart, trained_networks
 from lyra_core.procedural.chunks import ChunkRows
 from lyra_core.training.flow import FlowConfig, flow_loss
 from lyra_core.training.loop import step_generator
+from lyra_core.training.run import TrainingRun
 from lyra_core.video.attention import cudnn_first
 from lyra_core.video.dit import LYRA2_14B
 
@@ -75,12 +76,12 @@ def randomise(networks, device):
 def measure(case, options, replicas, device):
     layers, _, kind = case.partition(":")
     is_cuda = device.startswith("cuda")
-    config = replace(TOY_DIT if options.toy else LYRA2_14B, num_layers=int(layers))
+    config = replace(DEBUG_DIT if options.debug else LYRA2_14B, num_layers=int(layers))
     part = TrainedPart(
         lora=LoraConfig(rank=options.rank) if kind == "lora" else None,
         masters="bfloat16" if kind == "whole-bfloat16" else "float32",
     )
-    words = torch.randn(1, 16 if options.toy else 512, config.text_dim, generator=torch.Generator().manual_seed(1))
+    words = torch.randn(1, 16 if options.debug else 512, config.text_dim, generator=torch.Generator().manual_seed(1))
     image = torch.randn(1, 257, config.image_dim, generator=torch.Generator().manual_seed(2))
     if is_cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -99,9 +100,10 @@ def measure(case, options, replicas, device):
         times.append(time.perf_counter())
         return flow_loss(module, rows, FlowConfig(), REFERENCE, step_generator(replicas.rank, step, device))
 
-    run = FinetuneConfig(steps=options.steps, log_every=1, warmup_steps=0, checkpoint_every=None)
+    config = FinetuneConfig(steps=options.steps, log_every=1, warmup_steps=0, checkpoint_every=None)
+    run = TrainingRun(out_dir=Path(options.out) / case.replace(":", "-"), device=device, replicas=replicas)
     with cudnn_first() if is_cuda else nullcontext():
-        result = finetune(networks, loss_of, run, out_dir=Path(options.out) / case.replace(":", "-"), replicas=replicas)
+        result = finetune(networks, loss_of, config, run)
     times.append(time.perf_counter())
     row = {"case": case, "processes": replicas.count, "torch": torch.__version__, "latent": list(options.latent)}
     row["seconds"] = [round(b - a, 2) for a, b in itertools.pairwise(times)]
@@ -123,9 +125,9 @@ def main():
     parser.add_argument("--seconds", type=float, default=80, help="no case begins later")
     parser.add_argument("--out", default="/tmp/finetune_gpu")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--toy", action="store_true", help="tiny widths, to try the benchmark on a CPU")
+    parser.add_argument("--debug", action="store_true", help="tiny widths, to try the benchmark on a CPU")
     options = parser.parse_args()
-    if options.toy:
+    if options.debug:
         options.latent = (4, 6)
     with together(options.device) as (replicas, device):
         for case in options.cases:

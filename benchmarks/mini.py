@@ -6,22 +6,15 @@ python benchmarks/mini.py --device cpu --scenes 4 --out pictures                
 
 from __future__ import annotations
 
-import argparse
+import sys
 
 from results import RESULTS
 
-from lyra_core.errors import WeightsError
-from lyra_core.evaluation import command
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    command.add_options(parser, RESULTS)
-    try:
-        print(command.measured(parser.parse_args(), lambda line: print(line, flush=True)))
-    except WeightsError as error:
-        raise SystemExit(str(error)) from error
-
+from lyra_core.errors import LyraError
+from lyra_core.train_commands.app import main
 
 if __name__ == "__main__":
-    main()
+    try:
+        sys.exit(main(["table", "--result", str(RESULTS), *sys.argv[1:]]))
+    except LyraError as error:
+        raise SystemExit(str(error)) from error

@@ -1,6 +1,6 @@
 """On a GPU: gsplat against the CPU rasteriser on a reconstructed world at every tier, and one refinement.
 
-The refined world is made as in earnest: a video with a generated one's faults (shaken cameras, flickering exposure,
+The refined world is made as in earnest: a video with a generated one's faults (perturbed cameras, flickering exposure,
 depth a little off) is reconstructed under the cameras it was asked for, then refined on the same frames. Held-out
 frames are judged with their own pose and exposure fitted; because the world is synthetic, the clean frames at the
 requested cameras judge it too.
@@ -27,7 +27,7 @@ from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.refine import RefineConfig, refine
 from lyra_core.gaussians.render import render
 from lyra_core.image_metrics import psnr_db
-from lyra_core.procedural.shaken import ShakenClip, shaken_clip
+from lyra_core.procedural.perturbed import PerturbedClip, perturbed_clip
 from lyra_core.values import Gaussians, VideoClip
 
 TARGET_DB = 40.0
@@ -37,9 +37,9 @@ def save(picture: torch.Tensor, path: Path) -> None:
     Image.fromarray((picture.clamp(0, 1) * 255).round().byte().cpu().numpy()).save(path)
 
 
-def filmed(tiny: bool, device: str) -> ShakenClip:
+def filmed(tiny: bool, device: str) -> PerturbedClip:
     frames, height, width = (17, 18, 32) if tiny else (81, 480, 832)
-    return shaken_clip(11, "truck-left", frames, height, width, device=device)
+    return perturbed_clip(11, "truck-left", frames, height, width, device=device)
 
 
 def rebuilt(clip: VideoClip, tier: str | int, tiny: bool) -> tuple[Gaussians, dict]:
@@ -99,19 +99,19 @@ def clean_db(gaussians: Gaussians, truth: VideoClip, held: list[int], device: st
     return psnr_db(drawn, truth.frames[held].float() / 255)
 
 
-def refined(gaussians: Gaussians, film: ShakenClip, tiny: bool, device: str, out: Path) -> dict:
+def refined(gaussians: Gaussians, film: PerturbedClip, tiny: bool, device: str, out: Path) -> dict:
     losses: list[float] = []
     config = RefineConfig(steps=120 if tiny else 500)
-    found = refine(gaussians.to(device), film.found, config, on_step=lambda _, loss: losses.append(loss))
-    again = refine(gaussians.to(device), film.found, config)
-    held = list(range(config.hold_out_every - 1, len(film.found), config.hold_out_every))
+    found = refine(gaussians.to(device), film.perturbed, config, on_step=lambda _, loss: losses.append(loss))
+    again = refine(gaussians.to(device), film.perturbed, config)
+    held = list(range(config.hold_out_every - 1, len(film.perturbed), config.hold_out_every))
     view = film.truth.cameras[[held[len(held) // 2]]]
     engine = "gsplat" if device == "cuda" else "numba"
     rows = [film.truth.frames[held[len(held) // 2]].float() / 255]
     rows += [render(x.to(device), view, engine=engine).color[0].cpu() for x in (gaussians, found.gaussians)]
     save(torch.cat(rows), out / "refined.png")
     before, after = (clean_db(x, film.truth, held, device) for x in (gaussians, found.gaussians))
-    wrong = (film.found.cameras.world_to_cam - film.world_to_cam)[:, :3, 3].norm(dim=1)
+    wrong = (film.perturbed.cameras.world_to_cam - film.world_to_cam)[:, :3, 3].norm(dim=1)
     left = (found.world_to_cam - film.world_to_cam)[:, :3, 3].norm(dim=1)
     return {
         "num_gaussians": len(gaussians),
@@ -147,7 +147,7 @@ def main() -> None:
         row["engines"] = compare_engines(gaussians, film.truth, device, given.out)
         found["tiers"].append(row)
         print(json.dumps(row, indent=2), flush=True)
-    gaussians, found["rebuilt_with_faults"] = rebuilt(film.found, tiers[1], given.tiny)
+    gaussians, found["rebuilt_with_faults"] = rebuilt(film.perturbed, tiers[1], given.tiny)
     found["refine"] = refined(gaussians, film, given.tiny, device, given.out)
     print(json.dumps(found["refine"], indent=2), flush=True)
     (given.out / "reconstruct_gpu.json").write_text(json.dumps(found, indent=2) + "\n")

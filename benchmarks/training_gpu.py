@@ -101,7 +101,7 @@ def check_renderer(worlds, options):
 
 
 def measure_vae(options):
-    from lyra_core.training.loop import LoopConfig
+    from lyra_core.training.loop_config import LoopConfig
     from lyra_core.training.vae import VaeTrainingConfig, _forward, initial_vae, latent_noise
 
     height, width = options.size
@@ -134,7 +134,8 @@ def measure_dit(options):
     from lyra_core.training.chunk_pool import ChunkPool, joined_rows
     from lyra_core.training.cuda_graph import CudaGraphStep
     from lyra_core.training.flow import FlowConfig, flow_batch, flow_losses
-    from lyra_core.training.loop import LoopConfig, _Precision
+    from lyra_core.training.loop_config import LoopConfig
+    from lyra_core.training.precision import Precision
     from lyra_core.training.video import clip_maker, frozen_vae
     from lyra_core.training.video_config import VideoTrainingConfig
 
@@ -154,7 +155,7 @@ def measure_dit(options):
     for batch in (32, 96):
         torch.compiler.reset()  # a second size would be compiled for any size
         rows = joined_rows([pool.draw(16, None, generator) for _ in range(batch // 16)])
-        precision = _Precision(build_mini_networks(config.dit, 0, device), loop)
+        precision = Precision(build_mini_networks(config.dit, 0, device), loop.precision)
         there = torch.Generator(device).manual_seed(0)
         worker = precision.worker
         ways = {"launched": lambda drawn, worker=worker: flow_losses(worker, drawn)}

@@ -1,13 +1,12 @@
 """One world of the recipe `mini` from photograph to commit, in this process alone: seconds by stage and peak memory.
 
-    python -m flows.time_world [--cores 2] [--frames 81]
+    python -m flows.time_world --cores 2 --frames 81
 
 The second of two worlds counts: the first compiles the kernels' cache, as the installation does.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -15,21 +14,26 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 
-def main() -> None:
-    """Time a world and print its numbers as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--frames", type=int, default=81)
-    parser.add_argument("--weights", type=Path)
-    options = parser.parse_args()
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
-    os.environ.setdefault("OMP_NUM_THREADS", str(options.cores))  # before torch counts the machine's cores
-    sys.stdout.write(json.dumps(measure(options)) + "\n")
+def main(
+    cores: Annotated[int, typer.Option(help="Cores of this machine that are used.")] = 2,
+    frames: Annotated[int, typer.Option(help="Frames of the world, 1 + 80 k.")] = 81,
+    weights: Annotated[Path | None, typer.Option(help="Folder of packed weights (default: of this package).")] = None,
+) -> None:
+    """Time a world and print its numbers as JSON.
+
+    Example: python -m flows.time_world --cores 2
+    """
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    os.environ.setdefault("OMP_NUM_THREADS", str(cores))  # before torch counts the machine's cores
+    sys.stdout.write(json.dumps(measure(cores, frames, weights)) + "\n")
 
 
-def measure(options: argparse.Namespace) -> dict[str, object]:
+def measure(cores: int, frames: int, weights: Path | None) -> dict[str, object]:
     """Make two photographs' worlds one after the other; numbers of the second."""
     from flows.recipes import find_recipe
     from lyra_core.evaluation.results import cpu_name
@@ -43,9 +47,9 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     from tasks.worker import Worker
     from tasks.worker_config import WorkerConfig
 
-    recipe = find_recipe("mini", [f"num_frames={options.frames}"])
-    if options.weights is not None:
-        recipe = recipe.model_copy(update={"weights": str(options.weights)})
+    recipe = find_recipe("mini", [f"num_frames={frames}"])
+    if weights is not None:
+        recipe = recipe.model_copy(update={"weights": str(weights)})
     with tempfile.TemporaryDirectory(prefix="lyra-world-") as scratch:
         folder = Path(scratch)
         store = open_store(str(folder / "worlds"))
@@ -56,7 +60,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
             recipe=recipe,
             out_url=str(folder / "worlds"),
             run_id="benchmark",
-            num_threads=options.cores,
+            num_threads=cores,
             scratch=str(folder / "scratch"),
         )
         worker = Worker(config)
@@ -75,7 +79,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
             )
         return {
             "cpu": cpu_name(),
-            "cores": options.cores,
+            "cores": cores,
             "load_average": [round(x, 2) for x in os.getloadavg()],
             "precision": str(worker.model.rollout.models.dit.dtype).removeprefix("torch."),
             "seconds": round(seconds, 2),
@@ -85,4 +89,4 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

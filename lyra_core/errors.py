@@ -23,9 +23,10 @@ LyraError
 ├── WorkerError          a worker process died, hung or could not load its models
 │   ├── WorkerLoadError  the models could not be loaded (never blamed on a seed)
 │   └── PoolBrokenError  workers keep dying: the circuit breaker stopped the batch
+├── TrainingError        a training diverged: a loss or gradient is not finite
 ├── OutOfMemoryError     the smallest budget still does not fit
 ├── MissingExtraError    an optional dependency is not installed
-└── ConfigError          lyra.toml, environment or flags are wrong
+└── ConfigError          lyra.toml, environment, flags or hyper-parameters are wrong
 
 LyraWarning              the one warning category of the project
 """
@@ -125,6 +126,10 @@ class PoolBrokenError(WorkerError):
     """Workers keep dying without finishing anything; the batch was stopped."""
 
 
+class TrainingError(LyraError):
+    """A training diverged: a loss or a gradient is NaN or infinite; the last checkpoint is as it was."""
+
+
 class OutOfMemoryError(LyraError):
     """The smallest budget still does not fit into memory."""
 
@@ -140,7 +145,7 @@ class MissingExtraError(LyraError):
 
 
 class ConfigError(LyraError):
-    """lyra.toml, the environment or a flag holds a value that cannot be used."""
+    """lyra.toml, the environment, a flag or a hyper-parameter holds a value that cannot be used."""
 
 
 class LyraWarning(UserWarning):

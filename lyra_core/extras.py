@@ -16,7 +16,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "prefect": ("factory",),
     "ray": ("factory",),
     "duckdb": ("factory",),
-    "typer": ("factory",),
+    "typer": ("train", "factory"),
     "rich": ("factory",),
     "pydantic": ("factory",),
     "fastapi": ("factory",),

@@ -30,8 +30,6 @@ MANY_PARAMETERS = {
     "lyra_core/world_models/parallax_da3.py:generate": "the protocol's",
     "lyra_core/video/dit.py:step": "checkpointing keeps the arguments of what it computes again: tensors, not values",
     "lyra_core/procedural/photo_worlds.py:_draw": "one formula, cut from its only caller at the device's border",
-    "lyra_core/training/depth.py:train_depth": "one signature of all trainings",
-    "lyra_core/training/gan.py:sharpen_vae": "one signature of all trainings",
 }
 
 # Defined once each, because two of them differed in the last bit, in a sign, or in what they gave for equal images.
@@ -58,7 +56,7 @@ FOR_USERS = {
     "read_cameras_parquet": "reads a world's cameras",
     "read_colmap_text": "reads a world's colmap folder",
     "make_tiers": "smaller versions of a finished world (docs/reconstruction.md)",
-    "shaken_clip": "a film with known faults: benchmarks and tests of the reconstruction",
+    "perturbed_clip": "a film with known faults: benchmarks and tests of the reconstruction",
     "random_state": "weights for benchmarks of the depth networks",
     "fit_similarity": "the plain fit that align_cameras is compared with",
     "initialise_from_wan": "where training of a network like Lyra 2 begins",
@@ -71,11 +69,12 @@ FOR_USERS = {
 # one of both holds: a test that runs them.
 TESTED_IN = {
     "flows/compact.py": "tests/flows/test_deployments.py",
-    "flows/time_world.py": "tests/lyra_core/evaluation/test_command.py",
+    "flows/time_world.py": "tests/lyra_core/evaluation/test_measure_table.py",
     "lyra_core/_launch.py": "tests/test_wheel.py",
     "lyra_core/entry_point.py": "tests/test_extending.py",
     "lyra_core/evaluation/autoencoding.py": "tests/lyra_core/training/test_vae.py",
     "lyra_core/factory.py": "tests/flows/test_worker_plan.py",
+    "lyra_core/finetuning/finetune_clips.py": "tests/lyra_core/finetuning/test_loop.py",
     "lyra_core/gaussians/extent.py": "tests/tasks/test_commit.py",
     "lyra_core/geometry/path_measures.py": "tests/tasks/test_commit.py",
     "lyra_core/geometry/seed_cameras.py": "tests/lyra_core/world_models/test_parallax.py",
@@ -83,6 +82,7 @@ TESTED_IN = {
     "lyra_core/jit.py": "tests/lyra_core/geometry/test_warp.py",
     "lyra_core/layered_depth/splats.py": "tests/lyra_core/world_models/test_parallax.py",
     "lyra_core/procedural/hit_kernels.py": "tests/lyra_core/procedural/test_worlds.py",
+    "lyra_core/training/pipeline/signals.py": "tests/lyra_core/training/pipeline/test_scheduler.py",
     "lyra_core/weights/unpickle.py": "tests/lyra_core/weights/test_pickles.py",
 }
 

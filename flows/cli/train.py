@@ -7,6 +7,6 @@ import typer
 
 def train(context: typer.Context) -> None:
     """Train the mini model (lyra train --help shows its commands)."""
-    from lyra_core.train_command import main
+    from lyra_core.train_commands.app import main
 
     raise typer.Exit(main(context.args or ["--help"]))

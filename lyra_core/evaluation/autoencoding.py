@@ -25,6 +25,6 @@ def reconstruct(model: MiniVAE, clips: Clips) -> Clips:
     out = []
     for part in clips.split(16):
         with torch.autocast(part.device.type, torch.bfloat16, enabled=part.is_cuda):
-            found = model.decode(model.encode(to_video(part)))
-        out.append((found.float().transpose(1, 2) * 0.5 + 0.5).clamp(0, 1))
+            decoded = model.decode(model.encode(to_video(part)))
+        out.append((decoded.float().transpose(1, 2) * 0.5 + 0.5).clamp(0, 1))
     return torch.cat(out)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +23,7 @@ from lyra_core.image_features import PACKAGES, ImageFeatures, load_image_feature
 from lyra_core.mini.config import MINI_DIT
 from lyra_core.mini.depth_estimator import MiniDepthEstimator
 from lyra_core.mini.files import load_mini, load_mini_depth
-from lyra_core.mini.manifest import mini_digest
+from lyra_core.mini.manifest import MINI_FOLDER, mini_digest
 from lyra_core.mini.networks import MiniNetworks
 from lyra_core.procedural.atlas import Atlas, build_atlas
 from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker
@@ -53,16 +52,38 @@ MEASURING = "lite1"
 """The image network of measures: training looks with lite0."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchConfig:
+    """What is measured, on what.
+
+    Attributes:
+        out: folder for pictures.
+        device: "cuda", "cuda:N" or "cpu".
+        scenes: held-out scenes of most rows.
+        weights: folder of packed weights.
+        views: folder that keeps the camera paths between runs; None searches for them.
+        feature_weights: weights of EfficientNet-Lite1; None reads its package, and leaves its rows out where there is
+            none.
+    """
+
+    out: Path
+    device: str = "cuda"
+    scenes: int = 32
+    weights: Path = MINI_FOLDER
+    views: Path | None = None
+    feature_weights: Path | None = None
+
+
 class Bench:
     """Networks and clips on a device, and the rows measured of them."""
 
-    def __init__(self, options: argparse.Namespace, workers: Executor | None, say: Callable[[str], None]) -> None:
+    def __init__(self, config: BenchConfig, workers: Executor | None, say: Callable[[str], None]) -> None:
         self.say = say
-        self.device, self.out, self.scenes = torch.device(options.device), options.out, options.scenes
+        self.device, self.out, self.scenes = torch.device(config.device), config.out, config.scenes
         if self.device.type == "cuda" and self.device.index is not None:
             torch.cuda.set_device(self.device)  # kernels of Triton start on the current device, wherever their data lie
         self.dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
-        self.folder, self.workers, self.view_folder = options.weights, workers, options.views
+        self.folder, self.workers, self.view_folder = config.weights, workers, config.views
         self.models = load_mini(self.folder, self.device, self.dtype)
         self.digest = mini_digest(self.folder)
         self.video = self.networks("video")
@@ -75,7 +96,7 @@ class Bench:
         )
         self.is_whole = self.device.type == "cuda"
         """Whether there is time for the lines that take minutes on a processor."""
-        self.features = self._features(options.feature_weights)
+        self.features = self._features(config.feature_weights)
         """Sees with another network than those that train; None where its weights are not there."""
         self._atlas: Atlas | None = None
         self.rows: dict[str, Row] = {}
@@ -95,7 +116,7 @@ class Bench:
         return f"{torch.get_num_threads()} cores of {cpu_name()}"
 
     def networks(self, which: str) -> MiniNetworks:
-        """A component of the folder by its name, or compact weights of a run by their path."""
+        """A component of the folder by its name, or EMA weights of a run by their path."""
         if Path(which).suffix == ".safetensors":
             networks = MiniNetworks(MINI_DIT)
             load_weights(networks, Path(which), "video")
@@ -129,8 +150,8 @@ class Bench:
     def atlas(self) -> Atlas:
         """Textures that no training saw."""
         if self._atlas is None:
-            made = build_atlas("heldout", per_kind=4, photographs=SEEDS, workers=self.workers)
-            self._atlas = made.to(self.device)
+            atlas = build_atlas("heldout", per_kind=4, photographs=SEEDS, workers=self.workers)
+            self._atlas = atlas.to(self.device)
         return self._atlas
 
     def library(self, plan: PathPlan, scenes: int | None = None) -> WorldLibrary:

@@ -28,7 +28,7 @@ LIMITS = """* It works at 128x224 and up to the path lengths measured above; not
   the farther the camera goes or turns away. Surfaces that come much nearer stay as coarse as they were.
 * It knows procedural places and a handful of photographs. People, animals, text, water, glass and anything that moves
   are unknown to it; captions steer hardly anything.
-* Its metres are a guess: a lone photograph does not tell its scale.
+* Its metres are a guess: a single photograph does not tell its scale.
 * It shows how the system works, and is no substitute for the released Lyra 2 weights."""
 REPRODUCE = """    lyra train mini --out runs/mini
 
@@ -87,7 +87,7 @@ def _files(components: dict[str, Component], digest: str) -> list[str]:
     for name, part in components.items():
         widths = ", ".join(f"{key} {value}" for key, value in sorted(part.widths.items()))
         lines.append(f"* **{name}**: {widths}")
-        lines += [f"  * `{file}` sha256 `{found}`" for file, found in sorted(part.files.items())]
+        lines += [f"  * `{file}` sha256 `{sha256}`" for file, sha256 in sorted(part.files.items())]
     return lines
 
 

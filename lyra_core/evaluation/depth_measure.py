@@ -18,7 +18,7 @@ from lyra_core.gaussians.render import Rendering, render
 from lyra_core.image_metrics import psnr_db
 from lyra_core.mini.camera_gaussians import world_gaussians
 from lyra_core.mini.depth import MiniDepth
-from lyra_core.mini.depth_estimator import Sight, see_lone, see_window
+from lyra_core.mini.depth_estimator import Sight, see_single, see_window
 from lyra_core.procedural.depth_windows import Windows
 from lyra_core.procedural.photographs import SUFFIXES
 from lyra_core.values import CameraPath, Gaussians
@@ -28,11 +28,11 @@ PHOTO_HFOV_DEG = 55.0
 
 
 def abs_rel(
-    found: Float[Tensor, "*s"], truth: Float[Tensor, "*s"], solid: Bool[Tensor, "*s"], *, align: bool = False
+    depth: Float[Tensor, "*s"], truth: Float[Tensor, "*s"], solid: Bool[Tensor, "*s"], *, align: bool = False
 ) -> float:
     """Mean of |found - truth| / truth over solid pixels nearer than 80 m; `align` scales by the ratio of medians."""
     solid = solid & (truth > 0) & (truth < MAX_DEPTH_M)
-    f, t = found[solid].double(), truth[solid].double()
+    f, t = depth[solid].double(), truth[solid].double()
     if not len(t):
         return 0.0
     if align:
@@ -68,11 +68,11 @@ def standard_measures(model: MiniDepth, windows: Windows, *, shown: int) -> dict
     for i in range(len(windows)):
         with torch.autocast(windows.rgb.device.type, torch.bfloat16, enabled=windows.rgb.is_cuda):
             posed = see_window(model, some.rgb[i], some.intrinsics[i], some.world_to_cam[i], with_gaussians=True)
-            lone = see_lone(model, some.rgb[i, :1], some.intrinsics[i, :1])
+            single = see_single(model, some.rgb[i, :1], some.intrinsics[i, :1])
         truth, solid = some.depth_m[i], ~some.sky[i]
         note("absrel_cameras", abs_rel(posed.depth_m, truth, solid))
-        note("absrel_single", abs_rel(lone.depth_m, truth[:1], solid[:1]))
-        note("absrel_single_aligned", abs_rel(lone.depth_m, truth[:1], solid[:1], align=True))
+        note("absrel_single", abs_rel(single.depth_m, truth[:1], solid[:1]))
+        note("absrel_single_aligned", abs_rel(single.depth_m, truth[:1], solid[:1], align=True))
         note("sky_wrong", float((posed.sky != ~solid).float().mean()))
         if i % 4 == 0:
             note("splat_db", splat_quality(posed, some, windows, i, hidden))
@@ -158,7 +158,7 @@ def _save(rows: list[Tensor], path: Path) -> None:
 def save_pictures(model: MiniDepth, windows: Windows, photographs: Path | None, out_dir: Path, *, shown: int) -> None:
     """Three sheets: depth of held-out scenes, depth of photographs, Gaussians at frames not shown.
 
-    depth_worlds.jpg: picture, true depth, depth with cameras, depth of the lone image, confidence; one row a scene.
+    depth_worlds.jpg: picture, true depth, depth with cameras, depth of the single image, confidence; one row a scene.
     depth_photos.jpg: photograph, depth, sky. splats.jpg: truth, Gaussians; one row a scene.
     """
     seen = spread_frames(windows.rgb.shape[1], shown)
@@ -167,12 +167,12 @@ def save_pictures(model: MiniDepth, windows: Windows, photographs: Path | None, 
     worlds, splats = [], []
     for i in range(0, len(windows), max(1, len(windows) // 12)):
         posed = see_window(model, some.rgb[i], some.intrinsics[i], some.world_to_cam[i], with_gaussians=True)
-        lone = see_lone(model, some.rgb[i, :1], some.intrinsics[i, :1])
+        single = see_single(model, some.rgb[i, :1], some.intrinsics[i, :1])
         span = _range_m(some.depth_m[i, 0], ~some.sky[i, 0])
-        black = [~some.sky[i, 0], ~posed.sky[0], ~lone.sky[0]]
+        black = [~some.sky[i, 0], ~posed.sky[0], ~single.sky[0]]
         maps = [
             depth_colors(d, *span) * s.cpu()
-            for d, s in zip((some.depth_m[i, 0], posed.depth_m[0], lone.depth_m[0]), black, strict=True)
+            for d, s in zip((some.depth_m[i, 0], posed.depth_m[0], single.depth_m[0]), black, strict=True)
         ]
         gray = posed.confidence[0].cpu().expand(3, -1, -1)
         worlds.append(torch.cat([some.rgb[i, 0].cpu(), *maps, gray], 2))
@@ -206,7 +206,7 @@ def photo_rows(model: MiniDepth, folder: Path, size: torch.Size | tuple[int, int
             fitted = ImageOps.fit(ImageOps.exif_transpose(opened).convert("RGB"), (width, height))
         image = torch.from_numpy(np.asarray(fitted).copy()).permute(2, 0, 1)[None].float().to(device) / 255
         K = intrinsics_from_hfov(PHOTO_HFOV_DEG, height, width)[None].float().to(device)
-        sight = see_lone(model, image, K)
+        sight = see_single(model, image, K)
         colors = depth_colors(sight.depth_m[0], *_range_m(sight.depth_m[0], ~sight.sky[0])) * ~sight.sky[0].cpu()
         confidence = functional.relu(sight.confidence[0]).cpu().expand(3, -1, -1)
         rows.append(torch.cat([image[0].cpu(), colors, confidence], 2))

@@ -16,7 +16,7 @@ import torch
 from lyra_core.errors import CameraPathError
 from lyra_core.evaluation.depth_measure import abs_rel
 from lyra_core.evaluation.measures import mean_of
-from lyra_core.evaluation.novel_views import lone_views
+from lyra_core.evaluation.novel_views import single_image_views
 from lyra_core.gaussians.clip_source import MemoryClip
 from lyra_core.gaussians.keyframes import KeyframeConfig
 from lyra_core.gaussians.lifters import DepthLifter, Lifter
@@ -24,7 +24,7 @@ from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.render import render
 from lyra_core.image_metrics import psnr_db
 from lyra_core.mini.depth import MiniDepth
-from lyra_core.mini.depth_estimator import MiniDepthEstimator, MiniHead, see_lone
+from lyra_core.mini.depth_estimator import MiniDepthEstimator, MiniHead, see_single
 from lyra_core.procedural.atlas import Atlas
 from lyra_core.procedural.worlds import SceneLook, scene_clip
 from lyra_core.values import VideoClip
@@ -72,8 +72,8 @@ def splats_of_video(clip: VideoClip, lifter: Lifter, *, every: int = HELD_OUT_EV
     source = MemoryClip(clip).window(torch.tensor(kept))
     bare = VideoClip(frames=source.frames, cameras=source.cameras)
     config = ReconstructionConfig(tier=tier, keyframes=KeyframeConfig(max_keyframes=16), sample_views=12)
-    made = reconstruct(bare, lifter=lifter, config=config).gaussians
-    return psnr_db(render(made, clip.cameras[held]).color, clip.frames[held].float() / 255)
+    gaussians = reconstruct(bare, lifter=lifter, config=config).gaussians
+    return psnr_db(render(gaussians, clip.cameras[held]).color, clip.frames[held].float() / 255)
 
 
 def held_out_clips(
@@ -122,12 +122,12 @@ def measure_depth(model: MiniDepth, clip: VideoClip) -> dict[str, float]:
     posed = _estimator(model, clip).estimate(clip.frames[some], cameras)
     device = next(model.parameters()).device
     image = clip.frames[:1].to(device).permute(0, 3, 1, 2).float() / 255
-    lone = see_lone(model, image, cameras.intrinsics[:1].float().to(device)).depth_m[0].cpu()
+    single = see_single(model, image, cameras.intrinsics[:1].float().to(device)).depth_m[0].cpu()
     truth, solid = clip.depth_m[0], ~clip.sky[0]
     return {
         "absrel_cameras": abs_rel(posed.depth_m, clip.depth_m[some], ~clip.sky[some]),
-        "absrel_single": abs_rel(lone, truth, solid),
-        "absrel_single_aligned": abs_rel(lone, truth, solid, align=True),
+        "absrel_single": abs_rel(single, truth, solid),
+        "absrel_single_aligned": abs_rel(single, truth, solid, align=True),
     }
 
 
@@ -138,13 +138,13 @@ def measure_splats(model: MiniDepth, clip: VideoClip) -> dict[str, float]:
         CameraPathError: a clip without depth.
     """
     estimator = _estimator(model, clip)
-    lone = lone_views(model, clip)
+    single = single_image_views(model, clip)
     return {
         "head_video_db": splats_of_video(clip, MiniHead(estimator, name="table")),
         "footprint_video_db": splats_of_video(clip, DepthLifter(estimator, name="table", needs_baseline=False)),
-        "layered_novel_db": lone.layered_db,
-        "head_novel_db": lone.head_db,
-        "parallax_novel_db": lone.parallax_db,
+        "layered_novel_db": single.layered_db,
+        "head_novel_db": single.head_db,
+        "parallax_novel_db": single.parallax_db,
     }
 
 

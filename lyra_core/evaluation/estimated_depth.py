@@ -97,11 +97,11 @@ class EstimatedDepth:
             cameras = path[window]
             views = scale_views(memory, cameras, self.config.depth)
             warp = self.config.conditioning.warp
-            found = estimate_window(self.estimator, pictures[index], cameras, views, warp, self.config.depth)
+            estimate = estimate_window(self.estimator, pictures[index], cameras, views, warp, self.config.depth)
             fresh = [i for i, frame in enumerate(window) if not bool(self.depth_m[index, frame].any())]
             at = [window[i] for i in fresh]
-            self.depth_m[index, at] = found[fresh].to(self.depth_m)
+            self.depth_m[index, at] = estimate[fresh].to(self.depth_m)
             stored = [i for i in fresh if window[i] % memory.config.stride_frames == 0]
             if stored:
                 ids = [window[i] for i in stored]
-                memory.add(ids, found[stored], path.world_to_cam[ids], path.intrinsics[ids])
+                memory.add(ids, estimate[stored], path.world_to_cam[ids], path.intrinsics[ids])

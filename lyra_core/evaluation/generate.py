@@ -73,8 +73,8 @@ def generate(
             sampled = sample_distilled(velocity, noise, distilled_schedule(shift=config.shift), fresh.__getitem__)
         else:
             sampled = sample_euler(velocity, noise, euler_schedule(config.num_steps, config.shift))
-        made = maker.vae.decode(torch.cat([previous, sampled], dim=2), latents_per_window=layout.num_generated + 1)
-        video = made[:, :, 1:].float().clamp(-1, 1)
+        decoded = maker.vae.decode(torch.cat([previous, sampled], dim=2), latents_per_window=layout.num_generated + 1)
+        video = decoded[:, :, 1:].float().clamp(-1, 1)
         previous = sampled[:, :, -1:]
         frames[:, first : first + maker.chunk_frames] = video.transpose(1, 2).to(frames)
         if estimated is not None:

@@ -67,9 +67,9 @@ def _agrees(
         (left, top + 1, (1 - du) * dv),
         (left + 1, top + 1, du * dv),
     ):
-        there = depth_m.flatten(1).gather(1, y.clamp(0, h - 1) * w + x.clamp(0, w - 1))
-        close |= (there - z).abs() <= SAME_SURFACE * z
-        between = between + weight / there.clamp(min=EPSILON)  # planes are linear in inverse depth
+        seen_depth = depth_m.flatten(1).gather(1, y.clamp(0, h - 1) * w + x.clamp(0, w - 1))
+        close |= (seen_depth - z).abs() <= SAME_SURFACE * z
+        between = between + weight / seen_depth.clamp(min=EPSILON)  # planes are linear in inverse depth
     return close | ((1 / between.clamp(min=EPSILON) - z).abs() <= SAME_SURFACE * z)
 
 
@@ -88,11 +88,11 @@ def warped_seed(clips: Clips, frames: list[int]) -> tuple[Float[Tensor, "b k 3 h
 
 
 def masked_psnr_db(
-    found: Float[Tensor, "b 3 h w"], truth: Float[Tensor, "b 3 h w"], mask: Bool[Tensor, "b h w"]
+    images: Float[Tensor, "b 3 h w"], truth: Float[Tensor, "b 3 h w"], mask: Bool[Tensor, "b h w"]
 ) -> Float[Tensor, " b"]:
     """Decibels over the pixels of a mask; NaN where it has hardly any."""
     count = mask.flatten(1).sum(1)
-    error = (found - truth).square().mean(1) * mask
+    error = (images - truth).square().mean(1) * mask
     mean = error.flatten(1).sum(1) / count.clamp(min=1)
     return torch.where(count >= MIN_PIXELS, decibels(mean), torch.nan)
 
@@ -106,10 +106,10 @@ def detail(images: Float[Tensor, "b 3 h w"], mask: Bool[Tensor, "b h w"]) -> Flo
 
 
 def sharpness_ratio(
-    found: Float[Tensor, "b 3 h w"], truth: Float[Tensor, "b 3 h w"], mask: Bool[Tensor, "b h w"]
+    images: Float[Tensor, "b 3 h w"], truth: Float[Tensor, "b 3 h w"], mask: Bool[Tensor, "b h w"]
 ) -> Float[Tensor, " b"]:
     """Detail against the truth's over a mask; NaN where it has hardly any pixels."""
-    ratio = detail(found, mask) / detail(truth, mask).clamp(min=1e-4)
+    ratio = detail(images, mask) / detail(truth, mask).clamp(min=1e-4)
     return torch.where(mask.flatten(1).sum(1) >= MIN_PIXELS, ratio, torch.nan)
 
 
@@ -133,9 +133,9 @@ def mean_of(values: Float[Tensor, " b"]) -> float:
     return float(values[torch.isfinite(values)].mean()) if bool(torch.isfinite(values).any()) else float("nan")
 
 
-def color_shift(found: Float[Tensor, "b 3 h w"], truth: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
+def color_shift(images: Float[Tensor, "b 3 h w"], truth: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
     """Distance in CIELAB (CIE 1976) of the mean colour of images from the truth's."""
-    pairs = zip(found.float().cpu(), truth.float().cpu(), strict=True)
+    pairs = zip(images.float().cpu(), truth.float().cpu(), strict=True)
     shifts = [mean_lab(f.permute(1, 2, 0).clamp(0, 1)) - mean_lab(t.permute(1, 2, 0)) for f, t in pairs]
     return torch.stack(shifts).norm(dim=1).float()
 
@@ -149,7 +149,7 @@ def patches(image: Float[Tensor, "3 h w"], mask: Bool[Tensor, "h w"], side: int 
 
 
 def patch_distance(
-    found: Float[Tensor, "n c"], truth: Float[Tensor, "m c"], generator: torch.Generator, *, directions: int = 128
+    sample: Float[Tensor, "n c"], truth: Float[Tensor, "m c"], generator: torch.Generator, *, directions: int = 128
 ) -> float:
     """How differently two sets of patches are distributed, in grey levels of 255: the sliced Wasserstein distance.
 
@@ -157,7 +157,7 @@ def patch_distance(
     as in Karras et al. 2018, section 5). A blur has other patches than a texture even where its error is small.
 
     Args:
-        found: of images in [0, 1].
+        sample: of images in [0, 1].
         truth: of images in [0, 1].
         generator: of the directions, on the CPU.
         directions: how many.
@@ -165,12 +165,12 @@ def patch_distance(
     Returns:
         NaN where either set has hardly any.
     """
-    if min(len(found), len(truth)) < MIN_PIXELS:
+    if min(len(sample), len(truth)) < MIN_PIXELS:
         return float("nan")
-    axes = functional.normalize(torch.randn(found.shape[1], directions, generator=generator), dim=0).to(found)
-    at = (torch.arange(QUANTILES, device=found.device) + 0.5) / QUANTILES
+    axes = functional.normalize(torch.randn(sample.shape[1], directions, generator=generator), dim=0).to(sample)
+    at = (torch.arange(QUANTILES, device=sample.device) + 0.5) / QUANTILES
     curves = [
         (rows @ axes).sort(0).values[(at * len(rows)).long()]  # quantiles of sets of unequal sizes
-        for rows in (found, truth)
+        for rows in (sample, truth)
     ]
     return 255 * float((curves[0] - curves[1]).abs().mean())

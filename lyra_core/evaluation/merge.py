@@ -20,14 +20,14 @@ def read_result(path: Path) -> dict[str, Any]:
         WeightsError: no numbers of the table.
     """
     rows, digest = read_rows(path)
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return {k: v for k, v in found.items() if k not in ("date", "hardware")} | {"rows": rows, "weights": digest}
+    result = json.loads(path.read_text(encoding="utf-8"))
+    return {k: v for k, v in result.items() if k not in ("date", "hardware")} | {"rows": rows, "weights": digest}
 
 
 def combined(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
     """Two results of the same weights: what the later one measured or names wins, all else is kept."""
     named = {key: value for key, value in later.items() if value is not None}
-    peaks = [found.get("peak_rss_gib") or 0.0 for found in (earlier, later)]
+    peaks = [result.get("peak_rss_gib") or 0.0 for result in (earlier, later)]
     return {
         **later,
         **earlier,
@@ -38,11 +38,11 @@ def combined(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def store(found: dict[str, Any], folder: Path, pictures: Path) -> Path:
+def store(result: dict[str, Any], folder: Path, pictures: Path) -> Path:
     """Today's result, added to an earlier one of today of the same weights, as JSON and as Markdown.
 
     Args:
-        found: digest of the `weights`, `rows`, `details` and what else is to be told.
+        result: digest of the `weights`, `rows`, `details` and what else is to be told.
         folder: of result files.
         pictures: folder for the table in Markdown.
     """
@@ -52,12 +52,12 @@ def store(found: dict[str, Any], folder: Path, pictures: Path) -> Path:
             earlier = read_result(known)
         except WeightsError:
             earlier = {"weights": ""}  # of an older form of the table
-        if earlier["weights"] == found["weights"]:
-            found = combined(earlier, found)
-    rows = complete(found["rows"])
+        if earlier["weights"] == result["weights"]:
+            result = combined(earlier, result)
+    rows = complete(result["rows"])
     pictures.mkdir(parents=True, exist_ok=True)
     (pictures / TABLE).write_text("\n".join(markdown(rows)) + "\n", encoding="utf-8")
-    return write_result("mini", {**found, "rows": [row.as_dict() for row in rows]}, folder)
+    return write_result("mini", {**result, "rows": [row.as_dict() for row in rows]}, folder)
 
 
 def merge(paths: list[Path], folder: Path, pictures: Path) -> Path:
@@ -72,12 +72,12 @@ def merge(paths: list[Path], folder: Path, pictures: Path) -> Path:
         WeightsError: files that cannot be read, or that measure different weights.
     """
     results = [read_result(path) for path in paths]
-    found = results[0]
+    merged = results[0]
     for path, other in zip(paths[1:], results[1:], strict=True):
-        if other["weights"] != found["weights"]:
+        if other["weights"] != merged["weights"]:
             raise WeightsError(
-                f"{paths[0]} measures weights {found['weights'][:12]}, {path} measures {other['weights'][:12]}; "
+                f"{paths[0]} measures weights {merged['weights'][:12]}, {path} measures {other['weights'][:12]}; "
                 "merge results of the same weights only"
             )
-        found = combined(found, other)
-    return store(found, folder, pictures)
+        merged = combined(merged, other)
+    return store(merged, folder, pictures)

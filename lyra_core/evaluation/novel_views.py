@@ -25,7 +25,7 @@ from lyra_core.geometry.camera import project, unproject
 from lyra_core.image_metrics import psnr_db
 from lyra_core.mini.camera_gaussians import world_gaussians
 from lyra_core.mini.depth import MiniDepth
-from lyra_core.mini.depth_estimator import see_lone
+from lyra_core.mini.depth_estimator import see_single
 from lyra_core.values import Gaussians, Seed, VideoClip
 from lyra_core.world_models.generative import GenerativeModel
 from lyra_core.world_models.parallax import ParallaxModel
@@ -84,13 +84,15 @@ def true_views(gaussians: Gaussians, clip: VideoClip) -> TrueViews:
     truth = clip.frames[frames].float() / 255
     drawn = render(gaussians, clip.cameras[frames]).color.cpu() if len(gaussians) else torch.zeros_like(truth)
     seen = torch.stack([seen_by_first(clip, frame) for frame in frames])
-    found = [psnr_db(d[m], t[m]) for d, t, m in zip(drawn, truth, seen, strict=True) if bool(m.any())]
-    return TrueViews(frames=frames, drawn=drawn, seen=seen, db=sum(found) / len(found) if found else float("nan"))
+    decibels = [psnr_db(d[m], t[m]) for d, t, m in zip(drawn, truth, seen, strict=True) if bool(m.any())]
+    return TrueViews(
+        frames=frames, drawn=drawn, seen=seen, db=sum(decibels) / len(decibels) if decibels else float("nan")
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoneViews:
-    """Gaussians of a lone image at other views, PSNR in dB over pixels that the image saw.
+class SingleImageViews:
+    """Gaussians of a single image at other views, PSNR in dB over pixels that the image saw.
 
     Attributes:
         layered_db: the baseline's layers on the network's depth.
@@ -103,7 +105,7 @@ class LoneViews:
     parallax_db: float
 
 
-def lone_views(model: MiniDepth, clip: VideoClip) -> LoneViews:
+def single_image_views(model: MiniDepth, clip: VideoClip) -> SingleImageViews:
     """What a clip's first frame alone says of its other frames; nothing is generated.
 
     Raises:
@@ -113,15 +115,15 @@ def lone_views(model: MiniDepth, clip: VideoClip) -> LoneViews:
     device = next(model.parameters()).device
     image = clip.frames[:1].to(device).permute(0, 3, 1, 2).float() / 255
     K = clip.cameras.intrinsics[:1].float().to(device)
-    sight = see_lone(model, image, K, with_gaussians=True)
+    sight = see_single(model, image, K, with_gaussians=True)
     if sight.raw is None:
         raise ReconstructionError("novel views need the Gaussian head, and the network gave no raw numbers")
-    found, sky = sight.depth_m[0].cpu(), sight.sky[0].cpu()
+    depth_map, sky = sight.depth_m[0].cpu(), sight.sky[0].cpu()
     w2c = clip.cameras.world_to_cam[:1].float().to(device)
-    depth = sight.depth_m * _scale(clip, found, sky)
+    depth = sight.depth_m * _scale(clip, depth_map, sky)
     head = world_gaussians(sight.raw, depth, image, K, w2c, ~sight.sky).to("cpu")
-    return LoneViews(
-        layered_db=true_views(_layered(clip, found, sky), clip).db,
+    return SingleImageViews(
+        layered_db=true_views(_layered(clip, depth_map, sky), clip).db,
         head_db=true_views(head, clip).db,
         parallax_db=true_views(parallax_splats(clip), clip).db,
     )
@@ -160,8 +162,8 @@ def world_splats(model: GenerativeModel, clip: VideoClip) -> Gaussians:
     poses[:, :3, 3] /= factor
     path = replace(clip.cameras, world_to_cam=poses)
     video = model.generate(seed, path, num_frames=len(clip), prompts=["a place"])
-    made = model.reconstruct(VideoClip(frames=video.frames, cameras=video.cameras)).to("cpu")
-    return replace(made, means=made.means * factor, scales=made.scales * factor)
+    gaussians = model.reconstruct(VideoClip(frames=video.frames, cameras=video.cameras)).to("cpu")
+    return replace(gaussians, means=gaussians.means * factor, scales=gaussians.scales * factor)
 
 
 def _layered(clip: VideoClip, depth_m: Float[Tensor, "h w"], sky: Bool[Tensor, "h w"]) -> Gaussians:

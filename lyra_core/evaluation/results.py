@@ -15,12 +15,12 @@ def today_path(name: str, folder: Path) -> Path:
     return folder / f"{name}-{dt.datetime.now(dt.UTC).date().isoformat()}.json"
 
 
-def write_result(name: str, found: dict[str, Any], folder: Path) -> Path:
+def write_result(name: str, result: dict[str, Any], folder: Path) -> Path:
     """Store `found` as <name>-<date>.json and return the path."""
     path = today_path(name, folder)
     today = path.stem.removeprefix(f"{name}-")
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"date": today, "hardware": hardware(), **found}, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({"date": today, "hardware": hardware(), **result}, indent=2) + "\n", encoding="utf-8")
     return path
 
 
@@ -28,7 +28,7 @@ def hardware() -> dict[str, object]:
     """What the numbers were measured on, and how busy it was."""
     import torch
 
-    found: dict[str, object] = {
+    facts: dict[str, object] = {
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "load_average": [round(x, 2) for x in os.getloadavg()],
@@ -36,8 +36,8 @@ def hardware() -> dict[str, object]:
         "torch": torch.__version__,
     }
     if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-    return found
+        facts["gpu"] = torch.cuda.get_device_name()
+    return facts
 
 
 def cpu_name() -> str:

@@ -43,8 +43,8 @@ def gaussians_of_generated(bench: Bench, scenes: int) -> None:
     reconstructor = mini_reconstructor(bench.estimator, "table", TIER)
     values, strips = [], []
     for clips in bench.clips(RETURNING, [0], at_once=scenes, scenes=scenes):
-        made = bench.make(clips, depth="estimated")[:, :WORLD_FRAMES]
-        for index, video in enumerate(made):
+        videos = bench.make(clips, depth="estimated")[:, :WORLD_FRAMES]
+        for index, video in enumerate(videos):
             frames = to_bytes(video.cpu() * 2 - 1)
             clip = VideoClip(frames=frames, cameras=camera_path(clips, index)[:WORLD_FRAMES])
             held = list(range(HELD_OUT_EVERY // 2, len(clip), HELD_OUT_EVERY))
@@ -69,13 +69,13 @@ def depth_rows(bench: Bench, scenes: int) -> None:
     Details keep what the first image alone gives at novel views, by the head, in layers and by the baseline.
     """
     table = depth_table(bench.estimator.model, num_scenes=bench.scenes, num_splat_scenes=scenes, atlas=bench.atlas)
-    found = as_dict(table)
+    values = as_dict(table)
     for key in ("absrel_cameras", "absrel_single", "absrel_single_aligned"):
-        bench.note(key, float(found[key]), scenes=table.num_scenes)
-    bench.note("splats_rendered_db", float(found["footprint_video_db"]), scenes=table.num_splat_scenes)
-    alone = {key: float(found[f"{key}_novel_db"]) for key in ("head", "layered", "parallax")}
-    bench.detail(head_video_db=float(found["head_video_db"]))
-    bench.detail(**{f"lone image, {key}, novel views db": value for key, value in alone.items()})
+        bench.note(key, float(values[key]), scenes=table.num_scenes)
+    bench.note("splats_rendered_db", float(values["footprint_video_db"]), scenes=table.num_splat_scenes)
+    alone = {key: float(values[f"{key}_novel_db"]) for key in ("head", "layered", "parallax")}
+    bench.detail(head_video_db=float(values["head_video_db"]))
+    bench.detail(**{f"single image, {key}, novel views db": value for key, value in alone.items()})
 
 
 def novel(bench: Bench, scenes: int) -> None:
@@ -90,30 +90,30 @@ def novel(bench: Bench, scenes: int) -> None:
     )
     begin = time.perf_counter()
     for index, clip in enumerate(islice(clips, scenes)):
-        made, base = (true_views(splats, clip) for splats in (world_splats(model, clip), parallax_splats(clip)))
-        ours.append(made.db)
+        generated, base = (true_views(splats, clip) for splats in (world_splats(model, clip), parallax_splats(clip)))
+        ours.append(generated.db)
         theirs.append(base.db)
         now = time.perf_counter()
         took, begin = now - begin, now
-        bench.say(f"scene {index + 1} of {scenes}: {made.db:.2f} dB, parallax {base.db:.2f} dB, {took:.1f} s")
+        bench.say(f"scene {index + 1} of {scenes}: {generated.db:.2f} dB, parallax {base.db:.2f} dB, {took:.1f} s")
         if len(strips) < NOVEL_STRIPS:
-            strips.append(_novel_strip(clip, made, base))
-    found, baseline = torch.tensor(ours), torch.tensor(theirs)
-    bench.note("splats_novel_gain_db", found - baseline)
-    bench.note("splats_novel_db", found)
+            strips.append(_novel_strip(clip, generated, base))
+    world_db, baseline = torch.tensor(ours), torch.tensor(theirs)
+    bench.note("splats_novel_gain_db", world_db - baseline)
+    bench.note("splats_novel_db", world_db)
     bench.detail(**{"parallax at the same novel views db": mean_of(baseline)})
-    bench.detail(**{f"novel scene {i} gain db": float(gain) for i, gain in enumerate(found - baseline)})
+    bench.detail(**{f"novel scene {i} gain db": float(gain) for i, gain in enumerate(world_db - baseline)})
     shown = f"truth, frame {judged_frames(num_frames)[1 + NOVEL_VIEW]}"
     columns = ["seed", shown, "mini's world", "parallax", "pixels that count"]
     write_sheet("Generated worlds at true views of held-out scenes", columns, strips, bench.out / "novel.jpg")
 
 
-def _novel_strip(clip: VideoClip, made: TrueViews, base: TrueViews) -> Strip:
+def _novel_strip(clip: VideoClip, generated: TrueViews, base: TrueViews) -> Strip:
     """One scene: what was given, what is there, what two models made of it, and the pixels that count."""
-    seed, truth = (clip.frames[frame].permute(2, 0, 1) / 255 for frame in (0, made.frames[NOVEL_VIEW]))
-    drawn = [views.drawn[NOVEL_VIEW].permute(2, 0, 1) for views in (made, base)]
-    seen = made.seen[NOVEL_VIEW].float().expand(3, -1, -1)
-    label = f"{clip.cameras.name}\n{made.db:.1f} dB\nparallax {base.db:.1f}"
+    seed, truth = (clip.frames[frame].permute(2, 0, 1) / 255 for frame in (0, generated.frames[NOVEL_VIEW]))
+    drawn = [views.drawn[NOVEL_VIEW].permute(2, 0, 1) for views in (generated, base)]
+    seen = generated.seen[NOVEL_VIEW].float().expand(3, -1, -1)
+    label = f"{clip.cameras.name}\n{generated.db:.1f} dB\nparallax {base.db:.1f}"
     return Strip(label=label, pictures=[seed, truth, *drawn, seen])
 
 
@@ -127,10 +127,10 @@ def world(bench: Bench) -> None:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         bench.say(f"one world could not be timed here: {last}")
         return
-    found = json.loads(done.stdout.strip().splitlines()[-1])
-    note = f"{found['cpu']}, {found['precision']}"
-    bench.note("world_seconds", found["seconds"], note)
-    bench.note("world_video_seconds", found["stages"]["video"], note)
-    bench.note("world_splats_seconds", found["stages"]["gaussians"], note)
-    bench.note("world_peak_rss_gib", found["peak_rss_gib"], note)
-    bench.detail(**{f"world {name} seconds": value for name, value in found["stages"].items()})
+    timing = json.loads(done.stdout.strip().splitlines()[-1])
+    note = f"{timing['cpu']}, {timing['precision']}"
+    bench.note("world_seconds", timing["seconds"], note)
+    bench.note("world_video_seconds", timing["stages"]["video"], note)
+    bench.note("world_splats_seconds", timing["stages"]["gaussians"], note)
+    bench.note("world_peak_rss_gib", timing["peak_rss_gib"], note)
+    bench.detail(**{f"world {name} seconds": value for name, value in timing["stages"].items()})

@@ -52,7 +52,7 @@ CLIP = 9
 PRESETS = ("dolly-in", "pan-right", "truck-left")
 
 
-class Found:
+class Measured:
     """Values of scenes by name, gathered over batches."""
 
     def __init__(self) -> None:
@@ -74,14 +74,14 @@ def autoencoder(bench: Bench) -> None:
     """
     strips = []
     frames = list(range(40, 40 + CLIP))
-    found = Found()
+    measured = Measured()
     for plan in (RETURNING, ONE_WAY) if bench.is_whole else (RETURNING,):
         for clips in bench.clips(plan, frames, at_once=16):
             truth = (clips.frames[:, frames].float() + 1) / 2
-            made = reconstruct(bench.models.vae, truth.to(bench.dtype)).float()
-            found.add("worlds", psnr_each_db(made, truth))
-            strips += _pair("procedural", truth[:1, -1], made[:1, -1])
-    bench.note("vae_worlds_db", found["worlds"], scenes=len(found["worlds"]))
+            reconstructions = reconstruct(bench.models.vae, truth.to(bench.dtype)).float()
+            measured.add("worlds", psnr_each_db(reconstructions, truth))
+            strips += _pair("procedural", truth[:1, -1], reconstructions[:1, -1])
+    bench.note("vae_worlds_db", measured["worlds"], scenes=len(measured["worlds"]))
     if bench.is_whole:
         fast = bench.library(LONG_PATHS)
         draw = torch.Generator().manual_seed(7)
@@ -95,22 +95,22 @@ def autoencoder(bench: Bench) -> None:
     for key, speed in (("vae_photos_db", 1.0), ("vae_photos_still_db", 0.0)):
         draw = torch.Generator().manual_seed(7)
         truth = photo_clips(library, bench.scenes, CLIP, *SIZE, draw, speed=speed)
-        made = reconstruct(bench.models.vae, truth.to(bench.dtype)).float()
-        bench.note(key, psnr_each_db(made, truth), note="3 photographs")
-        strips += _pair("photograph", truth[:1, -1], made[:1, -1])
+        reconstructions = reconstruct(bench.models.vae, truth.to(bench.dtype)).float()
+        bench.note(key, psnr_each_db(reconstructions, truth), note="3 photographs")
+        strips += _pair("photograph", truth[:1, -1], reconstructions[:1, -1])
     cells = [strip.pictures[0] for strip in strips]
     rows = [Strip(label="truth", pictures=cells[0::2]), Strip(label="through the\nautoencoder", pictures=cells[1::2])]
     columns = [strip.label for strip in strips[0::2]]
     write_sheet("Autoencoder: the last frame of held-out clips", columns, rows, bench.out / "vae.jpg")
 
 
-def _pair(label: str, truth: Tensor, made: Tensor) -> list[Strip]:
-    return [Strip(label=label, pictures=[truth[0]]), Strip(label=label, pictures=[made[0]])]
+def _pair(label: str, truth: Tensor, reconstruction: Tensor) -> list[Strip]:
+    return [Strip(label=label, pictures=[truth[0]]), Strip(label=label, pictures=[reconstruction[0]])]
 
 
 def returning(bench: Bench, teacher: str | None, many: int) -> None:
     """Paths that come back: what the seed saw and did not see, the return, memory off, many steps (0 for none)."""
-    found = Found()
+    measured = Measured()
     strips: list[Strip] = []
     unseen: list[Strip] = []
     teaching = bench.video if teacher is None else bench.networks(teacher)
@@ -125,13 +125,13 @@ def returning(bench: Bench, teacher: str | None, many: int) -> None:
         }
         if many:
             videos["many"] = bench.make(clips, steps=many, networks=teaching)
-        _measure_returning(bench, found, clips, truth, videos)
+        _measure_returning(bench, measured, clips, truth, videos)
         if len(strips) < 24:
             strips += _returning_strips(truth, videos)
             unseen += _unseen_strips(clips, truth, videos)
-    _note_returning(bench, found)
+    _note_returning(bench, measured)
     if many:
-        _note_many(bench, found, "" if teacher else f"the same weights in {many} steps")
+        _note_many(bench, measured, "" if teacher else f"the same weights in {many} steps")
     columns = ["seed", "frame 40", "frame 80", "frame 120", "frame 160 = seed"]
     write_sheet("Out and back, held-out scenes", columns, strips, bench.out / "returning.jpg")
     columns = ["seed", "its warp", "blur-fill", "4 steps", f"{many} steps", "truth", "seen by the seed"]
@@ -142,87 +142,89 @@ def _at_once(bench: Bench) -> int:
     return 16 if bench.device.type == "cuda" else 2
 
 
-def _measure_returning(bench: Bench, found: Found, clips: Clips, truth: Tensor, videos: dict[str, Tensor]) -> None:
+def _measure_returning(
+    bench: Bench, measured: Measured, clips: Clips, truth: Tensor, videos: dict[str, Tensor]
+) -> None:
     frames = SHOWN[1:]
     seen = seen_by_seed(clips, frames)
     guess = blur_filled(*(x[:, 0] for x in warped_seed(clips, [80])))
     ceiling = reconstruct(bench.models.vae, truth[:, 80:81].to(bench.dtype)).float()[:, 0]
-    found.add("ceiling", masked_psnr_db(ceiling, truth[:, 80], seen[:, 1]))
-    found.add("warp", masked_psnr_db(guess, truth[:, 80], seen[:, 1]))
-    found.add("blur", masked_psnr_db(guess, truth[:, 80], ~seen[:, 1]))
-    found.add("blur patches", _patch_distances(guess, truth[:, 80], ~seen[:, 1]))
-    found.add("warp sharp", sharpness_ratio(guess, truth[:, 80], seen[:, 1]))
-    found.add("ceiling sharp", sharpness_ratio(ceiling, truth[:, 80], seen[:, 1]))
+    measured.add("ceiling", masked_psnr_db(ceiling, truth[:, 80], seen[:, 1]))
+    measured.add("warp", masked_psnr_db(guess, truth[:, 80], seen[:, 1]))
+    measured.add("blur", masked_psnr_db(guess, truth[:, 80], ~seen[:, 1]))
+    measured.add("blur patches", _patch_distances(guess, truth[:, 80], ~seen[:, 1]))
+    measured.add("warp sharp", sharpness_ratio(guess, truth[:, 80], seen[:, 1]))
+    measured.add("ceiling sharp", sharpness_ratio(ceiling, truth[:, 80], seen[:, 1]))
     for i, frame in enumerate(LOOKED_AT):
         blurred = blur_filled(*(x[:, 0] for x in warped_seed(clips, [frame])))
         shown = {"truth": truth[:, frame], "blur": blurred}
         shown |= {name: videos[name][:, frame] for name in ("true", "many") if name in videos}
-        _add_features(bench, found, shown, ~seen[:, i])
+        _add_features(bench, measured, shown, ~seen[:, i])
     for name, video in videos.items():
         for i, frame in enumerate(frames):
-            found.add(f"{name} seen {frame}", masked_psnr_db(video[:, frame], truth[:, frame], seen[:, i]))
-            found.add(f"{name} new {frame}", masked_psnr_db(video[:, frame], truth[:, frame], ~seen[:, i]))
-            found.add(f"{name} sharp {frame}", sharpness_ratio(video[:, frame], truth[:, frame], ~seen[:, i]))
-        found.add(f"{name} seen sharp", sharpness_ratio(video[:, 80], truth[:, 80], seen[:, 1]))
-        found.add(f"{name} revisit", psnr_each_db(video[:, 160], truth[:, 0]))
-        found.add(f"{name} patches", _patch_distances(video[:, 80], truth[:, 80], ~seen[:, 1]))
+            measured.add(f"{name} seen {frame}", masked_psnr_db(video[:, frame], truth[:, frame], seen[:, i]))
+            measured.add(f"{name} new {frame}", masked_psnr_db(video[:, frame], truth[:, frame], ~seen[:, i]))
+            measured.add(f"{name} sharp {frame}", sharpness_ratio(video[:, frame], truth[:, frame], ~seen[:, i]))
+        measured.add(f"{name} seen sharp", sharpness_ratio(video[:, 80], truth[:, 80], seen[:, 1]))
+        measured.add(f"{name} revisit", psnr_each_db(video[:, 160], truth[:, 0]))
+        measured.add(f"{name} patches", _patch_distances(video[:, 80], truth[:, 80], ~seen[:, 1]))
 
 
-def _add_features(bench: Bench, found: Found, shown: dict[str, Tensor], mask: Tensor) -> None:
+def _add_features(bench: Bench, measured: Measured, shown: dict[str, Tensor], mask: Tensor) -> None:
     """Keep image features of masked positions, a row each."""
     if bench.features is None:
         return
     for name, images in shown.items():
-        found.add(f"{name} features", masked_rows(bench.features(images.float().clamp(0, 1))[-1], mask))
+        measured.add(f"{name} features", masked_rows(bench.features(images.float().clamp(0, 1))[-1], mask))
 
 
-def _note_features(bench: Bench, found: Found, **rows: str) -> None:
+def _note_features(bench: Bench, measured: Measured, **rows: str) -> None:
     """Note Frechet distances to the truth, by key and name."""
     if bench.features is None:
         return
-    truth = found["truth features"]
+    truth = measured["truth features"]
     for key, name in rows.items():
-        bench.note(key, frechet_distance(found[f"{name} features"], truth), scenes=len(found["warp"]))
+        bench.note(key, frechet_distance(measured[f"{name} features"], truth), scenes=len(measured["warp"]))
 
 
-def _patch_distances(made: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+def _patch_distances(generated: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
     draw = torch.Generator().manual_seed(1)
-    some = zip(made, truth, mask, strict=True)
+    some = zip(generated, truth, mask, strict=True)
     return torch.tensor([patch_distance(patches(m, k), patches(t, k), draw) for m, t, k in some])
 
 
-def _note_returning(bench: Bench, found: Found) -> None:
+def _note_returning(bench: Bench, measured: Measured) -> None:
     for depth in ("true", "estimated"):
         for frame in (80, 160):
-            bench.note(f"seen_{depth}_f{frame}_db", found[f"{depth} seen {frame}"])
-        bench.note(f"revisit_{depth}_db", found[f"{depth} revisit"])
-        gain = found[f"{depth} revisit"] - found[f"{depth}, no memory revisit"]
+            bench.note(f"seen_{depth}_f{frame}_db", measured[f"{depth} seen {frame}"])
+        bench.note(f"revisit_{depth}_db", measured[f"{depth} revisit"])
+        gain = measured[f"{depth} revisit"] - measured[f"{depth}, no memory revisit"]
         bench.note(f"revisit_{depth}_gain_db", gain)
-        bench.detail(**{f"{depth} seen f{f} db": float(found[f"{depth} seen {f}"].nanmean()) for f in (40, 120)})
-    bench.note("seen_sharpness", found["true seen sharp"])
-    bench.note("seen_sharpness_warp", found["warp sharp"])
-    bench.note("seen_sharpness_ceiling", found["ceiling sharp"])
-    _note_features(bench, found, unseen_frechet="true", unseen_frechet_blur="blur")
-    bench.note("seen_warp_f80_db", found["warp"])
-    bench.note("seen_ceiling_f80_db", found["ceiling"])
-    bench.note("unseen_f80_db", found["true new 80"])
-    bench.note("unseen_gain_db", found["true new 80"] - found["blur"])
-    bench.note("unseen_sharpness", found["true sharp 80"])
-    bench.note("unseen_patches", found["true patches"])
-    bench.note("unseen_patches_blur", found["blur patches"])
-    low = found["estimated seen 80"]
+        bench.detail(**{f"{depth} seen f{f} db": float(measured[f"{depth} seen {f}"].nanmean()) for f in (40, 120)})
+    bench.note("seen_sharpness", measured["true seen sharp"])
+    bench.note("seen_sharpness_warp", measured["warp sharp"])
+    bench.note("seen_sharpness_ceiling", measured["ceiling sharp"])
+    _note_features(bench, measured, unseen_frechet="true", unseen_frechet_blur="blur")
+    bench.note("seen_warp_f80_db", measured["warp"])
+    bench.note("seen_ceiling_f80_db", measured["ceiling"])
+    bench.note("unseen_f80_db", measured["true new 80"])
+    bench.note("unseen_gain_db", measured["true new 80"] - measured["blur"])
+    bench.note("unseen_sharpness", measured["true sharp 80"])
+    bench.note("unseen_patches", measured["true patches"])
+    bench.note("unseen_patches_blur", measured["blur patches"])
+    low = measured["estimated seen 80"]
     bench.detail(estimated_seen_f80_p10_db=float(low[torch.isfinite(low)].quantile(0.1)))
 
 
-def _note_many(bench: Bench, found: Found, note: str) -> None:
-    bench.note("unseen_gain_many_db", found["many new 80"] - found["blur"], note)
-    bench.note("unseen_sharpness_many", found["many sharp 80"], note)
-    bench.note("unseen_patches_many", found["many patches"], note)
-    _note_features(bench, found, unseen_frechet_many="many")
+def _note_many(bench: Bench, measured: Measured, note: str) -> None:
+    bench.note("unseen_gain_many_db", measured["many new 80"] - measured["blur"], note)
+    bench.note("unseen_sharpness_many", measured["many sharp 80"], note)
+    bench.note("unseen_patches_many", measured["many patches"], note)
+    _note_features(bench, measured, unseen_frechet_many="many")
     for frame in (80, 160):
-        bench.note(f"student_f{frame}_db", found[f"true seen {frame}"] - found[f"many seen {frame}"], note)
-    both = torch.isfinite(found["true sharp 80"] + found["many sharp 80"])
-    ratio = found["true sharp 80"][both].mean() / found["many sharp 80"][both].mean()
+        bench.note(f"student_f{frame}_db", measured[f"true seen {frame}"] - measured[f"many seen {frame}"], note)
+    both = torch.isfinite(measured["true sharp 80"] + measured["many sharp 80"])
+    ratio = measured["true sharp 80"][both].mean() / measured["many sharp 80"][both].mean()
     bench.note("student_sharpness", float(ratio), note, scenes=int(both.sum()))
 
 
@@ -254,60 +256,60 @@ def _unseen_strips(clips: Clips, truth: Tensor, videos: dict[str, Tensor]) -> li
     return strips
 
 
-def drift(bench: Bench, twin: str | None, teacher: str | None, many: int, scenes: int | None) -> None:
+def drift(bench: Bench, ablation: str | None, teacher: str | None, many: int, scenes: int | None) -> None:
     """Six chunks on paths that go on: what is lost in the last one, with and without self-augmented histories."""
     ours = bench.video if teacher is None else bench.networks(teacher)
     steps = bench.models.config.num_steps if teacher is None else many
     runs: dict[str, tuple[MiniNetworks, int]] = {"ours": (ours, steps)}
-    if twin is not None:
-        runs["twin"] = (bench.networks(twin), steps)
+    if ablation is not None:
+        runs["ablation"] = (bench.networks(ablation), steps)
     if teacher is not None:
         runs["student"] = (bench.video, bench.models.config.num_steps)
-    found = Found()
+    measured = Measured()
     strips: list[Strip] = []
     frames = sorted({240, *SHOWN_DRIFT, *LAST_CHUNK})
     for clips in bench.clips(ONE_WAY, frames, at_once=_at_once(bench), scenes=scenes):
         truth = (clips.frames.float() + 1) / 2
-        made = {name: bench.make(clips, networks=n, steps=s, depth="estimated") for name, (n, s) in runs.items()}
-        for name, video in made.items():
+        videos = {name: bench.make(clips, networks=n, steps=s, depth="estimated") for name, (n, s) in runs.items()}
+        for name, video in videos.items():
             for frame in [80, 240, *LAST_CHUNK]:
                 where = "last" if frame in LAST_CHUNK else str(frame)
                 everywhere = torch.ones_like(video[:, 0, 0], dtype=torch.bool)
-                found.add(f"{name} color {where}", color_shift(video[:, frame], truth[:, frame]))
+                measured.add(f"{name} color {where}", color_shift(video[:, frame], truth[:, frame]))
                 lost = 1 - sharpness_ratio(video[:, frame], truth[:, frame], everywhere)
-                found.add(f"{name} lost {where}", lost)
+                measured.add(f"{name} lost {where}", lost)
         if len(strips) < 16:
-            strips += _drift_strips(truth, made)
-    _note_drift(bench, found, runs, scenes=len(found["ours color 80"]))
+            strips += _drift_strips(truth, videos)
+    _note_drift(bench, measured, runs, scenes=len(measured["ours color 80"]))
     columns = [f"frame {frame}" if frame else "seed" for frame in SHOWN_DRIFT]
     write_sheet("Six chunks, estimated depth", columns, strips, bench.out / "drift.jpg")
 
 
-def _note_drift(bench: Bench, found: Found, runs: dict[str, tuple[MiniNetworks, int]], scenes: int) -> None:
+def _note_drift(bench: Bench, measured: Measured, runs: dict[str, tuple[MiniNetworks, int]], scenes: int) -> None:
     note = f"{runs['ours'][1]} steps"
-    color, lost = float(found["ours color last"].mean()), float(found["ours lost last"].mean())
+    color, lost = float(measured["ours color last"].mean()), float(measured["ours lost last"].mean())
     bench.note("drift_color", color, note, scenes)
     bench.note("drift_sharpness_loss", lost, note, scenes)
     for name in runs:
-        bench.detail(**{f"{name} color f{f}": float(found[f"{name} color {f}"].mean()) for f in (80, 240, "last")})
-        bench.detail(**{f"{name} lost f{f}": float(found[f"{name} lost {f}"].mean()) for f in (80, 240, "last")})
-    if "twin" in runs:
-        other, gone = float(found["twin color last"].mean()), float(found["twin lost last"].mean())
+        bench.detail(**{f"{name} color f{f}": float(measured[f"{name} color {f}"].mean()) for f in (80, 240, "last")})
+        bench.detail(**{f"{name} lost f{f}": float(measured[f"{name} lost {f}"].mean()) for f in (80, 240, "last")})
+    if "ablation" in runs:
+        other, gone = float(measured["ablation color last"].mean()), float(measured["ablation lost last"].mean())
         bench.note("drift_color_twin", other, note, scenes)
         bench.note("drift_sharpness_loss_twin", gone, note, scenes)
         bench.note("drift_color_reduction", 100 * (1 - color / max(other, 1e-6)), note, scenes)
         bench.note("drift_sharpness_reduction", 100 * (1 - lost / max(gone, 1e-6)), note, scenes)
 
 
-def _drift_strips(truth: Tensor, made: dict[str, Tensor]) -> list[Strip]:
+def _drift_strips(truth: Tensor, videos: dict[str, Tensor]) -> list[Strip]:
     strips = [Strip(label="", pictures=[]), Strip(label="truth", pictures=list(truth[0, SHOWN_DRIFT]))]
-    labels = {"ours": "self-augmented", "twin": "twin without", "student": "student, 4 steps"}
-    return strips + [Strip(label=labels[n], pictures=list(v[0, SHOWN_DRIFT])) for n, v in made.items()]
+    labels = {"ours": "self-augmented", "ablation": "ablation, without", "student": "student, 4 steps"}
+    return strips + [Strip(label=labels[n], pictures=list(v[0, SHOWN_DRIFT])) for n, v in videos.items()]
 
 
 def rollout_depth(bench: Bench) -> None:
     """Depth of the windows and seeds that a rollout asks for, nothing fitted."""
-    found = Found()
+    measured = Measured()
     frames = list(range(0, 8 * STRIDE, STRIDE))
     for clips in bench.clips(RETURNING, frames, at_once=8):
         for index, pictures in enumerate(to_bytes(clips.frames[:, frames].flatten(0, 1).float()).cpu().split(8)):
@@ -315,10 +317,10 @@ def rollout_depth(bench: Bench) -> None:
             solid = truth < SKY_DEPTH_M
             posed = bench.estimator.estimate(pictures, path)
             alone = bench.estimator.estimate(pictures[:1], path[:1])
-            found.add("posed", torch.tensor([abs_rel(posed.depth_m, truth, solid)]))
-            found.add("alone", torch.tensor([abs_rel(alone.depth_m, truth[:1], solid[:1])]))
-    bench.note("rollout_absrel_cameras", found["posed"])
-    bench.note("rollout_absrel_single", found["alone"])
+            measured.add("posed", torch.tensor([abs_rel(posed.depth_m, truth, solid)]))
+            measured.add("alone", torch.tensor([abs_rel(alone.depth_m, truth[:1], solid[:1])]))
+    bench.note("rollout_absrel_cameras", measured["posed"])
+    bench.note("rollout_absrel_single", measured["alone"])
 
 
 def photographs(bench: Bench) -> None:

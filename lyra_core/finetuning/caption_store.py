@@ -51,13 +51,13 @@ class CaptionStore:
         """
         rows = self.negative.new_zeros(len(captions), self.num_tokens, self.negative.shape[-1])
         for row, caption in zip(rows, captions, strict=True):
-            found = self._read(caption) if caption else self.negative[0]
-            if found.shape[-1] != row.shape[-1]:
+            embedding = self._read(caption) if caption else self.negative[0]
+            if embedding.shape[-1] != row.shape[-1]:
                 raise WeightsError(
-                    f"{self.folder} should hold embeddings of width {row.shape[-1]}, found {found.shape[-1]}; it "
+                    f"{self.folder} should hold embeddings of width {row.shape[-1]}, found {embedding.shape[-1]}; it "
                     "belongs to another text encoder: remove it"
                 )
-            row[: len(found)] = found[: self.num_tokens].to(row)
+            row[: len(embedding)] = embedding[: self.num_tokens].to(row)
         return rows
 
     def _read(self, caption: str) -> Tensor:

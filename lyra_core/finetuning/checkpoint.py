@@ -69,8 +69,8 @@ def load_sharded(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
     listed = list_pickled(path)
     if listed.others:
         raise StateDictError(f"{path} should hold tensors only, found {'.'.join(listed.others[0])}")
-    found = {".".join(tensor.path): tensor.stored.shape for tensor in listed.tensors}
-    require_match(found, {name: tuple(tensor.shape) for name, tensor in state.items()}, str(path))
+    stored_shapes = {".".join(tensor.path): tensor.stored.shape for tensor in listed.tensors}
+    require_match(stored_shapes, {name: tuple(tensor.shape) for name, tensor in state.items()}, str(path))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*single process.*")
         dcp.load(state, checkpoint_id=str(path))

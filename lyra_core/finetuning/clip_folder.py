@@ -98,7 +98,7 @@ def list_clips(folder: Path) -> list[ClipFiles]:
         )
     names = _names(folder)
     captions = _caption_folder(folder)
-    found, missing = [], []
+    clips, missing = [], []
     for name in names:
         depth = next((p for s in (".zip", ".npz") if (p := folder / "depth" / f"{name}{s}").is_file()), None)
         parts = [folder / "rgb" / f"{name}.mp4", *(folder / part / f"{name}.npz" for part in ("pose", "intrinsics"))]
@@ -110,14 +110,14 @@ def list_clips(folder: Path) -> list[ClipFiles]:
             missing.append(f"{name} lacks {', '.join(lacking)}")
             continue
         video, pose, intrinsics = parts
-        found.append(ClipFiles(name=name, video=video, pose=pose, intrinsics=intrinsics, depth=depth, captions=texts))
+        clips.append(ClipFiles(name=name, video=video, pose=pose, intrinsics=intrinsics, depth=depth, captions=texts))
     if missing:
         more = f"\n  ... and {len(missing) - 8} more" if len(missing) > 8 else ""
         raise FormatError(
             f"{len(missing)} of {len(names)} clips of {folder} lack parts; add them, or name the complete ones in "
             f"{LIST_NAME}:\n  " + "\n  ".join(missing[:8]) + more
         )
-    return found
+    return clips
 
 
 def _names(folder: Path) -> list[str]:
@@ -170,8 +170,8 @@ def open_clip(files: ClipFiles) -> ClipInfo:
         files.depth: len(depth),
     }
     if len(set(lengths.values())) != 1:
-        found = ", ".join(f"{path.parent.name}/{path.name} {count}" for path, count in lengths.items())
-        raise FormatError(f"clip {files.name} needs the same number of frames in all its parts, found {found}")
+        counts = ", ".join(f"{path.parent.name}/{path.name} {count}" for path, count in lengths.items())
+        raise FormatError(f"clip {files.name} needs the same number of frames in all its parts, found {counts}")
     return ClipInfo(
         files=files,
         video=video,
@@ -221,9 +221,9 @@ def _numbered(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     except _DAMAGE as error:
         raise FormatError(f"{path} cannot be read as .npz: {error}") from error
     if data.shape[1:] != shape or frames.shape != data.shape[:1] or data.dtype.kind not in "fiu" or not len(data):
-        wanted = " ".join(str(size) for size in ("n", *shape))
+        expected = " ".join(str(size) for size in ("n", *shape))
         raise FormatError(
-            f"{path} should hold inds [n] and data [{wanted}], found {frames.shape} and {data.shape} {data.dtype}"
+            f"{path} should hold inds [n] and data [{expected}], found {frames.shape} and {data.shape} {data.dtype}"
         )
     if not np.array_equal(frames, np.arange(len(frames))):
         raise FormatError(
@@ -235,16 +235,16 @@ def _numbered(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 def _captions(path: Path) -> tuple[tuple[int, str], ...]:
     if path.suffix == ".pkl":
         try:
-            found: dict[int, str] = read_pickled_captions(path)
+            captions: dict[int, str] = read_pickled_captions(path)
         except UnsafePickleError:
             raise
         except WeightsError as error:
             raise FormatError(str(error)) from error
     else:
-        found = _json_captions(path)
-    if not found:
+        captions = _json_captions(path)
+    if not captions:
         raise FormatError(f"{path} should hold at least one caption, found none")
-    return tuple(sorted(found.items()))
+    return tuple(sorted(captions.items()))
 
 
 def _json_captions(path: Path) -> dict[int, str]:

@@ -136,9 +136,9 @@ class ClipSamples:
     def _sample(
         self, clip: Clips, draw: _Draw, predict: Callable[[ChunkRows], Tensor], generator: torch.Generator
     ) -> ChunkRows:
-        there = Clips(**{name: getattr(clip, name).to(self.device) for name in Clips.__dataclass_fields__})
-        latents = self.maker.encode(there.frames)
-        known = self.maker.disturbed(there, generator) if self.maker.config.depth_noise else there
+        moved = Clips(**{name: getattr(clip, name).to(self.device) for name in Clips.__dataclass_fields__})
+        latents = self.maker.encode(moved.frames)
+        known = self.maker.disturbed(moved, generator) if self.maker.config.depth_noise else moved
         if draw.kind == "augmented":
             return self.maker.self_augmented(known, latents, draw.chunk, predict, generator)
         return self.maker.rows(known, latents, draw.chunk, generator)

@@ -139,8 +139,8 @@ class OwnClips:
 
     def captions(self) -> list[str]:
         """All captions, each once, in order; opens every clip."""
-        found = (text for index in range(len(self)) for _, text in self.info(index).captions)
-        return list(dict.fromkeys(found))
+        texts = (text for index in range(len(self)) for _, text in self.info(index).captions)
+        return list(dict.fromkeys(texts))
 
     def window(
         self,
@@ -186,14 +186,14 @@ class OwnClips:
     @staticmethod
     def _frames(info: ClipInfo, framing: Framing, order: Sequence[int], dtype: torch.dtype) -> Float[Tensor, "t 3 h w"]:
         """Frames in [-1, 1]; converted one by one, so that they are never there twice in a larger dtype."""
-        wanted = max(order) + 1
-        found = torch.empty(wanted, 3, framing.height, framing.width, dtype=dtype)
+        num_read = max(order) + 1
+        frames = torch.empty(num_read, 3, framing.height, framing.width, dtype=dtype)
         count = 0
         for image in iterate_frames(info.files.video):
-            found[count] = framing.frame(image).float() / 127.5 - 1
+            frames[count] = framing.frame(image).float() / 127.5 - 1
             count += 1
-            if count == wanted:
-                return found if list(order) == list(range(wanted)) else found[list(order)]
+            if count == num_read:
+                return frames if list(order) == list(range(num_read)) else frames[list(order)]
         raise FormatError(
             f"{info.files.video} should have {info.video.num_frames} frames, but only {count} can be decoded; "
             "write it again"

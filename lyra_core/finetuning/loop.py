@@ -1,6 +1,6 @@
 """The loop of fine-tuning: AdamW at a low rate on parameters that may be spread over processes, with checkpoints.
 
-    result = finetune(networks, loss_of, FinetuneConfig(steps=2000), out_dir=Path("run"))
+    result = finetune(networks, loss_of, FinetuneConfig(steps=2000), TrainingRun(out_dir=Path("run")))
 
 Unlike the loop of the small networks (loop.py) it keeps no averages and no second copy of the weights, which at full
 size would cost more memory than the weights themselves.
@@ -11,9 +11,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -21,12 +20,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from lyra_core.errors import ConfigError
+from lyra_core.errors import ConfigError, TrainingError
 from lyra_core.finetuning.checkpoint import load_sharded, save_sharded
 from lyra_core.finetuning.fsdp import whole_tensor
 from lyra_core.finetuning.released_networks import ReleasedNetworks
-from lyra_core.training.data_parallel import ALONE, Replicas, average_gradients
-from lyra_core.training.loop import CURVE, METRICS, STATE, LossOf, Row, draw_curve
+from lyra_core.training.checkpoint import STATE
+from lyra_core.training.data_parallel import average_gradients, share_number
+from lyra_core.training.metrics import CURVE, Row, append_row, draw_curve, told
+from lyra_core.training.precision import LossOf
+from lyra_core.training.run import TrainingRun
 
 CHECKPOINT = "checkpoint"
 
@@ -100,11 +102,7 @@ def finetune(
     networks: ReleasedNetworks,
     loss_of: LossOf[ReleasedNetworks],
     config: FinetuneConfig,
-    *,
-    out_dir: Path,
-    resume_from: Path | None = None,
-    report: Callable[[str], None] | None = None,
-    replicas: Replicas = ALONE,
+    run: TrainingRun,
 ) -> FinetuneResult:
     """Train in place what requires gradients.
 
@@ -113,61 +111,109 @@ def finetune(
         loss_of: losses of a step by name; "loss" is minimised, its mean over processes is logged. Its data must follow
             from the step and the process alone, so that a resumed run meets the data an unbroken one would.
         config: how long and how fast.
-        out_dir: receives checkpoints, metrics and the curve.
-        resume_from: a checkpoint to continue.
-        report: receives a line of text now and then, in the first process.
-        replicas: the processes that train together.
+        run: folder, processes and pauses; the networks are taken as they are, whatever `start_from` says.
 
     Raises:
-        ConfigError: nothing is trained, or a gradient is not finite; the weights and the last checkpoint are as before.
+        ConfigError: nothing is trained.
+        TrainingError: a gradient is not finite; the weights and the last checkpoint are as before.
         WeightsError: the checkpoint to resume cannot be read or belongs to another model.
     """
-    parameters = [p for p in networks.parameters() if p.requires_grad]
-    if not parameters:
-        raise ConfigError("nothing is left to train: every parameter is frozen")
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=config.learning_rate,
-        betas=config.betas,
-        weight_decay=config.weight_decay,
-        fused=parameters[0].is_cuda,
-    )
-    result = FinetuneResult()
-    if resume_from is not None:
-        result.step, result.elapsed_s = load_sharded(resume_from, networks, optimizer)
-    if replicas.is_first:
-        out_dir.mkdir(parents=True, exist_ok=True)
-        state = json.dumps({"processes": replicas.count, "config": asdict(config)}, indent=1)
-        (out_dir / STATE).write_text(state + "\n", encoding="utf-8")
-    networks.train()
-    optimizer.zero_grad(set_to_none=True)  # a run that stopped may have left some
-    whole = [p for p in parameters if not isinstance(p, DTensor)]
-    last = time.perf_counter()
-    while result.step < config.steps:
-        for group in optimizer.param_groups:
-            group["lr"] = config.rate(result.step)
-        losses = loss_of(networks, result.step)
+    training = _Finetuning(networks, config, run)
+    while not training.is_over:
+        losses, norm = training.step(loss_of)
+        if training.is_logged:
+            training.log(losses, norm)
+        if training.is_saved:
+            training.save()
+    if run.replicas.is_first:
+        draw_curve(training.result.metrics, run.out_dir / CURVE)
+    return training.result
+
+
+class _Finetuning:
+    """The state of a fine-tuning between steps."""
+
+    def __init__(self, networks: ReleasedNetworks, config: FinetuneConfig, run: TrainingRun) -> None:
+        self.networks, self.config, self.run = networks, config, run
+        self.parameters = [p for p in networks.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise ConfigError("nothing is left to train: every parameter is frozen")
+        self.whole = [p for p in self.parameters if not isinstance(p, DTensor)]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters,
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=self.parameters[0].is_cuda,
+        )
+        self.result = FinetuneResult()
+        if run.resume_from is not None:
+            self.result.step, self.result.elapsed_s = load_sharded(run.resume_from, networks, self.optimizer)
+        self.first_s, self.is_paused = self.result.elapsed_s, False
+        if run.replicas.is_first:
+            run.out_dir.mkdir(parents=True, exist_ok=True)
+            state = json.dumps({"processes": run.replicas.count, "config": asdict(config)}, indent=1)
+            (run.out_dir / STATE).write_text(state + "\n", encoding="utf-8")
+        networks.train()
+        self.optimizer.zero_grad(set_to_none=True)  # a run that stopped may have left some
+        self.last = time.perf_counter()
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the last step of the whole training is done."""
+        return self.result.step >= self.config.steps
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the training is finished or this call pauses."""
+        return self.is_paused or self.is_last
+
+    @property
+    def is_logged(self) -> bool:
+        """Whether the last step is one that a row is written of."""
+        return self.result.step % self.config.log_every == 0 or self.result.step == 1 or self.is_last
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether a checkpoint is due; a call that pauses leaves one."""
+        every = self.config.checkpoint_every
+        return every is not None and (self.is_over or self.result.step % every == 0)
+
+    def step(self, loss_of: LossOf[ReleasedNetworks]) -> tuple[dict[str, Tensor], float]:
+        """Take a step; returns its losses and the norm of the gradient."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.rate(self.result.step)
+        losses = loss_of(self.networks, self.result.step)
         losses["loss"].backward()
-        if whole:
-            average_gradients(whole, replicas)
-        norm = _clipped(parameters, config, result.step)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        result.step += 1
-        is_last = result.step == config.steps
-        if result.step % config.log_every == 0 or result.step == 1 or is_last:
-            row: Row = {name: mean_number(value) for name, value in losses.items()}
-            now = time.perf_counter()
-            result.elapsed_s, last = result.elapsed_s + now - last, now
-            row |= {"step": result.step, "rate": config.rate(result.step - 1), "gradient_norm": norm}
-            _record(row | {"elapsed_s": result.elapsed_s}, result, out_dir, replicas, report)
-        if config.checkpoint_every is not None and (is_last or result.step % config.checkpoint_every == 0):
-            before = time.perf_counter()
-            save_sharded(out_dir / CHECKPOINT, networks, optimizer, result.step, result.elapsed_s)
-            last += time.perf_counter() - before  # saving is not training time
-    if replicas.is_first:
-        draw_curve(result.metrics, out_dir / CURVE)
-    return result
+        if self.whole:
+            average_gradients(self.whole, self.run.replicas)
+        norm = _clipped(self.parameters, self.config, self.result.step)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.result.step += 1
+        return losses, norm
+
+    def log(self, losses: dict[str, Tensor], norm: float) -> None:
+        """Write a row and see whether it is time to pause."""
+        result, run = self.result, self.run
+        row: Row = {name: mean_number(value) for name, value in losses.items()}
+        now = time.perf_counter()
+        result.elapsed_s = share_number(result.elapsed_s + now - self.last, run.device, run.replicas)
+        self.last = now
+        self.is_paused = run.must_pause(result.elapsed_s - self.first_s)
+        row |= {"step": result.step, "rate": self.config.rate(result.step - 1), "gradient_norm": norm}
+        row |= {"elapsed_s": result.elapsed_s}
+        result.metrics.append(row)
+        if run.replicas.is_first:
+            append_row(row, run.out_dir)
+        run.say(told(row))
+
+    def save(self) -> None:
+        """Write the checkpoint, which is not training time."""
+        before = time.perf_counter()
+        path = self.run.out_dir / CHECKPOINT
+        save_sharded(path, self.networks, self.optimizer, self.result.step, self.result.elapsed_s)
+        self.last += time.perf_counter() - before
 
 
 def _clipped(parameters: Sequence[nn.Parameter], config: FinetuneConfig, step: int) -> float:
@@ -179,7 +225,7 @@ def _clipped(parameters: Sequence[nn.Parameter], config: FinetuneConfig, step: i
                 torch.nan_to_num_(local, nan=0.0, posinf=0.0, neginf=0.0)
     norm = float(whole_tensor(nn.utils.clip_grad_norm_(parameters, config.clip_norm)))
     if not math.isfinite(norm):
-        raise ConfigError(
+        raise TrainingError(
             f"training diverged: the gradient of step {step} has norm {norm}; look for broken clips (lyra train "
             "check-data --decode), or resume from the last checkpoint with a lower rate"
         )
@@ -194,15 +240,3 @@ def mean_number(value: Tensor) -> float:
         dist.all_reduce(number)
         number /= dist.get_world_size()
     return float(number)
-
-
-def _record(
-    row: Row, result: FinetuneResult, out_dir: Path, replicas: Replicas, report: Callable[[str], None] | None
-) -> None:
-    result.metrics.append(row)
-    if not replicas.is_first:
-        return
-    with (out_dir / METRICS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-    if report is not None:
-        report(" ".join(f"{name} {value:.4g}" for name, value in row.items()))

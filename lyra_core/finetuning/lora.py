@@ -103,12 +103,12 @@ def initialise_lora(module: nn.Module, generator: torch.Generator) -> None:
 
 def lora_tensors(module: nn.Module) -> dict[str, Tensor]:
     """The changes by the names in which LoRA files are published, on the CPU."""
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for name, layer in lora_layers(module):
-        found[f"{name}.lora_A.weight"] = layer.lora_A.weight.detach().cpu().contiguous()
-        found[f"{name}.lora_B.weight"] = layer.lora_B.weight.detach().cpu().contiguous()
-        found[f"{name}.alpha"] = torch.tensor(layer.alpha)
-    return found
+        tensors[f"{name}.lora_A.weight"] = layer.lora_A.weight.detach().cpu().contiguous()
+        tensors[f"{name}.lora_B.weight"] = layer.lora_B.weight.detach().cpu().contiguous()
+        tensors[f"{name}.alpha"] = torch.tensor(layer.alpha)
+    return tensors
 
 
 def save_lora(module: nn.Module, path: Path) -> None:

@@ -33,8 +33,8 @@ from lyra_core.weights.bundle import LYRA2_PARTS, find_sets
 from lyra_core.weights.manifest import read_manifest
 
 NEEDED_ROLES = ("dit", "vae", "text", "negative prompt", "tokenizer", "image")
-TOY_LAYOUT = "f1k1f4s2f1s1f4k4f2k2f1k1_g2"
-TOY_DIT = dataclasses.replace(TINY, layout=TOY_LAYOUT)
+DEBUG_LAYOUT = "f1k1f4s2f1s1f4k4f2k2f1k1_g2"
+DEBUG_DIT = dataclasses.replace(TINY, layout=DEBUG_LAYOUT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class Trained:
     Attributes:
         networks: with the transformer to train.
         vae: frozen.
-        homes: folders of the sets they came from, by role; empty for the toy.
+        homes: folders of the sets they came from, by role; empty for tiny random networks.
     """
 
     networks: ReleasedNetworks
@@ -120,12 +120,12 @@ def load_trained(
     return Trained(networks=networks, vae=load_vae(homes["vae"], device), homes=homes)
 
 
-def build_toy(part: TrainedPart, device: str) -> Trained:
+def build_debug(part: TrainedPart, device: str) -> Trained:
     """The same code with tiny random networks, to try a folder of clips on a CPU."""
     from lyra_core.finetuning.stand_ins import stand_in_encoders
 
-    text, image = stand_in_encoders(TOY_DIT, device)
-    config = dataclasses.replace(TOY_DIT, num_layers=part.layers or TOY_DIT.num_layers)
+    text, image = stand_in_encoders(DEBUG_DIT, device)
+    config = dataclasses.replace(DEBUG_DIT, num_layers=part.layers or DEBUG_DIT.num_layers)
     networks = trained_networks(config, part, text, image, device)
     generator = torch.Generator().manual_seed(part.seed)
     first = build_dit(config)

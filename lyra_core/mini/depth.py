@@ -14,7 +14,7 @@ convolutional stem, a plane sweep where cameras are known, and depth read as an 
 2021, AdaBins), because five million parameters have to learn this in minutes.
 
 Depth is relative to a unit the caller gives: a rough guess of the scene's typical depth for windows with cameras, four
-metres for lone images, whose scale the network has to guess itself.
+metres for single images, whose scale the network has to guess itself.
 
 Shape legend: b scenes, v views, h w pixels, r s cells of 8 x 8 pixels, d planes.
 """
@@ -37,7 +37,7 @@ from lyra_core.gaussians.depth_anything.plane_sweep import PlaneSweep, log_plane
 from lyra_core.geometry.rotation import invert_rigid
 
 CELL = 8
-LONE_UNIT_M = 4.0
+SINGLE_UNIT_M = 4.0
 CAMERA_NUMBERS = 15  # relative rotation (9) and centre (3), fields of view (2), whether cameras are known
 RAY_NUMBERS = 2
 GAUSSIAN_CHANNELS = 12  # log scales (3), quaternion (4), opacity logit, colour (3), log-depth offset
@@ -163,7 +163,7 @@ class _Refinement(nn.Module):
 
 
 class MiniDepth(nn.Module):
-    """Depth, confidence, sky and Gaussians of lone images and of windows of frames with known cameras."""
+    """Depth, confidence, sky and Gaussians of single images and of windows of frames with known cameras."""
 
     def __init__(self, config: MiniDepthConfig = MINI_DEPTH) -> None:
         super().__init__()
@@ -220,7 +220,7 @@ class MiniDepth(nn.Module):
         Args:
             images: sRGB in 0..1, sides multiples of 8.
             intrinsics: pixels of these images, centres at +0.5.
-            world_to_cam: known cameras, lengths in units; None for lone images, each a window of one view.
+            world_to_cam: known cameras, lengths in units; None for single images, each a window of one view.
             with_gaussians: also the Gaussian head.
             gaussian_windows: of the first so many windows only.
 
@@ -269,7 +269,7 @@ class MiniDepth(nn.Module):
         )
 
     def _sweep(self, quarter: Tensor, intrinsics: Tensor, world_to_cam: Tensor | None, b: int) -> PlaneSweep | None:
-        """Comparison of the views, None for lone images."""
+        """Comparison of the views, None for single images."""
         if world_to_cam is None or world_to_cam.shape[1] < 2:
             return None
         features = functional.normalize(self.match(quarter).float(), dim=1).unflatten(0, (b, -1))

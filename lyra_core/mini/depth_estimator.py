@@ -1,6 +1,6 @@
 """The small network as the project's depth estimator and as a source of Gaussians for one chunk of a video.
 
-A lone image gets its scale from the network's experience. A window with cameras that move gets it from parallax: the
+A single image gets its scale from the network's experience. A window with cameras that move gets it from parallax: the
 first image, looked at alone (or depth that is already believed), only says around which depth to search.
 
 Shape legend: t frames, h w pixels of the frames, p q of the network's input.
@@ -25,7 +25,7 @@ from lyra_core.gaussians.lifters import HeadGaussians, Lift
 from lyra_core.geometry.alignment import scale_from_overlap
 from lyra_core.geometry.camera import DEFAULT_HFOV_DEG, intrinsics_from_hfov
 from lyra_core.mini.camera_gaussians import camera_gaussians
-from lyra_core.mini.depth import LONE_UNIT_M, MiniDepth, MiniPrediction
+from lyra_core.mini.depth import SINGLE_UNIT_M, MiniDepth, MiniPrediction
 from lyra_core.values import CameraPath, Gaussians, VideoClip
 
 FAR_QUANTILE = 0.99
@@ -55,12 +55,12 @@ def typical_unit_m(depth_m: Float[Tensor, "*s"], solid: Bool[Tensor, "*s"]) -> f
     """The unit of a window: the median of its known depth, four metres if next to nothing is known."""
     values = depth_m[solid]
     if len(values) < MIN_SOLID_PIXELS:
-        return LONE_UNIT_M
+        return SINGLE_UNIT_M
     return min(max(float(values.median()), UNIT_LIMITS_M[0]), UNIT_LIMITS_M[1])
 
 
 @torch.no_grad()
-def see_lone(
+def see_single(
     model: MiniDepth,
     images: Float[Tensor, "t 3 p q"],
     intrinsics: Float[Tensor, "t 3 3"],
@@ -88,7 +88,7 @@ def see_lone(
             log_confidence=0.5 * (found.log_confidence + other.log_confidence.flip(3)),
             sky_logit=0.5 * (found.sky_logit + other.sky_logit.flip(3)),
         )
-    return _sight(found, LONE_UNIT_M, dim=1)
+    return _sight(found, SINGLE_UNIT_M, dim=1)
 
 
 @torch.no_grad()
@@ -112,10 +112,10 @@ def see_window(
         with_gaussians: also the Gaussian head.
     """
     if unit_m is None:
-        first = see_lone(model, images[:1], intrinsics[:1])
+        first = see_single(model, images[:1], intrinsics[:1])
         guess = typical_unit_m(first.depth_m, ~first.sky)
         sight = see_window(model, images, intrinsics, world_to_cam, guess, with_gaussians=with_gaussians)
-        # Parallax knows better than a lone look; where they disagree, search around what parallax says.
+        # Parallax knows better than a single look; where they disagree, search around what parallax says.
         unit_m = typical_unit_m(sight.depth_m[:1], ~sight.sky[:1])
         if abs(math.log(unit_m / guess)) < SETTLED_LOG:
             return sight
@@ -173,10 +173,10 @@ class MiniDepthEstimator:
         """
         _require(frames, cameras, reference_depth_m)
         height, width = (int(x) for x in frames.shape[1:3])
-        lone_K = intrinsics_from_hfov(DEFAULT_HFOV_DEG, height, width)[None].expand(len(frames), 3, 3)
+        single_K = intrinsics_from_hfov(DEFAULT_HFOV_DEG, height, width)[None].expand(len(frames), 3, 3)
         known = cameras or CameraPath(
             world_to_cam=torch.eye(4, dtype=torch.float64).repeat(len(frames), 1, 1),
-            intrinsics=lone_K,
+            intrinsics=single_K,
             image_height=height,
             image_width=width,
         )
@@ -202,7 +202,7 @@ class MiniDepthEstimator:
             confidence=_enlarge(confidence, height, width),
             sky=_enlarge(sky.float(), height, width) > 0.5,
             cameras=None,
-            intrinsics=None if cameras is not None else lone_K.contiguous(),
+            intrinsics=None if cameras is not None else single_K.contiguous(),
         )
 
     def look(
@@ -226,7 +226,7 @@ class MiniDepthEstimator:
             w2c = cameras.world_to_cam.to(device)
             sight = see_window(self.model, images, K, w2c, unit, with_gaussians=with_gaussians)
         else:
-            sight = see_lone(self.model, images, K, with_gaussians=with_gaussians)
+            sight = see_single(self.model, images, K, with_gaussians=with_gaussians)
         if reference is None or int((reference > 0).sum()) < MIN_SOLID_PIXELS:
             return sight
         factor = scale_from_overlap(sight.depth_m, reference, sight.confidence * ~sight.sky + 1e-6)

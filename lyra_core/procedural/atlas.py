@@ -97,9 +97,9 @@ def pyramid(texture: np.ndarray) -> list[Tensor]:
     return levels
 
 
-def _packed_texture(wanted: tuple[str, int, int]) -> np.ndarray:
+def _packed_texture(request: tuple[str, int, int]) -> np.ndarray:
     """Mip levels of one texture (kind, seed, size) as packed texels."""
-    return pack(pyramid(make_texture(*wanted))).numpy()
+    return pack(pyramid(make_texture(*request))).numpy()
 
 
 def build_atlas(
@@ -127,14 +127,14 @@ def build_atlas(
     """
     if size < 8 or size & (size - 1):
         raise ConfigError(f"textures have a power of two of texels on each side (8 or more), found {size}")
-    wanted = [(kind, stream_seed(variant, split), size) for kind in KINDS for variant in range(per_kind)]
-    made = iter(spread(_packed_texture, wanted, workers))
+    requests = [(kind, stream_seed(variant, split), size) for kind in KINDS for variant in range(per_kind)]
+    textures = iter(spread(_packed_texture, requests, workers))
     packed: list[Tensor] = []
     first: list[int] = []
     count: list[int] = []
     for kind in KINDS:
         first.append(len(packed))
-        packed += [torch.from_numpy(next(made)) for _ in range(per_kind)]
+        packed += [torch.from_numpy(next(textures)) for _ in range(per_kind)]
         if kind == "picture" and photographs is not None:
             rng = np.random.Generator(np.random.PCG64([len(KINDS), stream_seed(0, split)]))
             for photograph in load_photographs(photographs, split):

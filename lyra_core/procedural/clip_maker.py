@@ -105,17 +105,17 @@ class ClipMaker:
         """
         if self.photos is None:
             raise ConfigError("clips of photographs were asked for, but there are no photographs")
-        made = photo_frames(self.photos, count, self.num_frames, *self.worlds.size, generator)
+        clips = photo_frames(self.photos, count, self.num_frames, *self.worlds.size, generator)
         return Clips(
-            frames=(made.rgb * 2 - 1).to(self.dtype),
-            depth_m=made.depth_m,
-            world_to_cam=made.world_to_cam,
-            intrinsics=made.intrinsics,
-            captions=caption_bytes([PHOTO_CAPTION] * count).to(made.rgb.device),
+            frames=(clips.rgb * 2 - 1).to(self.dtype),
+            depth_m=clips.depth_m,
+            world_to_cam=clips.world_to_cam,
+            intrinsics=clips.intrinsics,
+            captions=caption_bytes([PHOTO_CAPTION] * count).to(clips.rgb.device),
         )
 
 
 def photo_library(folder: Path | None, split: str, device: torch.device) -> PhotoLibrary | None:
     """Photographs of a split, or None where there are none."""
-    found = [] if folder is None else load_photographs(folder, split)
-    return PhotoLibrary.of(found, device) if found else None
+    images = [] if folder is None else load_photographs(folder, split)
+    return PhotoLibrary.of(images, device) if images else None

@@ -138,7 +138,7 @@ class Windows:
             intrinsics=self.intrinsics[which],
         )
 
-    def lone(self) -> Windows:
+    def single_images(self) -> Windows:
         """Every frame as a window of its own."""
         one = {name: getattr(self, name).flatten(0, 1)[:, None] for name in ("rgb", "depth_m", "intrinsics")}
         return Windows(**one, world_to_cam=torch.eye(4, device=self.rgb.device).expand(len(one["rgb"]), 1, 4, 4))
@@ -329,7 +329,7 @@ def vary_colors(rgb: Float[Tensor, "b t 3 h w"], generator: torch.Generator) -> 
     rgb = rgb.clamp(min=1e-4) ** gamma * gain
     soft = functional.avg_pool2d(rgb.flatten(0, 1), 3, 1, 1, count_include_pad=False).reshape(rgb.shape)
     rgb = torch.lerp(rgb, soft, uniform(-0.4, 1.0, b, 1, 1, 1, 1))
-    there = torch.Generator(device)
-    there.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-    noise = torch.randn(rgb.shape, generator=there, device=device)
+    device_generator = torch.Generator(device)
+    device_generator.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+    noise = torch.randn(rgb.shape, generator=device_generator, device=device)
     return (rgb + uniform(0.0, 0.03, b, 1, 1, 1, 1) * noise).clamp(0.0, 1.0)

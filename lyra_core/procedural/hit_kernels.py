@@ -168,8 +168,8 @@ def _wavy(ox, oy, oz, dx, dy, dz, length, limit, scene):
         pending = tl.max(((below == float("inf")) & (t <= limit)).to(tl.int32))
         distance = distance * GROWTH
         step += 1
-    found = below < float("inf")
-    below = tl.where(found, below, 1.0)
+    is_hit = below < float("inf")
+    below = tl.where(is_hit, below, 1.0)
     width = (below - below / GROWTH) / FINE
     coarse = below
     for fine in range(FINE):
@@ -184,7 +184,7 @@ def _wavy(ox, oy, oz, dx, dy, dz, length, limit, scene):
         t = above + (below - above) * share
         under = _above(ox, oy, oz, dx, dy, dz, t, scene) < 0
         above, below = tl.where(under, above, t), tl.where(under, t, below)
-    return tl.where(found, t, float("inf"))
+    return tl.where(is_hit, t, float("inf"))
 
 
 @kernel

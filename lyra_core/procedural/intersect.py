@@ -154,8 +154,8 @@ def hit_ground(origin: Tensor, direction: Tensor, ground: Ground) -> Tensor:
 
     step = torch.arange(MARCH_STEPS, device=length.device, dtype=length.dtype)
     coarse = first_below(MARCH_START_M * MARCH_GROWTH**step / length[..., None])
-    found = torch.isfinite(coarse)
-    below = torch.where(found, coarse, 1.0)
+    is_hit = torch.isfinite(coarse)
+    below = torch.where(is_hit, coarse, 1.0)
     width = (below - below / MARCH_GROWTH) / FINE_STEPS
     fine = torch.arange(FINE_STEPS, device=length.device, dtype=length.dtype)
     below = first_below(below[..., None] - fine * width[..., None]).minimum(below)
@@ -166,7 +166,7 @@ def hit_ground(origin: Tensor, direction: Tensor, ground: Ground) -> Tensor:
         t = above + (below - above) * (high / _safe(high - low)).clamp(0, 1)
         under = clearance(t[..., None])[..., 0] < 0
         above, below = torch.where(under, above, t), torch.where(under, t, below)
-    return torch.where(found, t, FAR)
+    return torch.where(is_hit, t, FAR)
 
 
 def nearest_shapes(

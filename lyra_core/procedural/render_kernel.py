@@ -152,14 +152,14 @@ def _color(
     # the way to the light
     lamp = tl.load(scene + 3)
     lx, ly, lz = tl.load(scene) - lamp * px, tl.load(scene + 1) - lamp * py, tl.load(scene + 2) - lamp * pz
-    away = tl.maximum(tl.sqrt(lx * lx + ly * ly + lz * lz), 1e-6)
-    lx, ly, lz = lx / away, ly / away, lz / away
-    falloff = away / tl.load(scene + 7)
+    light_distance = tl.maximum(tl.sqrt(lx * lx + ly * ly + lz * lz), 1e-6)
+    lx, ly, lz = lx / light_distance, ly / light_distance, lz / light_distance
+    falloff = light_distance / tl.load(scene + 7)
     power = tl.where(lamp > 0, 1 / (1 + 3 * falloff * falloff), 1.0)
     leafy = tl.load(shapes + which * SHAPE + 8) > 0
     if SHADOWS:
-        lift = 2e-3 * (1 + tl.minimum(away, 20.0) * 0.2)
-        reach = tl.where(lamp > 0, away * 0.98, FAR)
+        lift = 2e-3 * (1 + tl.minimum(light_distance, 20.0) * 0.2)
+        reach = tl.where(lamp > 0, light_distance * 0.98, FAR)
         blocker, _ = nearest_shape(
             px + nx * lift, py + ny * lift, pz + nz * lift, lx, ly, lz, shapes, scene, first_e, first_f, ground
         )

@@ -102,11 +102,11 @@ def compose_room(build: SceneBuilder) -> Composition:
     if is_enclosed:
         outer = look(rng, str(rng.choice(["plaster", "brick", "wood", "stone"])), 2.0)
         for start, length, turn in walls:
-            away = (
+            middle = (
                 start[0] + math.copysign(ring, start[0]) * (start[0] != 0),
                 start[1] + math.copysign(ring, start[1]) * (start[1] != 0),
             )
-            build.at(*away, turn).box((0, 0), (length + 2 * ring, tall, 0.2), 0, outer)
+            build.at(*middle, turn).box((0, 0), (length + 2 * ring, tall, 0.2), 0, outer)
         nouns.append("another room beyond")
     nouns += _furnish(build, half_w, half_d)
     if rng.random() < (0.75 if is_enclosed else 0.35):

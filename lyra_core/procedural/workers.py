@@ -30,13 +30,13 @@ def preparing(count: int | None = None) -> Iterator[Executor | None]:
     Args:
         count: processes; None for most of the machine's.
     """
-    wanted = min(MAX_WORKERS, (os.cpu_count() or 1) - SPARE_CORES) if count is None else count
-    if wanted < 2:
+    num_workers = min(MAX_WORKERS, (os.cpu_count() or 1) - SPARE_CORES) if count is None else count
+    if num_workers < 2:
         yield None
         return
     # forked before this process computes anything, workers are there at once with everything imported
     way = "forkserver" if torch.cuda.is_initialized() or threading.active_count() > 1 else "fork"
-    with ProcessPoolExecutor(wanted, mp_context=get_context(way), initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(num_workers, mp_context=get_context(way), initializer=_one_thread) as pool:
         pool.submit(_one_thread).result()
         yield pool
 

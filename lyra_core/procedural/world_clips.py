@@ -17,7 +17,7 @@ from lyra_core.procedural.atlas import Atlas
 from lyra_core.procedural.scene_batch import SceneBatch
 from lyra_core.procedural.scenes import sample_scene
 from lyra_core.procedural.views import sample_path
-from lyra_core.procedural.workers import spread
+from lyra_core.procedural.workers import preparing, spread
 from lyra_core.procedural.worlds import Frames, render_color, render_frames
 from lyra_core.replacing import replacing
 
@@ -106,7 +106,7 @@ class Views:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Wanted:
+class _Request:
     """One scene whose paths are to be found."""
 
     seed: int
@@ -115,27 +115,44 @@ class _Wanted:
     size: tuple[int, int]
 
 
-def _sample_views(wanted: _Wanted) -> Views | None:
+def _sample_views(request: _Request) -> Views | None:
     """Camera paths through a scene, or None where no camera finds a clear place."""
-    scene, plan = sample_scene(wanted.seed, wanted.split), wanted.plan
+    scene, plan = sample_scene(request.seed, request.split), request.plan
     poses, intrinsics = [], []
     for take in range(plan.takes):
-        name = plan.names[(wanted.seed + take) % len(plan.names)]
+        name = plan.names[(request.seed + take) % len(plan.names)]
         try:
-            path = sample_path(scene, name, plan.num_frames, *wanted.size, take=take)
+            path = sample_path(scene, name, plan.num_frames, *request.size, take=take)
         except CameraPathError:
             return None
         poses.append(path.cam_to_world.numpy().astype(np.float32))
         intrinsics.append(path.intrinsics[0].numpy().astype(np.float32))
-    return Views(seed=wanted.seed, cam_to_world=np.stack(poses), intrinsics=np.stack(intrinsics))
+    return Views(seed=request.seed, cam_to_world=np.stack(poses), intrinsics=np.stack(intrinsics))
 
 
 def sample_views(
     seeds: range, split: str, plan: PathPlan, size: tuple[int, int], workers: Executor | None = None
 ) -> list[Views]:
     """Camera paths through the scenes of some seeds; scenes without a clear place for a camera are left out."""
-    wanted = [_Wanted(seed=seed, split=split, plan=plan, size=size) for seed in seeds]
-    return [views for views in spread(_sample_views, wanted, workers) if views is not None]
+    requests = [_Request(seed=seed, split=split, plan=plan, size=size) for seed in seeds]
+    return [views for views in spread(_sample_views, requests, workers) if views is not None]
+
+
+def search_views(
+    path: Path, scenes: dict[str, int], plan: PathPlan, size: tuple[int, int], workers: int | None = None
+) -> None:
+    """Search camera paths through scenes 0, 1, ... of each split and keep them in a file.
+
+    Args:
+        path: the file (.npz).
+        scenes: how many of each split.
+        plan: of the paths.
+        size: rows and columns of the frames.
+        workers: processes that search; None for most of the machine's cores.
+    """
+    with preparing(workers) as pool:
+        views = {split: sample_views(range(count), split, plan, size, pool) for split, count in scenes.items()}
+    save_views(path, views)
 
 
 def save_views(path: Path, views: dict[str, list[Views]]) -> None:
@@ -239,8 +256,8 @@ class WorldLibrary:
         """
         self.size, self.plan = size, plan
         device = atlas.texels.device
-        found = sample_views(seeds, split, plan, size) if views is None else [v for v in views if v.seed in seeds]
-        pairs = [(sample_scene(v.seed, split), v) for v in found]
+        usable = sample_views(seeds, split, plan, size) if views is None else [v for v in views if v.seed in seeds]
+        pairs = [(sample_scene(v.seed, split), v) for v in usable]
         self.shelves: list[WorldShelf] = []
         for is_flat in (True, False):
             some = [(scene, v) for scene, v in pairs if scene.is_flat == is_flat]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lyra_core.train_command import run
+from lyra_core.train_commands.app import run
 
 if __name__ == "__main__":
     sys.exit(run())

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lyra_core.config.rollout import RolloutConfig
 from lyra_core.image_features import ImageFeatures, load_image_features
 from lyra_core.mini.networks import MiniNetworks
 from lyra_core.mini.vae import MiniVAE
@@ -29,7 +30,6 @@ from lyra_core.training.frame_critics import CriticsConfig, FrameCritics, judge
 from lyra_core.video.conditioning import MASK_CHANNELS
 from lyra_core.video.context import ChunkInputs, PreparedContext
 from lyra_core.video.layout import HistoryLayout
-from lyra_core.video.rollout_config import RolloutConfig
 from lyra_core.video.schedule import DISTILLED_ENTRIES, distilled_schedule
 from lyra_core.weights.ema_weights import load_weights
 

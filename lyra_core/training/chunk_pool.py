@@ -48,16 +48,16 @@ class ChunkPool:
         latents = self.maker.encode(truth.frames)
         known = self.maker.disturbed(truth, generator)
         chunks = self.maker.config.num_chunks
-        made = [self.maker.rows(known, latents, chunk, generator) for chunk in range(chunks)]
-        rows = {"i2v": made[0], "plain": joined_rows(made)}
+        chunk_rows = [self.maker.rows(known, latents, chunk, generator) for chunk in range(chunks)]
+        rows = {"i2v": chunk_rows[0], "plain": joined_rows(chunk_rows)}
         if predict is not None and chunks > 1 and self.clips.mix.augmented > 0:
             chunk = int(torch.randint(1, chunks, (), generator=generator))
             rows["augmented"] = self.maker.self_augmented(known, latents, chunk, predict, generator)
         return rows
 
-    def add(self, made: dict[str, ChunkRows]) -> None:
+    def add(self, samples: dict[str, ChunkRows]) -> None:
         """Keep fresh samples, over the oldest where there is no more room."""
-        for kind, fresh in made.items():
+        for kind, fresh in samples.items():
             room = max(len(fresh), self.clips.mix.counts(self.capacity)[kind])
             if kind not in self.rows:
                 self.rows[kind] = fresh.empty(room)

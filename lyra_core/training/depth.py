@@ -1,9 +1,9 @@
 """Trains the small depth and Gaussian network on procedural worlds, from nothing, in minutes on one GPU.
 
-    result = train_depth(DepthTrainingConfig(...), out_dir=Path("run"), device="cuda")
+    result = train_depth(DepthTrainingConfig(...), TrainingRun(out_dir=Path("run"), device="cuda"))
 
-Steps take turns: windows of frames with known cameras, and lone images. Once `splat_from_step` is reached the windows'
-Gaussians are also drawn from views the network was not shown.
+Steps take turns: windows of frames with known cameras, and single images. Once `splat_from_step` is reached the
+windows' Gaussians are also rendered from views that the network was not shown.
 
 Left behind: `weights.safetensors` (averaged, bf16), `metrics.jsonl`, `curve.png`, `depth_worlds.png`,
 `depth_photos.png` and `splats.png` (see depth_measure).
@@ -12,11 +12,8 @@ Left behind: `weights.safetensors` (averaged, bf16), `metrics.jsonl`, `curve.png
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -25,15 +22,18 @@ from torch import Tensor
 from lyra_core.errors import ConfigError
 from lyra_core.evaluation.depth_measure import save_pictures, standard_measures
 from lyra_core.gaussians.refine import Draw
-from lyra_core.mini.depth import LONE_UNIT_M, MINI_DEPTH, MiniDepth, MiniDepthConfig
+from lyra_core.mini.depth import MINI_DEPTH, SINGLE_UNIT_M, MiniDepth, MiniDepthConfig
 from lyra_core.mini.depth_estimator import MIN_SOLID_PIXELS
 from lyra_core.procedural.depth_windows import WindowConfig, WindowPool, Windows, WindowSource, sent, vary_colors
+from lyra_core.training.checkpoint import save_shipped
 from lyra_core.training.cuda_graph import CudaGraphStep
-from lyra_core.training.data_parallel import ALONE, Replicas
 from lyra_core.training.depth_confidence import fit_confidence
 from lyra_core.training.depth_losses import depth_losses, picture_loss
-from lyra_core.training.loop import LoopConfig, LoopResult, step_generator, train
-from lyra_core.weights.ema_weights import WEIGHTS, load_weights, save_weights
+from lyra_core.training.loop import step_generator, train
+from lyra_core.training.loop_config import LoopConfig, LoopResult
+from lyra_core.training.placement import placed
+from lyra_core.training.run import TrainingRun
+from lyra_core.weights.ema_weights import load_weights
 
 FIRST_AND_LAST_S, MEASURE_S = 50.0, 8.0  # on one GPU: what no clock of the loop counts
 
@@ -49,15 +49,17 @@ class DepthTrainingConfig:
         seed: of weights and data.
         batch: windows a step.
         shown: frames of a window that the network sees; the rest is what its Gaussians are drawn against.
-        lone_every: every so many-th step takes lone images, as many as there are shown frames otherwise.
-        window_every: only every so many-th step takes windows, all others lone images, which cost a fraction of them;
-            None leaves it to lone_every.
+        single_every: every so many-th step takes single images, as many as there are shown frames otherwise.
+        window_every: only every so many-th step takes windows, all others single images, which cost a fraction of
+            them; None leaves it to single_every.
         unit_noise: standard deviation of the logarithm of the guessed unit.
         splat_windows: windows of a batch whose Gaussians are drawn.
         splat_every: every so many-th step draws.
         is_recorded: replay steps as CUDA graphs, where there is a GPU.
         splat_from_step: first step that draws; None for never. Depth has to be roughly right before pictures help.
         splat_weight: of the pictures.
+        within_s: seconds in which all is done, start-up, measuring and pictures included: training is shortened to
+            fit; None for as long as `loop` says.
     """
 
     loop: LoopConfig
@@ -66,7 +68,7 @@ class DepthTrainingConfig:
     seed: int = 0
     batch: int = 32
     shown: int = 4
-    lone_every: int = 3
+    single_every: int = 3
     window_every: int | None = None
     unit_noise: float = 0.6
     splat_windows: int = 4
@@ -74,22 +76,23 @@ class DepthTrainingConfig:
     is_recorded: bool = True
     splat_from_step: int | None = 1200
     splat_weight: float = 1.0
+    within_s: float | int | None = None
 
     def __post_init__(self) -> None:
-        if not 2 <= self.shown < self.data.num_frames or self.splat_windows > self.batch or self.lone_every < 2:
+        if not 2 <= self.shown < self.data.num_frames or self.splat_windows > self.batch or self.single_every < 2:
             raise ConfigError(
                 "training needs two to num_frames - 1 shown frames, no more drawn windows than the batch has and "
-                f"lone_every of at least 2, found {self.shown}, {self.splat_windows} of {self.batch} and "
-                f"{self.lone_every}"
+                f"single_every of at least 2, found {self.shown}, {self.splat_windows} of {self.batch} and "
+                f"{self.single_every}"
             )
         if self.window_every is not None and self.window_every < 2:
             raise ConfigError(f"windows come every second step at most where they are counted, {self.window_every}")
 
-    def is_lone(self, step: int) -> bool:
-        """Whether a step learns from lone images."""
+    def is_single(self, step: int) -> bool:
+        """Whether a step learns from single images."""
         if self.window_every is not None:
             return step % self.window_every != 0
-        return step % self.lone_every == self.lone_every - 1
+        return step % self.single_every == self.single_every - 1
 
 
 def build_mini_depth(config: MiniDepthConfig, seed: int) -> MiniDepth:
@@ -106,7 +109,7 @@ def guessed_units(shown: Windows, noise: float, generator: torch.Generator) -> T
     exact = torch.where(first > 0, first, torch.nan).nanmedian(1).values
     enough = (first > 0).sum(1) >= MIN_SOLID_PIXELS
     error = sent(torch.exp(noise * torch.randn(len(exact), generator=generator)), exact.device)
-    return torch.where(enough, exact, LONE_UNIT_M) * error
+    return torch.where(enough, exact, SINGLE_UNIT_M) * error
 
 
 def in_units(world_to_cam: Tensor, unit_m: Tensor) -> Tensor:
@@ -125,7 +128,7 @@ class DepthBatch:
         images: sRGB, colours varied. [b v 3 h w]
         depth_m: exact, 0 where sky. [b v h w]
         intrinsics: pixels, centres at +0.5. [b v 3 3]
-        poses: world to camera in units; of no effect for lone images. [b v 4 4]
+        poses: world to camera in units; of no effect for single images. [b v 4 4]
         unit_m: of each window. [b]
     """
 
@@ -136,14 +139,14 @@ class DepthBatch:
     unit_m: Float[Tensor, " b"]
 
 
-def batch_losses(model: MiniDepth, is_lone: bool, batch: DepthBatch) -> dict[str, Tensor]:
+def batch_losses(model: MiniDepth, is_single: bool, batch: DepthBatch) -> dict[str, Tensor]:
     """Losses of depth, confidence and sky by name."""
     kind = batch.images.device.type
     # Cached casts of weights would be recorded as they are now.
     with torch.autocast(kind, torch.bfloat16, enabled=torch.is_autocast_enabled(kind), cache_enabled=False):
-        found = model(batch.images, batch.intrinsics, None if is_lone else batch.poses)
-    losses = depth_losses(found, batch.depth_m, batch.unit_m, is_lone=is_lone)
-    return {name if name == "loss" or not is_lone else f"lone_{name}": value for name, value in losses.items()}
+        prediction = model(batch.images, batch.intrinsics, None if is_single else batch.poses)
+    losses = depth_losses(prediction, batch.depth_m, batch.unit_m, is_single=is_single)
+    return {name if name == "loss" or not is_single else f"single_{name}": value for name, value in losses.items()}
 
 
 class DepthTask:
@@ -156,33 +159,35 @@ class DepthTask:
     def __call__(self, model: MiniDepth, step: int) -> dict[str, Tensor]:
         """Losses of a step by name; data are a function of seed and step."""
         config, generator = self.config, step_generator(self.seed, step)
-        is_lone = config.is_lone(step)
+        is_single = config.is_single(step)
         with _exactly(self.pool.source.device):
             windows = self.pool.draw(generator)
             order = torch.randperm(config.data.num_frames, generator=generator).tolist()
             shown, hidden = (windows.frames(sorted(part)) for part in (order[: config.shown], order[config.shown :]))
-            batch = self._batch(shown.lone() if is_lone else shown, generator, is_lone=is_lone)
+            batch = self._batch(shown.single_images() if is_single else shown, generator, is_single=is_single)
         if config.is_recorded and batch.images.is_cuda:
-            if is_lone not in self.recorded:
-                compute = partial(batch_losses, model, is_lone)
-                self.recorded[is_lone] = CudaGraphStep(compute, list(model.parameters()), batch)
-            losses = dict(self.recorded[is_lone](batch))
+            if is_single not in self.recorded:
+                compute = partial(batch_losses, model, is_single)
+                self.recorded[is_single] = CudaGraphStep(compute, list(model.parameters()), batch)
+            losses = dict(self.recorded[is_single](batch))
         else:
-            losses = batch_losses(model, is_lone, batch)
+            losses = batch_losses(model, is_single, batch)
         is_late = config.splat_from_step is not None and step >= config.splat_from_step
-        if self.draw is None or is_lone or not is_late or step % config.splat_every:
+        if self.draw is None or is_single or not is_late or step % config.splat_every:
             return losses
-        few = slice(0, config.splat_windows)
-        losses["picture"] = self._picture(model, shown.rows(few), hidden.rows(few), batch.unit_m[few], self.draw)
+        rendered = slice(0, config.splat_windows)
+        losses["picture"] = self._picture(
+            model, shown.rows(rendered), hidden.rows(rendered), batch.unit_m[rendered], self.draw
+        )
         if losses["loss"].requires_grad:
             losses["loss"] = losses["loss"] + config.splat_weight * losses["picture"]
         else:
             (config.splat_weight * losses["picture"]).backward()  # type: ignore[no-untyped-call]
         return losses
 
-    def _batch(self, shown: Windows, generator: torch.Generator, *, is_lone: bool) -> DepthBatch:
-        unit = torch.full((len(shown),), LONE_UNIT_M, device=shown.rgb.device)
-        if not is_lone:
+    def _batch(self, shown: Windows, generator: torch.Generator, *, is_single: bool) -> DepthBatch:
+        unit = torch.full((len(shown),), SINGLE_UNIT_M, device=shown.rgb.device)
+        if not is_single:
             unit = guessed_units(shown, self.config.unit_noise, generator)
         return DepthBatch(
             images=vary_colors(shown.rgb, generator),
@@ -195,9 +200,9 @@ class DepthTask:
     @staticmethod
     def _picture(model: MiniDepth, shown: Windows, hidden: Windows, unit: Tensor, draw: Draw) -> Tensor:
         """Loss of the Gaussians of a few windows, seen in the colours they are compared in."""
-        found = model(shown.rgb, shown.intrinsics, in_units(shown.world_to_cam, unit), with_gaussians=True)
+        prediction = model(shown.rgb, shown.intrinsics, in_units(shown.world_to_cam, unit), with_gaussians=True)
         with _exactly(shown.rgb.device):
-            return picture_loss(found, shown, hidden, unit, draw)
+            return picture_loss(prediction, shown, hidden, unit, draw)
 
 
 def _exactly(device: torch.device) -> torch.autocast:
@@ -216,83 +221,48 @@ def differentiable_draw(device: torch.device) -> Draw:
     return choose_engine("auto", device)[0]
 
 
-def train_depth(
-    config: DepthTrainingConfig,
-    *,
-    out_dir: Path,
-    resume_from: Path | None = None,
-    start_from: Path | None = None,
-    device: str | torch.device = "cpu",
-    report: Callable[[str], None] | None = None,
-    replicas: Replicas = ALONE,
-    workers: Executor | None = None,
-    end_by: float | None = None,
-) -> LoopResult:
+def train_depth(config: DepthTrainingConfig, run: TrainingRun) -> LoopResult:
     """Train the network.
 
     Args:
-        config: the run.
-        out_dir: receives weights, metrics and pictures.
-        resume_from: a full checkpoint to go on with, exactly.
-        start_from: compact weights of an earlier run to begin with, with a fresh optimiser.
-        device: where to train.
-        report: receives a line of text now and then.
-        replicas: the processes that train together.
-        workers: processes that prepare scenes.
-        end_by: time.perf_counter() by which all is done, measuring and pictures included; training is shortened.
+        config: hyper-parameters.
+        run: folder, devices, weights to begin with.
 
     Returns:
         The averaged weights and all metrics.
 
     Raises:
+        ConfigError: `within_s` leaves no time for training after the start-up.
         MissingExtraError: Gaussians are to be drawn on CUDA without gsplat.
-        WeightsError: a checkpoint that cannot be used.
+        TrainingError: the training diverged.
+        WeightsError: weights or a checkpoint that cannot be used.
     """
-    device = torch.device(device)
+    begin, device = time.perf_counter(), torch.device(run.device)
     model = build_mini_depth(config.model, config.seed)
-    if start_from is not None:
-        load_weights(model, start_from, "depth")
-    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-    model = model.to(device)
-    for parameter in model.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=layout)
-    say = report if report is not None else _silent
-    source = WindowSource(config.data, "train", device, workers)
-    held_out = WindowSource(config.data, "heldout", device, workers).one_of_each(config.data.num_held_out)
-    seed = replicas.seed(config.seed)
+    if run.start_from is not None:
+        load_weights(model, run.start_from, "depth")
+    model = placed(model, device)
+    source = WindowSource(config.data, "train", device, run.workers)
+    held_out = WindowSource(config.data, "heldout", device, run.workers).one_of_each(config.data.num_held_out)
+    seed = run.replicas.seed(config.seed)
     pool = WindowPool(source, config.batch, step_generator(seed + 1, 0))
     draw = None if config.splat_from_step is None else differentiable_draw(device)
     size = sum(p.numel() for p in model.parameters())
-    say(f"{source.library.sizes.sum():.0f} scenes to learn from, {len(held_out)} held out, {size} parameters")
-    task = DepthTask(config, pool, draw, seed)
+    run.say(f"{source.library.sizes.sum():.0f} scenes to learn from, {len(held_out)} held out, {size} parameters")
 
     def evaluate(module: MiniDepth) -> dict[str, float | int]:
         return standard_measures(module, held_out, shown=config.shown)
 
-    result = train(
-        model,
-        task,
-        config.loop if end_by is None else shortened(config.loop, end_by - time.perf_counter()),
-        out_dir=out_dir,
-        resume_from=resume_from,
-        evaluate=evaluate,
-        report=report,
-        replicas=replicas,
-    )
-    if not replicas.is_first:
-        return result
-    model.load_state_dict(result.ema)
-    model.eval()
-    fit_confidence(model, pool.draw(step_generator(seed + 2, 0)))
-    result.ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    save_weights(result.ema, out_dir / WEIGHTS)
-    # what is shipped is measured and shown: the weights as the file holds them
-    model.load_state_dict({name: value.bfloat16().float() for name, value in result.ema.items()})
-    model.eval()
-    shipped = standard_measures(model, held_out, shown=config.shown)
-    result.metrics.append({f"{name}_shipped": value for name, value in shipped.items()})
-    save_pictures(model, held_out, config.data.photographs, out_dir, shown=config.shown)
+    loop = config.loop
+    if config.within_s is not None:
+        loop = shortened(loop, config.within_s - (time.perf_counter() - begin))
+    result = train(model, DepthTask(config, pool, draw, seed), loop, run, evaluate)
+    if run.replicas.is_first:
+        model.load_state_dict(result.ema)
+        model.eval()
+        fit_confidence(model, pool.draw(step_generator(seed + 2, 0)))
+        save_shipped(model, result, evaluate, run.out_dir)
+        save_pictures(model, held_out, config.data.photographs, run.out_dir, shown=config.shown)
     return result
 
 
@@ -310,7 +280,3 @@ def shortened(loop: LoopConfig, left_s: float) -> LoopConfig:
             "allow more"
         )
     return replace(loop, max_seconds=min(room, loop.max_seconds or room))
-
-
-def _silent(line: str) -> None:
-    """Where nobody listens."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lyra_core.errors import DepthError
 from lyra_core.mini.depth import MiniDepth
-from lyra_core.mini.depth_estimator import see_lone, see_window
+from lyra_core.mini.depth_estimator import see_single, see_window
 from lyra_core.procedural.depth_windows import Windows
 
 EXPECTED_ERROR = 0.1
@@ -33,23 +33,23 @@ def fit_confidence(model: MiniDepth, windows: Windows) -> float:
         DepthError: windows in which nothing is solid.
     """
     features: list[Tensor] = []
-    wanted: list[Tensor] = []
+    targets: list[Tensor] = []
     kept: list[Tensor] = []
     hook = model.dense[1].register_forward_hook(lambda _module, _inputs, output: kept.append(output))
     try:
         for i in range(len(windows)):
             posed = see_window(model, windows.rgb[i], windows.intrinsics[i], windows.world_to_cam[i])
             first = kept[-1]
-            lone = see_lone(model, windows.rgb[i, :1], windows.intrinsics[i, :1], is_mirrored=False)
-            for sight, layer, truth in ((posed, first, windows.depth_m[i]), (lone, kept[-1], windows.depth_m[i, :1])):
+            single = see_single(model, windows.rgb[i, :1], windows.intrinsics[i, :1], is_mirrored=False)
+            for sight, layer, truth in ((posed, first, windows.depth_m[i]), (single, kept[-1], windows.depth_m[i, :1])):
                 solid = (truth > 0).flatten().nonzero()[::EVERY_PIXEL, 0]
                 error = ((sight.depth_m / truth.clamp_min(1e-3)).log().abs()).flatten()[solid]
                 features.append(layer.permute(0, 2, 3, 1).flatten(0, 2)[solid].double())
-                wanted.append((EXPECTED_ERROR / error.clamp(*ERROR_LIMITS)).log().double())
+                targets.append((EXPECTED_ERROR / error.clamp(*ERROR_LIMITS)).log().double())
             kept.clear()
     finally:
         hook.remove()
-    x, y = torch.cat(features), torch.cat(wanted)
+    x, y = torch.cat(features), torch.cat(targets)
     if len(x) < 2 * x.shape[1]:
         raise DepthError(f"fitting confidence needs windows with something solid in them, found {len(x)} pixels")
     x = torch.cat([x, torch.ones_like(x[:, :1])], 1)

@@ -40,18 +40,18 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum() / mask.sum().clamp_min(1)
 
 
-def log_error(found: Tensor, wanted: Tensor) -> Tensor:
+def log_error(predicted: Tensor, target: Tensor) -> Tensor:
     """Absolute difference, logarithmic beyond ROBUST_AT."""
-    error = (found - wanted).abs()
+    error = (predicted - target).abs()
     return torch.where(error < ROBUST_AT, error, ROBUST_AT * (1.0 + (error / ROBUST_AT).clamp_min(1.0).log()))
 
 
 def depth_losses(
-    found: MiniPrediction,
+    prediction: MiniPrediction,
     depth_m: Float[Tensor, "b t h w"],
     unit_m: Float[Tensor, " b"],
     *,
-    is_lone: bool,
+    is_single: bool,
 ) -> dict[str, Tensor]:
     """Losses of depth, confidence and sky.
 
@@ -61,32 +61,32 @@ def depth_losses(
     The gradient term is that of MegaDepth (Li and Snavely 2018, section 4).
 
     Args:
-        found: the prediction.
+        prediction: the prediction.
         depth_m: exact, 0 where sky.
         unit_m: what the network's unit is.
-        is_lone: lone images are also compared after their scale is taken out, because it can only be guessed.
+        is_single: single images are also compared after their scale is taken out, because it can only be guessed.
     """
     solid = depth_m > 0
-    wanted = (depth_m.clamp_min(1e-3) / unit_m[:, None, None, None]).log()
-    error = log_error(found.log_depth, wanted)
+    target = (depth_m.clamp_min(1e-3) / unit_m[:, None, None, None]).log()
+    error = log_error(prediction.log_depth, target)
     counted = solid * torch.where(depth_m < FAR_M, 1.0, FAR_WEIGHT)
-    relative = (found.log_depth - wanted).clamp(max=RELATIVE_LIMIT).expm1().abs()
+    relative = (prediction.log_depth - target).clamp(max=RELATIVE_LIMIT).expm1().abs()
     expected = (EXPECTED_ERROR / error.detach().clamp(*ERROR_LIMITS)).log()
-    sure = (found.log_confidence - expected).abs()
+    sure = (prediction.log_confidence - expected).abs()
     losses = {
         "depth": masked_mean(error, counted),
         "relative": masked_mean(relative, counted),
         "confidence": masked_mean(sure, solid),
-        "gradient": gradient_loss(found.log_depth, wanted, solid),
-        "sky": functional.binary_cross_entropy_with_logits(found.sky_logit, (~solid).float()),
+        "gradient": gradient_loss(prediction.log_depth, target, solid),
+        "sky": functional.binary_cross_entropy_with_logits(prediction.sky_logit, (~solid).float()),
     }
-    if found.stages is not None:
-        losses["stages"] = stage_loss(found.stages, wanted, counted)
-    if is_lone:
-        difference = torch.where(solid, found.log_depth - wanted, 0.0)
+    if prediction.stages is not None:
+        losses["stages"] = stage_loss(prediction.stages, target, counted)
+    if is_single:
+        difference = torch.where(solid, prediction.log_depth - target, 0.0)
         count = solid.sum((2, 3), keepdim=True).clamp_min(1)
         offset = difference.sum((2, 3), keepdim=True) / count
-        losses["shape"] = masked_mean(log_error(found.log_depth - offset, wanted), solid)
+        losses["shape"] = masked_mean(log_error(prediction.log_depth - offset, target), solid)
     weights = {
         "relative": RELATIVE_WEIGHT,
         "gradient": GRADIENT_WEIGHT,
@@ -100,19 +100,19 @@ def depth_losses(
 
 
 def stage_loss(
-    stages: Float[Tensor, "b t k h4 w4"], wanted: Float[Tensor, "b t h w"], counted: Float[Tensor, "b t h w"]
+    stages: Float[Tensor, "b t k h4 w4"], target: Float[Tensor, "b t h w"], counted: Float[Tensor, "b t h w"]
 ) -> Float[Tensor, ""]:
     """Log error of every sweep at a pixel in the middle of each cell: no mean of near and far, so edges stay sharp."""
     middle = slice(STAGE_CELL // 2, None, STAGE_CELL)
-    wanted, counted = (maps[..., middle, middle][:, :, None] for maps in (wanted, counted))
-    return masked_mean(log_error(stages, wanted), counted.expand_as(stages))
+    target, counted = (maps[..., middle, middle][:, :, None] for maps in (target, counted))
+    return masked_mean(log_error(stages, target), counted.expand_as(stages))
 
 
 def gradient_loss(
-    found: Float[Tensor, "b t h w"], wanted: Float[Tensor, "b t h w"], solid: Bool[Tensor, "b t h w"]
+    predicted: Float[Tensor, "b t h w"], target: Float[Tensor, "b t h w"], solid: Bool[Tensor, "b t h w"]
 ) -> Float[Tensor, ""]:
     """Differences of neighbours at several distances: sharp edges, flat walls."""
-    error = found - wanted
+    error = predicted - target
     total = error.new_zeros(())
     for scale in range(GRADIENT_SCALES):
         step = 2**scale
@@ -125,7 +125,7 @@ def gradient_loss(
 
 
 def picture_loss(
-    found: MiniPrediction,
+    prediction: MiniPrediction,
     shown: Windows,
     hidden: Windows,
     unit_m: Float[Tensor, " b"],
@@ -134,7 +134,7 @@ def picture_loss(
     """The predicted Gaussians drawn from their own first view and from views that the network was not shown.
 
     Args:
-        found: for the shown views.
+        prediction: for the shown views.
         shown: what the network saw.
         hidden: other views of the same places.
         unit_m: what the network's unit is.
@@ -143,8 +143,8 @@ def picture_loss(
     losses = []
     height, width = shown.rgb.shape[3:]
     for i in range(len(shown)):
-        depth = found.log_depth[i].exp() * unit_m[i]
-        raw = found.gaussians
+        depth = prediction.log_depth[i].exp() * unit_m[i]
+        raw = prediction.gaussians
         if raw is None:
             continue
         gaussians = world_gaussians(raw[i], depth, shown.rgb[i], shown.intrinsics[i], shown.world_to_cam[i])
@@ -163,4 +163,4 @@ def picture_loss(
                     1 - differentiable_ssim(picture, truth)
                 )
                 losses.append(loss)
-    return torch.stack(losses).mean() if losses else found.log_depth.new_zeros(())
+    return torch.stack(losses).mean() if losses else prediction.log_depth.new_zeros(())

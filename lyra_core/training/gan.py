@@ -6,8 +6,6 @@ What squared and absolute errors cannot place (grain, leaves, the edges of brick
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,14 +13,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lyra_core.errors import ConfigError
 from lyra_core.evaluation.autoencoding import reconstruct, to_video
 from lyra_core.evaluation.measures import detail
 from lyra_core.image_features import ImageFeatures, load_image_features
 from lyra_core.image_metrics import psnr_each_db
 from lyra_core.mini.vae import MiniVAE
-from lyra_core.training.data_parallel import ALONE, Replicas
 from lyra_core.training.frame_critics import CriticsConfig, FrameCritics, judge
-from lyra_core.training.loop import LoopResult, step_generator, train
+from lyra_core.training.loop import step_generator, train
+from lyra_core.training.loop_config import LoopResult
+from lyra_core.training.run import TrainingRun
 from lyra_core.training.vae import (
     ClipPool,
     Clips,
@@ -117,30 +117,30 @@ def sharpness(model: MiniVAE, clips: Clips) -> float:
     return float((detail(found, everywhere) / detail(truth, everywhere).clamp(min=1e-4)).mean())
 
 
-def sharpen_vae(
-    config: VaeTrainingConfig,
-    sharpen: SharpenConfig,
-    *,
-    out_dir: Path,
-    start_from: Path,
-    resume_from: Path | None = None,
-    device: str | torch.device = "cpu",
-    report: Callable[[str], None] | None = None,
-    replicas: Replicas = ALONE,
-    workers: Executor | None = None,
-) -> LoopResult:
-    """Train the decoder of a trained autoencoder further; arguments, files and errors as those of train_vae."""
-    device = torch.device(device)
+def sharpen_vae(config: VaeTrainingConfig, sharpen: SharpenConfig, run: TrainingRun) -> LoopResult:
+    """Train the decoder of a trained autoencoder further; files and errors as those of train_vae.
+
+    Args:
+        config: hyper-parameters.
+        sharpen: of the critic.
+        run: as of train_vae; `start_from` is the trained autoencoder.
+
+    Raises:
+        ConfigError: no `start_from`.
+    """
+    device, replicas = torch.device(run.device), run.replicas
+    if run.start_from is None:
+        raise ConfigError("a decoder is sharpened from trained weights: give start_from")
     vae = initial_vae(config, device)
-    load_grown(vae, start_from)
+    load_grown(vae, run.start_from)
     features = sharpen.features(device)
     both = Sharpening(vae, sharpen, config.seed, None if features is None else features.widths)
     if config.is_compiled:
         for part in (vae.encoder, vae.decoder, *(() if features is None else (features,))):
             part.compile(dynamic=False)
-    source = ClipSource(config, "train", device, workers)
+    source = ClipSource(config, "train", device, run.workers)
     pool = ClipPool(source, step_generator(replicas.seed(config.seed + 1), 0))
-    held_out = held_out_clips(ClipSource(config, "heldout", device, workers), 48 if device.type == "cuda" else 8)
+    held_out = held_out_clips(ClipSource(config, "heldout", device, run.workers), 48 if device.type == "cuda" else 8)
     seed = replicas.seed(config.seed)
 
     def loss_of(module: Sharpening, step: int) -> dict[str, Tensor]:
@@ -157,19 +157,10 @@ def sharpen_vae(
                 row[f"sharpness_{name}"] = sharpness(module.vae, clips)
         return row
 
-    result = train(
-        both,
-        loss_of,
-        config.loop,
-        out_dir=out_dir,
-        resume_from=resume_from,
-        evaluate=evaluate,
-        report=report,
-        replicas=replicas,
-    )
+    result = train(both, loss_of, config.loop, run, evaluate)
     both.load_state_dict(result.ema)
     result.ema = {name: value.detach().clone() for name, value in vae.state_dict().items()}
     if replicas.is_first:
-        save_weights(result.ema, out_dir / WEIGHTS)
-        save_sheet(vae, held_out, out_dir / "reconstructions.png")
+        save_weights(result.ema, run.out_dir / WEIGHTS)
+        save_sheet(vae, held_out, run.out_dir / "reconstructions.png")
     return result

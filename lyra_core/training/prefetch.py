@@ -34,12 +34,12 @@ class Prefetch(Generic[Result]):
         """What was begun last, or None; its errors are raised here."""
         if self.pending is None:
             return None
-        found = self.pending.result()
+        result = self.pending.result()
         self.pending = None
         if self.stream is not None:
             # memory of the results is used again by later work on the same stream only, which waits for the caller
             torch.cuda.current_stream(self.device).wait_stream(self.stream)
-        return found
+        return result
 
     def settle(self) -> None:
         """Wait for what runs, and leave its result to be taken.

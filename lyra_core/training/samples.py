@@ -59,9 +59,9 @@ class Samples:
             self.stand_in = stand_in
         with torch.no_grad():
             torch._foreach_copy_(list(stand_in.parameters()), list(networks.parameters()))
-        there = step_generator(self.seed + 3, step, self.device)
+        noise = step_generator(self.seed + 3, step, self.device)
 
         def predict(rows: ChunkRows) -> Tensor:
-            return one_step_prediction(stand_in, rows, config.flow, config.rollout, there)
+            return one_step_prediction(stand_in, rows, config.flow, config.rollout, noise)
 
         return predict

@@ -1,6 +1,6 @@
 """Trains the small video autoencoder on procedural worlds and photographs, from nothing, in minutes on one GPU.
 
-    result = train_vae(VaeTrainingConfig(...), out_dir=Path("run"), device="cuda")
+    result = train_vae(VaeTrainingConfig(...), TrainingRun(out_dir=Path("run"), device="cuda"))
 
 Left behind: `weights.safetensors` (averaged, bf16, with the statistics of the latents), `metrics.jsonl`, `curve.png`,
 `reconstructions.png` (truth above, reconstruction below; held-out worlds, then held-out photographs).
@@ -27,9 +27,12 @@ from lyra_core.procedural.atlas import build_atlas
 from lyra_core.procedural.photo_clips import Number, PhotoLibrary, jitter_colors, photo_clips
 from lyra_core.procedural.photographs import load_photographs
 from lyra_core.procedural.world_clips import LONG_PATHS, SHORT_PATHS, WorldLibrary, load_views
-from lyra_core.training.data_parallel import ALONE, Replicas
-from lyra_core.training.loop import LoopConfig, LoopResult, step_generator, train
-from lyra_core.weights.ema_weights import WEIGHTS, load_state, read_weights, save_weights
+from lyra_core.training.checkpoint import save_shipped
+from lyra_core.training.loop import step_generator, train
+from lyra_core.training.loop_config import LoopConfig, LoopResult
+from lyra_core.training.placement import placed
+from lyra_core.training.run import TrainingRun
+from lyra_core.weights.ema_weights import load_state, read_weights
 
 Clips = Float[Tensor, "b t 3 h w"]
 
@@ -127,8 +130,8 @@ class ClipSource:
         )
         self.photos: PhotoLibrary | None = None
         if config.photographs is not None:
-            found = load_photographs(config.photographs, split)
-            self.photos = PhotoLibrary.of(found, device) if found else None
+            images = load_photographs(config.photographs, split)
+            self.photos = PhotoLibrary.of(images, device) if images else None
 
     def world_clips(self, count: int, generator: torch.Generator, *, speed: int | None = None) -> Clips:
         """Clips of procedural worlds."""
@@ -207,12 +210,12 @@ def augment(clips: Clips, config: VaeTrainingConfig, generator: torch.Generator)
     return clips.masked_fill(hole[:, :, None], 0.0)
 
 
-def reconstruction_loss(found: Tensor, truth: Tensor) -> Float[Tensor, ""]:
+def reconstruction_loss(reconstruction: Tensor, truth: Tensor) -> Float[Tensor, ""]:
     """Squared and absolute error, and the absolute error of three Laplacian levels; videos [b 3 t h w] in [-1, 1].
 
     The Laplacian part (as in Bojanowski et al. 2018, section 3.2) keeps grain that squared error lets go.
     """
-    error = found - truth
+    error = reconstruction - truth
     loss = 5.0 * error.square().mean() + 0.5 * error.abs().mean()
     flat = error.transpose(1, 2).flatten(0, 1)
     for level in range(3):
@@ -227,10 +230,10 @@ def _forward(model: MiniVAE, video: Tensor, noise: Tensor, kl_weight: float) -> 
     """Loss, mean squared error (in [0, 1] units) and KL of a batch of videos in [-1, 1]."""
     mean, log_variance = model.posterior(video)
     mean, log_variance = mean.float(), log_variance.float()
-    found = model.reconstruct(mean + torch.exp(0.5 * log_variance) * noise).float()
+    reconstruction = model.reconstruct(mean + torch.exp(0.5 * log_variance) * noise).float()
     kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-    squared = (0.5 * (found - video)).square().mean()
-    return reconstruction_loss(found, video) + kl_weight * kl, squared, kl
+    squared = (0.5 * (reconstruction - video)).square().mean()
+    return reconstruction_loss(reconstruction, video) + kl_weight * kl, squared, kl
 
 
 def latent_noise(config: VaeTrainingConfig, count: int, generator: torch.Generator, device: torch.device) -> Tensor:
@@ -238,9 +241,9 @@ def latent_noise(config: VaeTrainingConfig, count: int, generator: torch.Generat
     side = config.model.spatial_factor
     groups = 1 + (config.num_frames - 1) // GROUP
     shape = (count, config.model.latent_channels, groups, config.height // side, config.width // side)
-    there = torch.Generator(device)
-    there.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-    return torch.randn(shape, generator=there, device=device)
+    device_generator = torch.Generator(device)
+    device_generator.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+    return torch.randn(shape, generator=device_generator, device=device)
 
 
 def held_out_clips(source: ClipSource, count: int) -> dict[str, Clips]:
@@ -276,8 +279,8 @@ def save_sheet(model: MiniVAE, sets: dict[str, Clips], path: Path, rows: int = 8
     columns = []
     for clips in sets.values():
         some = clips[:: max(1, len(clips) // rows)][:rows]
-        found = reconstruct(model, some)
-        pairs = torch.stack([some[:, -1], found[:, -1]], 1).flatten(0, 1)
+        reconstructions = reconstruct(model, some)
+        pairs = torch.stack([some[:, -1], reconstructions[:, -1]], 1).flatten(0, 1)
         columns.append(torch.cat(list(pairs), dim=1))
     tall = max(column.shape[1] for column in columns)
     sheet = torch.cat([functional.pad(c, (0, 0, 0, tall - c.shape[1])) for c in columns], dim=2)
@@ -294,11 +297,11 @@ class _Data:
     measured: dict[str, Clips]
 
 
-def _prepare(config: VaeTrainingConfig, device: torch.device, replicas: Replicas, workers: Executor | None) -> _Data:
-    source = ClipSource(config, "train", device, workers)
-    held_out = ClipSource(config, "heldout", device, workers) if replicas.is_first else None
-    pool = ClipPool(source, step_generator(replicas.seed(config.seed + 1), 0))
-    count = 48 if device.type == "cuda" else 8
+def _prepare(config: VaeTrainingConfig, run: TrainingRun) -> _Data:
+    source = ClipSource(config, "train", run.device, run.workers)
+    held_out = ClipSource(config, "heldout", run.device, run.workers) if run.replicas.is_first else None
+    pool = ClipPool(source, step_generator(run.replicas.seed(config.seed + 1), 0))
+    count = 48 if source.device.type == "cuda" else 8
     return _Data(source=source, pool=pool, measured={} if held_out is None else held_out_clips(held_out, count))
 
 
@@ -315,50 +318,34 @@ def _warm_up(forward: Callable[..., tuple[Tensor, Tensor, Tensor]], model: MiniV
     model.zero_grad(set_to_none=True)
 
 
-def train_vae(
-    config: VaeTrainingConfig,
-    *,
-    out_dir: Path,
-    resume_from: Path | None = None,
-    device: str | torch.device = "cpu",
-    report: Callable[[str], None] | None = None,
-    replicas: Replicas = ALONE,
-    workers: Executor | None = None,
-    start_from: Path | None = None,
-) -> LoopResult:
+def train_vae(config: VaeTrainingConfig, run: TrainingRun) -> LoopResult:
     """Train the small autoencoder.
 
     Args:
-        config: the run.
-        out_dir: receives weights, metrics and pictures.
-        resume_from: a full checkpoint of an earlier run.
-        device: where to train.
-        report: receives a line of text now and then.
-        replicas: the processes that train together.
-        workers: processes that make the textures.
-        start_from: compact weights of an earlier run to begin with, with a fresh optimiser; fewer blocks are no
-            hindrance.
+        config: hyper-parameters.
+        run: folder, devices, weights to begin with (of an autoencoder with as many residual blocks or fewer).
 
     Returns:
         The averaged weights (with latent statistics) and all metrics.
 
     Raises:
         SeedError: photographs that cannot be read.
-        WeightsError: a checkpoint that cannot be resumed.
+        TrainingError: the training diverged.
+        WeightsError: weights or a checkpoint that cannot be used.
     """
-    device = torch.device(device)
+    device = torch.device(run.device)
     model = initial_vae(config, device)
-    if start_from is not None:
-        load_grown(model, start_from)
+    if run.start_from is not None:
+        load_grown(model, run.start_from)
         model.latent_mean.zero_()
         model.latent_std.fill_(1.0)
     forward = torch.compile(_forward, dynamic=False) if config.is_compiled else _forward
     with ThreadPoolExecutor(1) as beside:
-        preparation = beside.submit(_prepare, config, device, replicas, workers)
+        preparation = beside.submit(_prepare, config, run)
         if config.is_compiled:
             _warm_up(forward, model, config)
         data = preparation.result()
-    seed = replicas.seed(config.seed)
+    seed = run.replicas.seed(config.seed)
 
     def loss_of(module: MiniVAE, step: int) -> dict[str, Tensor]:
         generator = step_generator(seed, step)
@@ -373,18 +360,13 @@ def train_vae(
             for name, clips in data.measured.items()
         }
 
-    result = train(
-        model,
-        loss_of,
-        config.loop,
-        out_dir=out_dir,
-        resume_from=resume_from,
-        evaluate=evaluate,
-        report=report,
-        replicas=replicas,
-    )
-    if replicas.is_first:
-        _finish(model, result, data, evaluate, out_dir)
+    result = train(model, loss_of, config.loop, run, evaluate)
+    if run.replicas.is_first:
+        model.load_state_dict(result.ema)
+        model.eval()
+        fit_latent_statistics(model, data.source, batches=4)
+        save_shipped(model, result, evaluate, run.out_dir)
+        save_sheet(model, data.measured, run.out_dir / "reconstructions.png")
     return result
 
 
@@ -394,16 +376,11 @@ def initial_vae(config: VaeTrainingConfig, device: torch.device) -> MiniVAE:
         # layers draw their first weights from the global generator, which is put back afterwards
         torch.random.default_generator.manual_seed(config.seed)
         model = build_mini_vae(config.model)
-    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-    model = model.to(device)
-    for parameter in model.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=layout)
-    return model
+    return placed(model, device)
 
 
 def load_grown(model: MiniVAE, path: Path) -> None:
-    """Compact weights of an autoencoder of the same widths and no more residual blocks; others begin as the identity.
+    """EMA weights of an autoencoder of the same widths and no more residual blocks; others begin as the identity.
 
     Raises:
         WeightsError: no such file, or weights of another autoencoder.
@@ -415,22 +392,3 @@ def load_grown(model: MiniVAE, path: Path) -> None:
     # the second convolution begins with zero weights: without its bias the whole block adds nothing
     added |= {name: torch.zeros_like(value) for name, value in added.items() if name.endswith("conv2.bias")}
     load_state(model, state | added, path)
-
-
-def _finish(
-    model: MiniVAE,
-    result: LoopResult,
-    data: _Data,
-    evaluate: Callable[[MiniVAE], dict[str, float | int]],
-    out_dir: Path,
-) -> None:
-    """Fit the latents' statistics, save, and measure what was saved."""
-    model.load_state_dict(result.ema)
-    model.eval()
-    fit_latent_statistics(model, data.source, batches=4)
-    result.ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    save_weights(result.ema, out_dir / WEIGHTS)
-    # what is shipped is measured: the weights as the file holds them
-    model.load_state_dict({name: value.bfloat16().float() for name, value in result.ema.items()})
-    result.metrics.append({f"{name}_shipped": value for name, value in evaluate(model).items()})
-    save_sheet(model, data.measured, out_dir / "reconstructions.png")

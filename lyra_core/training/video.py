@@ -1,6 +1,6 @@
 """Trains the mini video network by rectified flow on chunks of procedural worlds and photographs.
 
-    result = train_video(VideoTrainingConfig(...), out_dir=Path("run"), device="cuda")
+    result = train_video(VideoTrainingConfig(...), TrainingRun(out_dir=Path("run"), device="cuda"))
 
 The autoencoder is frozen. Left behind: `weights.safetensors` (averaged, bf16), `metrics.jsonl`, `curve.png`,
 `samples.png` (truth above, generated below: held-out worlds, then held-out photographs).
@@ -40,7 +40,6 @@ from lyra_core.training.adversarial import (
 )
 from lyra_core.training.chunk_pool import ChunkPool
 from lyra_core.training.cuda_graph import CudaGraphStep
-from lyra_core.training.data_parallel import ALONE, Replicas
 from lyra_core.training.distill import (
     StudentAndCritic,
     StudentBatch,
@@ -55,7 +54,10 @@ from lyra_core.training.flow import (
     flow_loss,
     flow_losses,
 )
-from lyra_core.training.loop import LoopResult, step_generator, train
+from lyra_core.training.loop import step_generator, train
+from lyra_core.training.loop_config import LoopResult
+from lyra_core.training.placement import placed
+from lyra_core.training.run import TrainingRun
 from lyra_core.training.samples import Samples
 from lyra_core.training.vae import load_grown
 from lyra_core.training.video_config import VideoTrainingConfig
@@ -77,13 +79,8 @@ def frozen_vae(config: VideoTrainingConfig, device: torch.device) -> MiniVAE:
         vae = build_mini_vae(config.vae)
     if config.vae_weights is not None:
         load_grown(vae, config.vae_weights)
-    vae = vae.eval().requires_grad_(requires_grad=False).to(device)
-    if device.type == "cuda":
-        vae = vae.to(torch.bfloat16)
-        for parameter in vae.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return vae
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    return placed(vae.eval().requires_grad_(requires_grad=False), device, dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,12 +122,8 @@ def clip_maker(
     )
 
 
-def _prepare(
-    config: VideoTrainingConfig,
-    device: torch.device,
-    replicas: Replicas,
-    workers: Executor | None,
-) -> _Data:
+def _prepare(config: VideoTrainingConfig, run: TrainingRun) -> _Data:
+    device, replicas, workers = torch.device(run.device), run.replicas, run.workers
     maker = ChunkMaker(frozen_vae(config, device), config.dit.history_layout, config.rollout, config.chunks)
     clips = clip_maker(config, "train", device, maker.num_frames, workers)
     pool = ChunkPool(clips, maker, config.pool_rows, config.clips_at_once)
@@ -172,10 +165,10 @@ class _Learner:
     def __call__(self, networks: MiniNetworks, step: int) -> dict[str, Tensor]:
         config = self.config
         rows = self.samples.draw(networks, step)
-        there = step_generator(self.seed + 1, step, rows.target.device)
+        noise = step_generator(self.seed + 1, step, rows.target.device)
         if not config.is_compiled:
-            return flow_loss(networks, rows, config.flow, config.rollout, there)
-        batch = flow_batch(rows, config.dit.history_layout, config.flow, config.rollout, there)
+            return flow_loss(networks, rows, config.flow, config.rollout, noise)
+        batch = flow_batch(rows, config.dit.history_layout, config.flow, config.rollout, noise)
         if self.recorded is None:
             networks.dit.compile_blocks()
             self.samples.settle()
@@ -228,8 +221,8 @@ class _StudentLearner:
     def __call__(self, both: StudentAndCritic, step: int) -> dict[str, Tensor]:
         config, is_full = self.config, (step + 1) % self.student.critic_steps == 0
         rows = self.samples.draw(both.student, step)
-        there = step_generator(self.seed + 1, step, rows.target.device)
-        batch = student_batch(rows, config.dit.history_layout, self.student, config.flow, config.rollout, there)
+        noise = step_generator(self.seed + 1, step, rows.target.device)
+        batch = student_batch(rows, config.dit.history_layout, self.student, config.flow, config.rollout, noise)
         compute = partial(student_losses, both, self.teacher) if is_full else partial(critic_losses, both)
         if not config.is_compiled:
             return compute(batch)
@@ -243,51 +236,32 @@ class _StudentLearner:
         return self.recorded[is_full](batch)
 
 
-def train_video(
-    config: VideoTrainingConfig,
-    *,
-    out_dir: Path,
-    resume_from: Path | None = None,
-    device: str | torch.device = "cpu",
-    report: Callable[[str], None] | None = None,
-    replicas: Replicas = ALONE,
-    workers: Executor | None = None,
-    start_from: Path | None = None,
-) -> LoopResult:
+def train_video(config: VideoTrainingConfig, run: TrainingRun) -> LoopResult:
     """Train the mini video network.
 
     Args:
-        config: the run.
-        out_dir: receives weights, metrics and pictures.
-        resume_from: a full checkpoint of an earlier run.
-        device: where to train.
-        report: receives a line of text now and then.
-        replicas: the processes that train together.
-        workers: processes that make the textures.
-        start_from: compact weights of an earlier run to begin with, with a fresh optimiser.
+        config: hyper-parameters.
+        run: folder, devices, weights to begin with; a student begins with its teacher's.
 
     Returns:
         The averaged weights and all metrics.
 
     Raises:
         SeedError: photographs that cannot be read.
+        TrainingError: the training diverged.
         WeightsError: weights that cannot be read.
         ConfigError: a student without its teacher's weights.
     """
-    device = torch.device(device)
+    device = torch.device(run.device)
     networks = build_mini_networks(config.dit, config.seed, device)
-    if start_from is not None:
-        load_weights(networks, start_from, "video")
+    if run.start_from is not None:
+        load_weights(networks, run.start_from, "video")
     elif config.student is not None or config.adversarial is not None:
         raise ConfigError("a student starts from its teacher's weights: give start_from")
     with ThreadPoolExecutor(1) as beside:
-        preparation = beside.submit(_prepare, config, device, replicas, workers)
+        preparation = beside.submit(_prepare, config, run)
         if config.is_compiled:
-            # the loop trains a bf16 copy: of the same code, so what is compiled here is found there
-            twin = build_mini_networks(config.dit, config.seed, device).to(torch.bfloat16)
-            twin.dit.compile_blocks()
-            _warm_up(twin, config, device)
-            del twin
+            _compile(config, device)
         data = preparation.result()
     is_student = config.student is not None or config.adversarial is not None
     rollout = replace(config.rollout, sampler="distilled" if is_student else "euler")
@@ -295,30 +269,28 @@ def train_video(
     def evaluate(module: nn.Module) -> dict[str, float | int]:
         return measure(_network_of(module), data.maker, data.measured, rollout)
 
-    samples = Samples(config, data.pool, replicas.seed(config.seed), device)
+    samples = Samples(config, data.pool, run.replicas.seed(config.seed), device)
     model, learner = _learning(config, networks, samples, data.maker)
     try:
-        result = train(
-            model,
-            learner,
-            config.loop,
-            out_dir=out_dir,
-            resume_from=resume_from,
-            evaluate=evaluate if data.measured else None,
-            report=report,
-            replicas=replicas,
-        )
+        result = train(model, learner, config.loop, run, evaluate)
     finally:
         samples.close()
     model.load_state_dict(result.ema)
     trained = _network_of(model)
     result.ema = trained.state_dict()
-    if replicas.is_first:
-        save_weights(result.ema, out_dir / WEIGHTS)  # of a student without its critic
+    if run.replicas.is_first:
+        save_weights(result.ema, run.out_dir / WEIGHTS)  # of a student without its critic
         if isinstance(model, StudentAndCritics):
-            save_weights(model.critics.state_dict(), out_dir / CRITICS)
-        save_samples(trained.eval(), data.maker, data.measured, rollout, out_dir / SAMPLES)
+            save_weights(model.critics.state_dict(), run.out_dir / CRITICS)
+        save_samples(trained.eval(), data.maker, data.measured, rollout, run.out_dir / SAMPLES)
     return result
+
+
+def _compile(config: VideoTrainingConfig, device: torch.device) -> None:
+    """Compile the network's code; the loop trains a bf16 copy of the same code, which so finds it compiled."""
+    networks = build_mini_networks(config.dit, config.seed, device).to(torch.bfloat16)
+    networks.dit.compile_blocks()
+    _warm_up(networks, config, device)
 
 
 def _learning(
@@ -340,8 +312,8 @@ def _learning(
 
 def _network_of(module: nn.Module) -> MiniNetworks:
     """What makes videos, of what is trained."""
-    found = module.student if isinstance(module, StudentAndCritic | StudentAndCritics) else module
-    return cast("MiniNetworks", found)
+    networks = module.student if isinstance(module, StudentAndCritic | StudentAndCritics) else module
+    return cast("MiniNetworks", networks)
 
 
 @torch.no_grad()
@@ -351,14 +323,14 @@ def measure(
     """Decibels and sharpness after each chunk, where the seed saw the scene and where it did not."""
     row: dict[str, float | int] = {}
     for name, clips in measured.items():
-        made = _generate(networks, maker, clips, config)
+        videos = _generate(networks, maker, clips, config)
         frames = list(range(maker.chunk_frames, clips.frames.shape[1], maker.chunk_frames))
         seen = seen_by_seed(clips, frames)
         for index, frame in enumerate(frames):
-            found, truth = (made[:, frame].float() + 1) / 2, (clips.frames[:, frame].float() + 1) / 2
-            row[f"{name}_seen_{frame}"] = mean_of(masked_psnr_db(found, truth, seen[:, index]))
-            row[f"{name}_new_{frame}"] = mean_of(masked_psnr_db(found, truth, ~seen[:, index]))
-            row[f"{name}_sharp_{frame}"] = mean_of(sharpness_ratio(found, truth, ~seen[:, index]))
+            generated, truth = (videos[:, frame].float() + 1) / 2, (clips.frames[:, frame].float() + 1) / 2
+            row[f"{name}_seen_{frame}"] = mean_of(masked_psnr_db(generated, truth, seen[:, index]))
+            row[f"{name}_new_{frame}"] = mean_of(masked_psnr_db(generated, truth, ~seen[:, index]))
+            row[f"{name}_sharp_{frame}"] = mean_of(sharpness_ratio(generated, truth, ~seen[:, index]))
     return row
 
 
@@ -378,9 +350,9 @@ def save_samples(
 
     strips = []
     for clips in measured.values():
-        made = _generate(networks, maker, clips, config)
+        videos = _generate(networks, maker, clips, config)
         frames = list(range(0, clips.frames.shape[1], max(1, maker.chunk_frames // 2)))
-        for truth, found in list(zip(clips.frames, made, strict=True))[:6]:
-            strips += [torch.cat(list(video[frames].float()), dim=2) for video in (truth, found)]
+        for truth, generated in list(zip(clips.frames, videos, strict=True))[:6]:
+            strips += [torch.cat(list(video[frames].float()), dim=2) for video in (truth, generated)]
     sheet = (torch.cat(strips, dim=1).clamp(-1, 1) + 1) * 127.5
     Image.fromarray(sheet.round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()).save(path)

@@ -15,7 +15,7 @@ from lyra_core.procedural.world_clips import LONG_PATHS, PathPlan
 from lyra_core.training.adversarial import AdversarialConfig
 from lyra_core.training.distill import StudentConfig
 from lyra_core.training.flow import FlowConfig
-from lyra_core.training.loop import LoopConfig
+from lyra_core.training.loop_config import LoopConfig
 from lyra_core.video.dit_config import DiTConfig
 
 MINI_FLOW = FlowConfig(shift=3.0, weighting="even", hole_weight=2.0)
@@ -27,7 +27,7 @@ class VideoTrainingConfig:
 
     Attributes:
         loop: length and speed.
-        vae_weights: compact weights of the autoencoder, its latents' statistics in them.
+        vae_weights: EMA weights of the autoencoder, its latents' statistics in them.
         vae: its widths.
         dit: widths of the network.
         rollout: how conditions are made and how samples are drawn.

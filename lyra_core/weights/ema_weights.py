@@ -26,7 +26,7 @@ def save_weights(state: dict[str, Tensor], path: Path) -> None:
 
 
 def load_weights(model: nn.Module, path: Path, component: str) -> None:
-    """Compact weights into a model of the same shapes, whatever its dtype.
+    """EMA weights into a model of the same shapes, whatever its dtype.
 
     Args:
         model: receives them.
@@ -55,7 +55,7 @@ def load_state(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
 
 
 def read_weights(path: Path, component: str) -> dict[str, Tensor]:
-    """Compact weights by name; arguments as those of load_weights.
+    """EMA weights by name; arguments as those of load_weights.
 
     Raises:
         WeightsError: no such file.

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from lyra_core.replacing import replacing
-from lyra_core.training.loop import FULL_CHECKPOINT
+from lyra_core.training.checkpoint import FULL_CHECKPOINT
 
 LEFT_OUT = (FULL_CHECKPOINT, ".partial", ".tmp")
 

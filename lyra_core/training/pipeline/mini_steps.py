@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from lyra_core.training.pipeline.run import TRAINING
 from lyra_core.training.pipeline.step import Command, Step
 
-TOY_MINUTES = 0.04
+DEBUG_MINUTES = 0.04
+REST = ("vae", "photographs", "depth", "depth-table")
+"""Parts of the table that are measured together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +23,7 @@ class MiniChoices:
     Attributes:
         has_start: whether everything begins from packed weights ({start}) and not from nothing, which takes longer.
         minutes_scale: factor of all training times.
-        is_toy: tiny networks and seconds of training.
+        is_debug: tiny networks and seconds of training.
         device: "cuda" or "cpu".
         student_weight: of the student in the mean of student and teacher that is packed.
         has_table: whether the packed weights are measured.
@@ -29,125 +31,149 @@ class MiniChoices:
 
     has_start: bool = False
     minutes_scale: float = 1.0
-    is_toy: bool = False
+    is_debug: bool = False
     device: str = "cuda"
     student_weight: float = 0.4
     has_table: bool = True
 
+    def minutes(self, from_weights: float, from_nothing: float | None = None) -> float:
+        """Training time of a step, whose second number is another one where everything begins from nothing."""
+        chosen = from_weights if self.has_start or from_nothing is None else from_nothing
+        return (DEBUG_MINUTES if self.is_debug else chosen) * self.minutes_scale
+
+    @property
+    def start(self) -> tuple[str, ...]:
+        """Options of a training that begins with the packed weights, where there are some."""
+        return ("--start-from", "{start}") if self.has_start else ()
+
+    def run_options(self, views: str) -> tuple[str, ...]:
+        """Options that every training has.
+
+        Args:
+            views: its file of camera paths.
+        """
+        places = ("--photographs", "{photographs}", "--workers", "{workers}", "--views", "{views}/" + views)
+        return ("--device", self.device, *places, *(("--debug",) if self.is_debug else ()))
+
 
 def mini_steps(choices: MiniChoices) -> tuple[Step, ...]:
     """The steps in the order in which they are started where several could be."""
-
-    def minutes(going_on: float, from_nothing: float | None = None) -> float:
-        chosen = going_on if choices.has_start or from_nothing is None else from_nothing
-        chosen = TOY_MINUTES if choices.is_toy else chosen
-        return chosen * choices.minutes_scale
-
-    few = ("--scenes", "4", "--held-out", "3") if choices.is_toy else ()
-    start = ("--start-from", "{start}") if choices.has_start else ()
-    # the first video network need not wait for the new autoencoder where there is an old one
-    first_vae = "{start}" if choices.has_start else weights("vae")
-    after_first_vae = () if choices.has_start else ("vae",)
-    toy = ("--toy",) if choices.is_toy else ()
-    fit = ("--device", choices.device, "--photographs", "{photographs}", "--workers", "{workers}", *toy)
-    paths = ("--views", "{views}/views.npz", *fit)
-    depth_paths = ("--views", "{views}/depth_views.npz", *fit)
-    # the critic moves the decoder alone: latents stay what they are, so no video network waits for it
-    vae = ("--vae", weights("vae"))
-    # measuring in between takes a tenth of the time, and the table measures what is packed
-    video = (*paths, "--evaluate-every", "0")
-    lr = ("--lr", "8e-4")
     steps = (
-        Step(
-            name="views",
-            commands=(training("views", *few, "--workers", "{workers}", "--out", "{views}/views.npz"),),
-            makes="{views}/views.npz",
-            is_kept=True,
-        ),
-        Step(
-            name="depth-views",
-            commands=(training("depth-views", *few, "--workers", "{workers}", "--out", "{views}/depth_views.npz"),),
-            makes="{views}/depth_views.npz",
-            is_kept=True,
-        ),
+        *view_steps(choices),
+        *autoencoder_steps(choices),
+        depth_step(choices),
+        *video_steps(choices),
+        pack_step(choices),
+    )
+    return (*steps, *table_steps(choices.device)) if choices.has_table else steps
+
+
+def view_steps(choices: MiniChoices) -> tuple[Step, ...]:
+    """Camera paths of the video network and of the depth network, kept where they are there."""
+    few_scenes = ("--scenes", "4", "--held-out", "3") if choices.is_debug else ()
+
+    def searching(name: str, file: str) -> Step:
+        command = training(name, *few_scenes, "--workers", "{workers}", "--out", "{views}/" + file)
+        return Step(name=name, commands=(command,), makes="{views}/" + file, is_kept=True)
+
+    return searching("views", "views.npz"), searching("depth-views", "depth_views.npz")
+
+
+def autoencoder_steps(choices: MiniChoices) -> tuple[Step, ...]:
+    """The autoencoder, and its decoder against a critic.
+
+    The critic moves the decoder alone: latents stay what they are, so no video network waits for it.
+    """
+    options = choices.run_options("views.npz")
+    sharpening = ("--sharpen", "--start-from", weights("vae"), "--gan-weight", "0.25", "--batch", "64")
+    return (
         Step(
             name="vae",
-            commands=(training("vae", *paths, *start, "--max-speed", "2", "--lr", "1e-3"),),
+            commands=(training("vae", *options, *choices.start, "--max-speed", "2", "--lr", "1e-3"),),
             gpus=1,
-            minutes=minutes(7.0),
+            minutes=choices.minutes(7.0),
             after=("views",),
         ),
         Step(
             name="sharpen",
-            commands=(
-                training(
-                    "vae", *paths, "--sharpen", "--start-from", weights("vae"), "--gan-weight", "0.25", "--batch", "64"
-                ),
-            ),
+            commands=(training("vae", *options, *sharpening),),
             gpus=1,
-            minutes=minutes(2.0),
+            minutes=choices.minutes(2.0),
             after=("views", "vae"),
         ),
-        Step(
-            name="depth",
-            commands=(training("depth", *depth_paths, *start, "--splats-from", "-1", "--lr", "6e-4"),),
-            gpus=2,
-            least=1,
-            minutes=minutes(7.0, 22.0),
-            after=("depth-views",),
-        ),
+    )
+
+
+def depth_step(choices: MiniChoices) -> Step:
+    """The depth and Gaussian network."""
+    options = (*choices.run_options("depth_views.npz"), *choices.start, "--splats-from", "-1", "--lr", "6e-4")
+    return Step(
+        name="depth",
+        commands=(training("depth", *options),),
+        gpus=2,
+        least=1,
+        minutes=choices.minutes(7.0, 22.0),
+        after=("depth-views",),
+    )
+
+
+def video_steps(choices: MiniChoices) -> tuple[Step, ...]:
+    """The video network: without self-augmented histories, with them (the teacher), its ablation, its student."""
+    # measuring in between takes a tenth of the time, and the table measures what is packed
+    options = (*choices.run_options("views.npz"), "--evaluate-every", "0")
+    lr, vae, base = ("--lr", "8e-4"), ("--vae", weights("vae")), ("--start-from", weights("base"))
+    # the first video network need not wait for the new autoencoder where there is an old one
+    first_vae, after_first_vae = ("{start}", ()) if choices.has_start else (weights("vae"), ("vae",))
+    distilling = (*vae, "--student", "--start-from", weights("teacher"), "--lr", "1.5e-4", "--history-level", "0.9")
+    return (
         Step(
             name="base",
-            commands=(training("video", *video, *lr, *start, "--vae", first_vae, "--no-augmentation"),),
+            commands=(training("video", *options, *lr, *choices.start, "--vae", first_vae, "--no-augmentation"),),
             gpus=2,
-            minutes=minutes(7.0, 15.0),
+            minutes=choices.minutes(7.0, 15.0),
             after=("views", *after_first_vae),
         ),
         Step(
             name="teacher",
-            commands=(training("video", *video, *lr, *vae, "--start-from", weights("base"), "--history-level", "0.9"),),
+            commands=(training("video", *options, *lr, *vae, *base, "--history-level", "0.9"),),
             gpus=2,
-            minutes=minutes(7.0),
+            minutes=choices.minutes(7.0),
             after=("base", "vae"),
         ),
         Step(
             name="ablation",
-            commands=(training("video", *video, *lr, *vae, "--start-from", weights("base"), "--no-augmentation"),),
-            # as many as its teacher, else they cannot be compared
-            gpus=2,
-            minutes=minutes(7.0),
+            commands=(training("video", *options, *lr, *vae, *base, "--no-augmentation"),),
+            gpus=2,  # as many as its teacher, else they cannot be compared
+            minutes=choices.minutes(7.0),
             after=("base", "vae"),
         ),
         Step(
             name="student",
-            commands=(
-                training(
-                    "video",
-                    *(*video, *vae, "--student", "--start-from", weights("teacher")),
-                    *("--lr", "1.5e-4", "--history-level", "0.9"),
-                ),
-            ),
+            commands=(training("video", *options, *distilling),),
             gpus=None,
             least=3,
-            minutes=minutes(3.0),
+            minutes=choices.minutes(3.0),
             after=("teacher", "vae"),
         ),
-        Step(
-            name="pack",
-            commands=(
-                pack("--vae", weights("sharpen"), "--run", summary("vae"), summary("sharpen")),
-                pack(
-                    *("--video", weights("student"), "--blend", weights("teacher")),
-                    *("--student-weight", f"{choices.student_weight:g}"),
-                    *("--run", summary("base"), summary("teacher"), summary("student")),
-                ),
-                pack("--depth", weights("depth"), "--run", summary("depth")),
-            ),
-            after=("vae", "sharpen", "depth", "base", "teacher", "student"),
-            makes="{out}/weights",
-        ),
     )
-    return (*steps, *table_steps(choices.device)) if choices.has_table else steps
+
+
+def pack_step(choices: MiniChoices) -> Step:
+    """The components of the packed model, with what their trainings cost."""
+    share = ("--student-weight", f"{choices.student_weight:g}")
+    return Step(
+        name="pack",
+        commands=(
+            pack("--vae", weights("sharpen"), *runs("vae", "sharpen")),
+            pack(
+                *("--video", weights("student"), "--blend", weights("teacher"), *share),
+                *runs("base", "teacher", "student"),
+            ),
+            pack("--depth", weights("depth"), *runs("depth")),
+        ),
+        after=("vae", "sharpen", "depth", "base", "teacher", "student"),
+        makes="{out}/weights",
+    )
 
 
 def table_steps(device: str) -> tuple[Step, ...]:
@@ -156,8 +182,8 @@ def table_steps(device: str) -> tuple[Step, ...]:
     parts = (
         measuring("table-returning", device, "--parts", "returning", *teacher, also_after=("teacher",)),
         measuring("table-drift", device, "--parts", "drift", *teacher, *ablation, also_after=("ablation", "teacher")),
-        measuring("table-splats", device, "--parts", "gaussians", "novel"),
-        measuring("table-rest", device, "--parts", "vae", "photographs", "depth", "depth-table"),
+        measuring("table-splats", device, "--parts", "gaussians", "--parts", "novel"),
+        measuring("table-rest", device, *(o for part in REST for o in ("--parts", part))),
     )
     names = tuple(part.name for part in parts)
     # it times two cores of the machine, which the other parts would take from it
@@ -165,7 +191,7 @@ def table_steps(device: str) -> tuple[Step, ...]:
     table = Step(
         name="table",
         commands=(
-            training("table", "--merge", "{out}/table-*/mini-*.json", "--out", "{out}/table"),
+            training("table", "--merge={out}/table-*/mini-*.json", "--out", "{out}/table"),
             training("card", "--result", "{out}/table/mini-*.json", "--out", "{out}/weights"),
         ),
         after=("pack", *names, "table-world"),
@@ -193,10 +219,10 @@ def pack(*arguments: str) -> Command:
 
 
 def weights(step: str) -> str:
-    """Compact weights that a step leaves."""
+    """EMA weights that a step leaves."""
     return "{out}/" + step + "/weights.safetensors"
 
 
-def summary(step: str) -> str:
-    """What a step cost."""
-    return "{out}/" + step + "/summary.json"
+def runs(*steps: str) -> tuple[str, ...]:
+    """Options that tell what the steps of a component cost."""
+    return tuple(part for step in steps for part in ("--run", "{out}/" + step + "/summary.json"))

@@ -32,16 +32,20 @@ def launched(command: Sequence[str], processes: int) -> list[str]:
 
 
 def filled(command: Sequence[str], places: Mapping[str, str]) -> list[str]:
-    """Arguments with their places filled in; one with a * becomes the files that match it, in order, if any do."""
-    found: list[str] = []
+    """Arguments with their places filled in; one with a * becomes the files that match it, in order, if any do.
+
+    `--option=PATTERN` becomes the option once for each file.
+    """
+    arguments: list[str] = []
     for argument in command:
         text = argument
         for name, place in places.items():
             text = text.replace("{" + name + "}", place)
+        option, equals, pattern = text.rpartition("=") if text.startswith("--") else ("", "", text)
         # code and plain words are no patterns of files
-        matches = sorted(glob(text)) if "*" in text and os.path.isabs(text) else []  # noqa: PTH117, PTH207
-        found += matches or [text]
-    return found
+        matches = sorted(glob(pattern)) if "*" in pattern and os.path.isabs(pattern) else []  # noqa: PTH117, PTH207
+        arguments += [f"{option}{equals}{match}" for match in matches] or [text]
+    return arguments
 
 
 class Run:

@@ -230,8 +230,8 @@ class Pipeline:
 
     def _count(self, step: Step) -> tuple[int, int]:
         """GPUs of a step on this machine, at least and at most."""
-        there = len(self.config.gpus)
-        most = there if step.gpus is None else min(step.gpus, there)
+        total = len(self.config.gpus)
+        most = total if step.gpus is None else min(step.gpus, total)
         return (most if step.least is None else min(step.least, most), most)
 
     def _claimed(self) -> int:
@@ -346,8 +346,8 @@ class Pipeline:
             return
         sources = {folder.path: step.name, folder.log: f"log/{folder.log.name}"}
         if step.makes:
-            made = Path(self._fill(step.makes))
-            sources[made] = made.name
+            product = Path(self._fill(step.makes))
+            sources[product] = product.name
         try:
             for source, name in sources.items():
                 if source.exists():

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from lyra_core.replacing import replacing
-from lyra_core.training.loop import FULL_CHECKPOINT, METRICS, STATE
+from lyra_core.training.checkpoint import FULL_CHECKPOINT, STATE
+from lyra_core.training.metrics import METRICS
 from lyra_core.weights.ema_weights import WEIGHTS
 
 BEGUN, DONE, SUMMARY = "begun.json", "done.json", "summary.json"
@@ -69,22 +70,22 @@ class StepFolder:
     def read(self, name: str) -> dict[str, Any]:
         """A JSON file of the folder; empty where there is none that can be read."""
         try:
-            found = json.loads((self.path / name).read_text(encoding="utf-8"))
+            document = json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return document if isinstance(document, dict) else {}
 
-    def write(self, name: str, found: dict[str, Any]) -> None:
+    def write(self, name: str, document: dict[str, Any]) -> None:
         """Write a JSON file, which appears whole."""
         with replacing(self.path / name) as partial:
-            partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
     @property
     def ended(self) -> float | None:
         """When it was finished, in seconds since 1970; None where it is not, or its weights are gone."""
-        found = self.read(DONE).get("ended")
+        ended_at = self.read(DONE).get("ended")
         is_whole = not self.step.is_training or (self.path / WEIGHTS).is_file()
-        return float(found) if isinstance(found, int | float) and is_whole else None
+        return float(ended_at) if isinstance(ended_at, int | float) and is_whole else None
 
     def is_done(self, identity: Identity) -> bool:
         """Whether it was finished with just these arguments and inputs."""
@@ -130,8 +131,8 @@ class StepFolder:
 
     def missing(self) -> list[str]:
         """Files that a finished training leaves and that are not there."""
-        wanted = (WEIGHTS, SUMMARY) if self.step.is_training else ()
-        return [name for name in wanted if not (self.path / name).is_file()]
+        expected = (WEIGHTS, SUMMARY) if self.step.is_training else ()
+        return [name for name in expected if not (self.path / name).is_file()]
 
     def measures(self, most: int = 4) -> dict[str, float]:
         """The last measures of a training: those of its last evaluation, or its loss."""
@@ -146,10 +147,10 @@ class StepFolder:
         return dict(shown[:most])
 
 
-def _same(found: dict[str, Any], identity: Identity) -> bool:
+def _same(marker: dict[str, Any], identity: Identity) -> bool:
     """Whether a marker is of this identity, as it looks after its way through JSON."""
-    wanted = json.loads(json.dumps(identity))
-    return {key: found.get(key) for key in wanted} == wanted
+    expected = json.loads(json.dumps(identity))
+    return {key: marker.get(key) for key in expected} == expected
 
 
 def last_line(log: Path, start: int = 0) -> str:

@@ -6,14 +6,14 @@ import json
 
 import pytest
 
-from lyra_core.errors import WeightsError
+from lyra_core.errors import ConfigError, WeightsError
 from lyra_core.evaluation import table as mini_table
 from lyra_core.evaluation.card import CARD, card
 from lyra_core.evaluation.table import ASKED, Asked, Row, complete, markdown, read_rows
 from lyra_core.mini.files import write_component
 from lyra_core.mini.manifest import Training, mini_digest, read_components
 from lyra_core.mini.vae import TINY_MINI_VAE, build_mini_vae
-from lyra_core.train_command import main
+from lyra_core.train_commands.app import main
 
 
 @pytest.fixture
@@ -89,12 +89,12 @@ def test_packing_a_run_writes_what_it_cost_and_a_new_card(tmp_path):
     for name, steps in (("first", 100), ("second", 50)):
         (tmp_path / f"{name}.json").write_text(json.dumps({"steps": steps, "seconds": 60.0, "gpus": 2, "samples": 9}))
     out, weights = tmp_path / "out", str(tmp_path / "weights.safetensors")
-    runs = [str(tmp_path / "first.json"), str(tmp_path / "second.json")]
-    assert main(["pack", "--vae", weights, "--run", *runs, "--out", str(out)]) == 0
+    runs = [f"--run={tmp_path / name}.json" for name in ("first", "second")]
+    assert main(["pack", "--vae", weights, *runs, "--out", str(out)]) == 0
     part = read_components(out)["vae"]
     assert part.training == Training(steps=150, samples=18, gpu_seconds=240.0, runs=2)
     assert next(iter(part.files.values())) in (out / CARD).read_text()
     with pytest.raises(WeightsError, match=r"no summary\.json"):
         main(["pack", "--vae", weights, "--run", weights, "--out", str(out)])
-    with pytest.raises(WeightsError, match="one component"):
+    with pytest.raises(ConfigError, match="one component"):
         main(["pack", "--out", str(out)])

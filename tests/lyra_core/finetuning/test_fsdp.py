@@ -17,7 +17,7 @@ from lyra_core.errors import StateDictError
 from lyra_core.finetuning.clip_samples import ClipSamples, SampleConfig
 from lyra_core.finetuning.dataset import OwnClips
 from lyra_core.finetuning.fsdp import fill, part_of
-from lyra_core.finetuning.networks import TrainedPart, build_toy
+from lyra_core.finetuning.networks import TrainedPart, build_debug
 from lyra_core.world_models.networks import load_dit
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
@@ -35,7 +35,7 @@ def script():
 def both(clip_data, tmp_path_factory):
     """The folder two processes left behind, and the samples they all trained on."""
     torch.set_num_threads(1)
-    out, module, trained = tmp_path_factory.mktemp("two"), script(), build_toy(TrainedPart(), "cpu")
+    out, module, trained = tmp_path_factory.mktemp("two"), script(), build_debug(TrainedPart(), "cpu")
     samples = ClipSamples(OwnClips(clip_data, (32, 48)), module.maker_of(trained), SampleConfig(clip_frames=17), "cpu")
     rows = samples.rows(0, lambda rows: rows.target)
     samples.close()
@@ -84,7 +84,7 @@ def test_two_processes_train_on_files(clip_data, tmp_path):
     assert [row["step"] for row in rows] == [1, 2]
     assert all(row["gradient_norm"] > 0 for row in rows)
     before, after = (
-        build_toy(TrainedPart(), "cpu").networks.dit,
+        build_debug(TrainedPart(), "cpu").networks.dit,
         load_dit(tmp_path / "weights" / "lyra2-dit", "cpu"),
     )
     moved = [n for n, p in after.named_parameters() if not torch.equal(p, before.get_parameter(n).bfloat16().float())]
@@ -99,7 +99,7 @@ def test_parts_make_the_whole(rows, count):
 
 
 def test_weights_that_do_not_fit_are_refused():
-    dit = build_toy(TrainedPart(), "cpu").networks.dit
+    dit = build_debug(TrainedPart(), "cpu").networks.dit
     tensors = {name: parameter.detach() for name, parameter in dit.named_parameters()}
     tensors.pop("head.head.bias")
     with pytest.raises(StateDictError, match=r"head\.head\.bias"):

@@ -9,21 +9,22 @@ import pytest
 import torch
 
 from lyra_core.config.rollout import REFERENCE
-from lyra_core.errors import ConfigError, PromptError, StateDictError, UnsafePickleError, WeightsError
+from lyra_core.errors import ConfigError, PromptError, StateDictError, TrainingError, UnsafePickleError, WeightsError
 from lyra_core.finetuning.caption_store import CaptionStore
 from lyra_core.finetuning.clip_samples import ClipSamples, SampleConfig
-from lyra_core.finetuning.command import Learner
 from lyra_core.finetuning.dataset import OwnClips
 from lyra_core.finetuning.fsdp import fill
+from lyra_core.finetuning.learner import Learner
 from lyra_core.finetuning.loop import FinetuneConfig, finetune
 from lyra_core.finetuning.lora import LoraConfig
-from lyra_core.finetuning.networks import TrainedPart, build_toy, first_layers
+from lyra_core.finetuning.networks import TrainedPart, build_debug, first_layers
 from lyra_core.finetuning.trained_weights import save_trained
 from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker
 from lyra_core.procedural.clip_maker import MixConfig
-from lyra_core.train_command import main
+from lyra_core.train_commands.app import main
 from lyra_core.training.data_parallel import Replicas
 from lyra_core.training.flow import FlowConfig
+from lyra_core.training.run import TrainingRun
 from lyra_core.weights.adapter import open_weights
 from lyra_core.world_models.networks import load_dit
 
@@ -38,9 +39,10 @@ def samples_of(folder, trained, **changes):
     return ClipSamples(OwnClips(folder, (32, 48)), maker, config, "cpu")
 
 
-def run(folder, out, config=QUICK, part=None, resume_from=None, keep_at=None, **changes):
-    """Train on a folder; `keep_at` puts the checkpoint of so many steps aside, as out/kept."""
-    trained = build_toy(part or TrainedPart(), "cpu")
+def run(folder, out, config=QUICK, part=None, keep_at=None, where=None, **changes):
+    """Train on a folder; `keep_at` puts the checkpoint of so many steps aside, as out/kept; `where` is of the run."""
+    where = where or {}
+    trained = build_debug(part or TrainedPart(), "cpu")
     samples = samples_of(folder, trained, **changes)
     learner = Learner(samples, FlowConfig(), 0)
 
@@ -50,7 +52,7 @@ def run(folder, out, config=QUICK, part=None, resume_from=None, keep_at=None, **
         return learner(networks, step)
 
     try:
-        result = finetune(trained.networks, loss_of, config, out_dir=out, resume_from=resume_from)
+        result = finetune(trained.networks, loss_of, config, TrainingRun(out_dir=out, **where))
     finally:
         samples.close()
     return trained, result
@@ -72,7 +74,7 @@ def unbroken(clip_data, tmp_path_factory):
 
 def test_steps_move_everything_and_are_logged(unbroken):
     out, after, result = unbroken
-    before = state(build_toy(TrainedPart(), "cpu"))
+    before = state(build_debug(TrainedPart(), "cpu"))
     still = [name for name in before if torch.equal(before[name], after[name])]
     assert not still
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -83,8 +85,19 @@ def test_steps_move_everything_and_are_logged(unbroken):
 
 def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(unbroken, clip_data, tmp_path):
     out, whole, _ = unbroken
-    trained, result = run(clip_data, tmp_path, replace(QUICK, steps=3), resume_from=out / "kept")
+    trained, result = run(clip_data, tmp_path, replace(QUICK, steps=3), where={"resume_from": out / "kept"})
     assert [row["step"] for row in result.metrics] == [3]
+    for name, value in state(trained).items():
+        assert torch.equal(value, whole[name]), name
+
+
+def test_a_paused_run_is_finished_as_the_unbroken_one(unbroken, clip_data, tmp_path):
+    _, whole, _ = unbroken
+    steps = replace(QUICK, steps=3)
+    _, paused = run(clip_data, tmp_path, steps, where={"pause_at": 1.0})
+    assert paused.step == 1
+    trained, result = run(clip_data, tmp_path, steps, where={"resume_from": tmp_path / "checkpoint"})
+    assert [row["step"] for row in result.metrics] == [2, 3]
     for name, value in state(trained).items():
         assert torch.equal(value, whole[name]), name
 
@@ -93,9 +106,9 @@ def test_a_checkpoint_of_another_choice_is_refused(unbroken, clip_data, tmp_path
     out, _, _ = unbroken
     part = TrainedPart(lora=LoraConfig(rank=2))
     with pytest.raises(StateDictError, match="does not fit its model"):
-        run(clip_data, tmp_path, part=part, resume_from=out / "kept")
+        run(clip_data, tmp_path, part=part, where={"resume_from": out / "kept"})
     with pytest.raises(WeightsError, match="is none"):
-        run(clip_data, tmp_path, resume_from=tmp_path / "nothing")
+        run(clip_data, tmp_path, where={"resume_from": tmp_path / "nothing"})
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(unbroken, clip_data, tmp_path):
@@ -108,21 +121,21 @@ def test_a_checkpoint_that_would_run_code_is_refused(unbroken, clip_data, tmp_pa
     folder = Path(shutil.copytree(unbroken[0] / "kept", tmp_path / "checkpoint"))
     (folder / ".metadata").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(UnsafePickleError, match=r"builtins\.print"):
-        run(clip_data, tmp_path, resume_from=folder)
+        run(clip_data, tmp_path, where={"resume_from": folder})
 
 
 def test_frozen_parameters_stay(clip_data, tmp_path):
     part = TrainedPart(freeze=("*.ffn.*", "head.*"), layers=1)
-    before = state(build_toy(part, "cpu"))
+    before = state(build_debug(part, "cpu"))
     trained, _ = run(clip_data, tmp_path, replace(QUICK, steps=1), part=part)
     after = state(trained)
     still = {name for name in before if torch.equal(before[name], after[name])}
     assert still == {name for name in before if ".ffn." in name or ".head." in name}
     assert sum("blocks." in name for name in still) == 4
     with pytest.raises(ConfigError, match="no parameter matches the pattern 'nothing'"):
-        build_toy(TrainedPart(freeze=("nothing",)), "cpu")
+        build_debug(TrainedPart(freeze=("nothing",)), "cpu")
     with pytest.raises(ConfigError, match="nothing is left to train"):
-        build_toy(TrainedPart(freeze=("*",)), "cpu")
+        build_debug(TrainedPart(freeze=("*",)), "cpu")
 
 
 def broken_loss(networks, step):
@@ -132,11 +145,11 @@ def broken_loss(networks, step):
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_weights(tmp_path):
-    trained = build_toy(TrainedPart(), "cpu")
-    with pytest.raises(ConfigError, match="gradient of step 1 has norm nan"):
-        finetune(trained.networks, broken_loss, QUICK, out_dir=tmp_path)
+    trained = build_debug(TrainedPart(), "cpu")
+    with pytest.raises(TrainingError, match="gradient of step 1 has norm nan"):
+        finetune(trained.networks, broken_loss, QUICK, TrainingRun(out_dir=tmp_path))
     assert all(torch.isfinite(p).all() for p in trained.networks.parameters())
-    result = finetune(trained.networks, broken_loss, replace(QUICK, non_finite="zero"), out_dir=tmp_path)
+    result = finetune(trained.networks, broken_loss, replace(QUICK, non_finite="zero"), TrainingRun(out_dir=tmp_path))
     assert [row["gradient_norm"] > 0 for row in result.metrics] == [True, False]
     assert all(torch.isfinite(p).all() for p in trained.networks.parameters())
 
@@ -152,7 +165,7 @@ def test_the_rate_is_that_of_the_released_training():
 
 
 def test_kinds_and_chunks_are_shared_and_clips_are_not(clip_data):
-    trained = build_toy(TrainedPart(), "cpu")
+    trained = build_debug(TrainedPart(), "cpu")
     samples = samples_of(clip_data, trained, clip_frames=33, batch=2)
     other = ClipSamples(samples.clips, samples.maker, samples.config, "cpu", Replicas(rank=1, count=2))
     drawn = [(samples.draw(step), other.draw(step)) for step in range(200)]
@@ -168,7 +181,7 @@ def test_kinds_and_chunks_are_shared_and_clips_are_not(clip_data):
 
 
 def test_samples_are_a_function_of_the_step(clip_data):
-    trained = build_toy(TrainedPart(), "cpu")
+    trained = build_debug(TrainedPart(), "cpu")
     plain = MixConfig(i2v=0.0, plain=1.0, augmented=0.0)
     first, second = (samples_of(clip_data, trained, mix=plain) for _ in range(2))
 
@@ -186,7 +199,7 @@ def vars_of(rows):
 
 
 def test_weights_of_a_run_are_loaded_as_a_set(clip_data, tmp_path):
-    trained = build_toy(TrainedPart(layers=1), "cpu")
+    trained = build_debug(TrainedPart(layers=1), "cpu")
     home = save_trained(trained.networks.dit, tmp_path / "weights", {})
     loaded = load_dit(home, "cpu")
     assert loaded.config == trained.networks.dit.config
@@ -195,14 +208,14 @@ def test_weights_of_a_run_are_loaded_as_a_set(clip_data, tmp_path):
     # a second run starts from them, with fewer blocks
     with pytest.raises(StateDictError, match="has 1 blocks, 2 are asked for"):
         first_layers(open_weights(home), 2)
-    fill(build_toy(TrainedPart(layers=1), "cpu").networks.dit, first_layers(open_weights(home), 1))
+    fill(build_debug(TrainedPart(layers=1), "cpu").networks.dit, first_layers(open_weights(home), 1))
 
 
 def test_a_lora_of_a_run_is_a_set_beside_links_to_the_others(tmp_path):
     base = tmp_path / "base"
-    trained = build_toy(TrainedPart(), "cpu")
+    trained = build_debug(TrainedPart(), "cpu")
     home = save_trained(trained.networks.dit, base, {})
-    tuned = build_toy(TrainedPart(lora=LoraConfig(rank=2)), "cpu")
+    tuned = build_debug(TrainedPart(lora=LoraConfig(rank=2)), "cpu")
     for name, parameter in tuned.networks.dit.named_parameters():
         if ".lora_B" in name:
             parameter.data.fill_(0.05)
@@ -247,7 +260,7 @@ def test_the_commands(clip_data, own_data, tmp_path):
         main(["check-data", str(own_data)])
     out = tmp_path / "out"
     options = ["--data", str(clip_data), "--out", str(out), "--steps", "1", "--lora", "2", "--clip-frames", "17"]
-    assert main(["lyra2", "--toy", *options]) == 0
+    assert main(["lyra2", "--debug", *options]) == 0
     summary = json.loads((out / "summary.json").read_text())
     assert summary["steps"] == 1
     assert Path(summary["weights"]).joinpath("manifest.json").is_file()

@@ -14,7 +14,9 @@ from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker
 from lyra_core.procedural.clips import Clips
 from lyra_core.procedural.worlds import SceneLook, scene_clip
 from lyra_core.training.flow import FlowConfig, flow_loss, one_step_prediction
-from lyra_core.training.loop import LoopConfig, train
+from lyra_core.training.loop import train
+from lyra_core.training.loop_config import LoopConfig
+from lyra_core.training.run import TrainingRun
 from lyra_core.video.dit import TINY, build_dit
 from lyra_core.video.vae import TINY_VAE, build_vae
 
@@ -68,7 +70,7 @@ def test_two_steps_move_the_released_network(setting, tmp_path):
         networks,
         lambda module, step: flow_loss(module, rows, flow, rollout, torch.Generator().manual_seed(step)),
         LoopConfig(max_steps=2, log_every=1, warmup_steps=1),
-        out_dir=tmp_path,
+        TrainingRun(out_dir=tmp_path),
     )
     assert result.step == 2
     assert not torch.equal(before, networks.dit.head.head.weight)

@@ -18,7 +18,7 @@ from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.refine import RefineConfig, refine
 from lyra_core.gaussians.render import render
 from lyra_core.image_metrics import psnr_db
-from lyra_core.procedural.shaken import shaken_clip
+from lyra_core.procedural.perturbed import perturbed_clip
 from lyra_core.values import VideoClip
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -89,10 +89,10 @@ def test_every_size_is_drawn_alike_by_both_engines(make_clip, tier: int):
 
 
 @needs_gsplat
-def test_refinement_of_a_shaken_video_gains():
-    film = shaken_clip(11, "truck-left", 33, 96, 168)
+def test_refinement_of_a_perturbed_video_gains():
+    film = perturbed_clip(11, "truck-left", 33, 96, 168)
     config = ReconstructionConfig(tier=20_000, keyframes=KeyframeConfig(max_keyframes=10), sample_views=8)
-    world = reconstruct(film.found, lifter=ClipDepthLifter(), config=config).gaussians
-    found = refine(world.to("cuda"), film.found, RefineConfig(steps=300))
+    world = reconstruct(film.perturbed, lifter=ClipDepthLifter(), config=config).gaussians
+    found = refine(world.to("cuda"), film.perturbed, RefineConfig(steps=300))
     assert found.is_kept
     assert found.psnr_after_db > found.psnr_before_db + 0.2

@@ -12,7 +12,7 @@ from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.refine import LearningRates, RefineConfig, refine
 from lyra_core.gaussians.render import render
 from lyra_core.image_metrics import psnr_db
-from lyra_core.procedural.shaken import shaken_clip
+from lyra_core.procedural.perturbed import perturbed_clip
 from lyra_core.values import CameraPath, Gaussians, VideoClip
 
 HEIGHT, WIDTH = 18, 28
@@ -151,10 +151,10 @@ def test_what_no_frame_sees_is_left_alone():
 
 @pytest.mark.slow
 def test_a_video_with_a_generators_faults_gains():
-    film_ = shaken_clip(11, "truck-left", 17, 18, 32)
+    film_ = perturbed_clip(11, "truck-left", 17, 18, 32)
     config = ReconstructionConfig(tier=600, keyframes=KeyframeConfig(max_keyframes=4), sample_views=8)
-    world = reconstruct(film_.found, lifter=ClipDepthLifter(), config=config).gaussians
-    found = refine(world, film_.found, RefineConfig(steps=120), engine="torch")
+    world = reconstruct(film_.perturbed, lifter=ClipDepthLifter(), config=config).gaussians
+    found = refine(world, film_.perturbed, RefineConfig(steps=120), engine="torch")
     assert found.is_kept
     assert found.psnr_after_db > found.psnr_before_db + 0.2
     held = [7, 15]

@@ -19,7 +19,7 @@ from lyra_core.mini.depth import (
     MiniDepth,
     MiniDepthConfig,
 )
-from lyra_core.mini.depth_estimator import MiniDepthEstimator, MiniHead, see_lone
+from lyra_core.mini.depth_estimator import MiniDepthEstimator, MiniHead, see_single
 
 HEIGHT, WIDTH = 48, 64
 
@@ -132,14 +132,14 @@ def test_it_is_a_depth_estimator_for_windows_and_lone_images(estimator: MiniDept
     clip = make_clip(7, 96, 128)
     assert isinstance(estimator, DepthEstimator)
     posed = estimator.estimate(clip.frames, clip.cameras)
-    lone = estimator.estimate(clip.frames[:1], None)
-    for found, count in ((posed, 7), (lone, 1)):
+    single = estimator.estimate(clip.frames[:1], None)
+    for found, count in ((posed, 7), (single, 1)):
         assert found.depth_m.shape == (count, 96, 128)
         assert bool((found.depth_m > 0).all())
         assert float(found.confidence.min()) >= 0
         assert float(found.confidence.max()) <= 1
     assert posed.intrinsics is None
-    assert lone.intrinsics is not None
+    assert single.intrinsics is not None
     again = estimator.estimate(clip.frames, clip.cameras)
     assert torch.equal(posed.depth_m, again.depth_m)
 
@@ -148,10 +148,10 @@ def test_a_mirrored_look_does_not_know_left_from_right(tiny: MiniDepth, make_cli
     images = make_clip(1, HEIGHT, WIDTH).frames.permute(0, 3, 1, 2).float() / 255
     K = torch.tensor([[[50.0, 0, 30.0], [0, 50.0, 24.0], [0, 0, 1]]])
     turned = torch.tensor([[[50.0, 0, WIDTH - 30.0], [0, 50.0, 24.0], [0, 0, 1]]])
-    one = see_lone(tiny, images, K, is_mirrored=True)
-    other = see_lone(tiny, images.flip(3), turned, is_mirrored=True)
+    one = see_single(tiny, images, K, is_mirrored=True)
+    other = see_single(tiny, images.flip(3), turned, is_mirrored=True)
     assert torch.allclose(one.depth_m, other.depth_m.flip(2), rtol=1e-4)
-    plain = see_lone(tiny, images, K, is_mirrored=False)
+    plain = see_single(tiny, images, K, is_mirrored=False)
     assert not torch.allclose(one.depth_m, plain.depth_m, rtol=1e-4)
 
 
@@ -172,7 +172,7 @@ def test_its_gaussians_go_through_reconstruction(estimator: MiniDepthEstimator, 
     head = MiniHead(estimator, name="tiny")
     lift = head.lift(clip, None, Budget(views=6))
     placed, _ = place_in_world(lift.head, 0, clip.cameras.world_to_cam[0], 1.0)
-    seen = see_lone(estimator.model, estimator.images(clip.frames[:1]), clip.cameras.intrinsics[:1].float())
+    seen = see_single(estimator.model, estimator.images(clip.frames[:1]), clip.cameras.intrinsics[:1].float())
     assert 0 < len(placed) <= seen.depth_m.numel()
     config = ReconstructionConfig(
         tier=4000, chunk_frames=4, keyframes=KeyframeConfig(max_shift=0.0, min_shared=1.0), sample_views=3

@@ -21,7 +21,7 @@ from lyra_core.training.adversarial import (
 )
 from lyra_core.training.flow import FlowConfig, random_inputs
 from lyra_core.training.frame_critics import CriticsConfig, weighted_distance
-from lyra_core.training.loop import LoopConfig
+from lyra_core.training.loop_config import LoopConfig
 from lyra_core.training.vae import reconstruction_loss
 from lyra_core.training.video_config import VideoTrainingConfig
 

@@ -10,9 +10,12 @@ from lyra_core.gaussians.rasterize_torch import rasterize_torch
 from lyra_core.mini.depth import TINY_MINI_DEPTH, MiniDepth
 from lyra_core.mini.depth_estimator import see_window
 from lyra_core.procedural.depth_windows import PackedWindows, WindowConfig, WindowPool, WindowSource, vary_colors
+from lyra_core.training.checkpoint import FULL_CHECKPOINT
 from lyra_core.training.depth import DepthTask, DepthTrainingConfig, build_mini_depth, train_depth
 from lyra_core.training.depth_losses import depth_losses
-from lyra_core.training.loop import FULL_CHECKPOINT, LoopConfig, train
+from lyra_core.training.loop import train
+from lyra_core.training.loop_config import LoopConfig
+from lyra_core.training.run import TrainingRun
 from lyra_core.weights.ema_weights import WEIGHTS
 
 DATA = WindowConfig(
@@ -82,7 +85,7 @@ def test_two_tiny_scenes_are_learned(source: WindowSource, tmp_path):
     pool._refresh = lambda _: None  # the same four windows again and again
     model = build_mini_depth(TINY_MINI_DEPTH, 0)
     before = standard_measures(model, windows, shown=4)
-    result = train(model, DepthTask(plan, pool, None, 0), plan.loop, out_dir=tmp_path)
+    result = train(model, DepthTask(plan, pool, None, 0), plan.loop, TrainingRun(out_dir=tmp_path))
     after = standard_measures(model, windows, shown=4)
     # Rows of the loss are too few to compare: each shows another number of frames of other windows.
     assert all(math.isfinite(row["depth"]) for row in result.metrics if "depth" in row)
@@ -94,7 +97,7 @@ def generator(seed: int) -> torch.Generator:
 
 
 def test_pictures_teach_the_gaussians(source: WindowSource):
-    plan = config(6, splat_from_step=0, lone_every=100)
+    plan = config(6, splat_from_step=0, single_every=100)
     pool = WindowPool(source, 1, generator(0))
     windows = source.one_of_each(2).rows(slice(0, 1))
     pool.draw = lambda _: windows
@@ -109,24 +112,24 @@ def test_pictures_teach_the_gaussians(source: WindowSource):
 
 def test_a_resumed_run_is_the_unbroken_one(tmp_path):
     plan = config(6)
-    whole = train_depth(plan, out_dir=tmp_path / "whole")
-    train_depth(replace(plan, loop=replace(plan.loop, pause_after_s=1e-9)), out_dir=tmp_path / "half")
-    again = train_depth(plan, out_dir=tmp_path / "half", resume_from=tmp_path / "half" / FULL_CHECKPOINT)
+    whole = train_depth(plan, TrainingRun(out_dir=tmp_path / "whole"))
+    train_depth(plan, TrainingRun(out_dir=tmp_path / "half", pause_after_s=1e-9))
+    again = train_depth(plan, TrainingRun(out_dir=tmp_path / "half", resume_from=tmp_path / "half" / FULL_CHECKPOINT))
     assert again.step == whole.step == 6
     for name, value in whole.ema.items():
         assert torch.equal(value, again.ema[name]), name
 
 
 def test_compact_weights_start_a_new_run_and_foreign_ones_do_not(tmp_path):
-    train_depth(config(1), out_dir=tmp_path / "a")
-    found = train_depth(config(1, seed=9), out_dir=tmp_path / "b", start_from=tmp_path / "a" / WEIGHTS)
+    train_depth(config(1), TrainingRun(out_dir=tmp_path / "a"))
+    found = train_depth(config(1, seed=9), TrainingRun(out_dir=tmp_path / "b", start_from=tmp_path / "a" / WEIGHTS))
     assert found.step == 1
     assert {p.name for p in (tmp_path / "b").iterdir()} >= {"depth_worlds.jpg", "splats.jpg", WEIGHTS, "state.json"}
     wider = config(1, model=replace(TINY_MINI_DEPTH, match=12))
     with pytest.raises(WeightsError, match="another model"):
-        train_depth(wider, out_dir=tmp_path / "c", start_from=tmp_path / "a" / WEIGHTS)
+        train_depth(wider, TrainingRun(out_dir=tmp_path / "c", start_from=tmp_path / "a" / WEIGHTS))
     with pytest.raises(WeightsError, match="none at"):
-        train_depth(config(1), out_dir=tmp_path / "c", start_from=tmp_path / "nowhere.safetensors")
+        train_depth(config(1), TrainingRun(out_dir=tmp_path / "c", start_from=tmp_path / "nowhere.safetensors"))
 
 
 def test_losses_vanish_for_the_truth_and_ignore_the_scale_where_it_is_to_be_ignored(source: WindowSource):
@@ -134,14 +137,14 @@ def test_losses_vanish_for_the_truth_and_ignore_the_scale_where_it_is_to_be_igno
     unit = torch.full((len(windows),), 3.0)
     truth = (windows.depth_m.clamp_min(1e-3) / 3.0).log()
     model = build_mini_depth(TINY_MINI_DEPTH, 0)
-    lone = windows.lone()
-    windows, truth = lone, truth.flatten(0, 1)[:, None]
+    single = windows.single_images()
+    windows, truth = single, truth.flatten(0, 1)[:, None]
     unit = torch.full((len(windows),), 3.0)
-    found = replace(model(lone.rgb, lone.intrinsics), log_depth=truth)
-    exact = depth_losses(found, windows.depth_m, unit, is_lone=False)
+    found = replace(model(single.rgb, single.intrinsics), log_depth=truth)
+    exact = depth_losses(found, windows.depth_m, unit, is_single=False)
     assert float(exact["depth"].detach()) == 0
     assert float(exact["gradient"].detach()) == 0
-    larger = depth_losses(replace(found, log_depth=truth + 0.3), windows.depth_m, unit, is_lone=True)
+    larger = depth_losses(replace(found, log_depth=truth + 0.3), windows.depth_m, unit, is_single=True)
     assert float(larger["depth"].detach()) == pytest.approx(0.3, abs=1e-5)
     assert float(larger["shape"].detach()) < 1e-5
 

@@ -27,20 +27,20 @@ def batch(seed: int, views: int) -> DepthBatch:
     )
 
 
-@pytest.mark.parametrize("is_lone", [False, True])
-def test_recorded_steps_are_the_launched_ones(is_lone: bool):
+@pytest.mark.parametrize("is_single", [False, True])
+def test_recorded_steps_are_the_launched_ones(is_single: bool):
     model = build_mini_depth(TINY_REFINED_DEPTH, 0).cuda()
     parameters = list(model.parameters())
-    views = 1 if is_lone else 3
+    views = 1 if is_single else 3
     with torch.autocast("cuda", torch.bfloat16):
-        recorded = CudaGraphStep(lambda given: batch_losses(model, is_lone, given), parameters, batch(0, views))
+        recorded = CudaGraphStep(lambda given: batch_losses(model, is_single, given), parameters, batch(0, views))
     for seed in (1, 2):
         given = batch(seed, views)
         found = {name: float(value) for name, value in recorded(given).items()}
         gradients = [None if p.grad is None else p.grad.clone() for p in parameters]
         model.zero_grad(set_to_none=True)
         with torch.autocast("cuda", torch.bfloat16):
-            plain = batch_losses(model, is_lone, given)
+            plain = batch_losses(model, is_single, given)
         plain["loss"].backward()
         assert found == pytest.approx({name: float(value.detach()) for name, value in plain.items()}, rel=2e-2)
         for ours, parameter in zip(gradients, parameters, strict=True):

@@ -7,7 +7,8 @@ from torch.func import functional_call
 from lyra_core.mini.vae import TINY_MINI_VAE
 from lyra_core.training.frame_critics import CriticsConfig
 from lyra_core.training.gan import SharpenConfig, Sharpening, sharpen_losses, sharpen_vae
-from lyra_core.training.loop import LoopConfig
+from lyra_core.training.loop_config import LoopConfig
+from lyra_core.training.run import TrainingRun
 from lyra_core.training.vae import VaeTrainingConfig, initial_vae, reconstruction_loss, train_vae
 from lyra_core.weights.ema_weights import WEIGHTS, load_weights
 
@@ -77,9 +78,9 @@ def test_gradients_are_those_of_the_plain_sum(both, video):
 
 
 def test_latents_stay(tmp_path, video):
-    train_vae(config(2), out_dir=tmp_path / "plain")
+    train_vae(config(2), TrainingRun(out_dir=tmp_path / "plain"))
     start = tmp_path / "plain" / WEIGHTS
-    result = sharpen_vae(config(4), CONFIG, out_dir=tmp_path / "sharp", start_from=start)
+    result = sharpen_vae(config(4), CONFIG, TrainingRun(out_dir=tmp_path / "sharp", start_from=start))
     assert ["matching" in row for row in result.metrics if "loss" in row] == [False, False, True, True]
     before, after = (initial_vae(config(1), torch.device("cpu")) for _ in range(2))
     load_weights(before, start, "vae")

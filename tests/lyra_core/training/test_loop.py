@@ -2,15 +2,18 @@
 
 import json
 import time
-from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from lyra_core.errors import ConfigError, WeightsError
-from lyra_core.training.loop import CURVE, FULL_CHECKPOINT, METRICS, STATE, LoopConfig, step_generator, train
+from lyra_core.errors import ConfigError, TrainingError, WeightsError
+from lyra_core.training.checkpoint import FULL_CHECKPOINT, STATE
+from lyra_core.training.loop import step_generator, train
+from lyra_core.training.loop_config import LoopConfig
+from lyra_core.training.metrics import CURVE, METRICS
+from lyra_core.training.run import TrainingRun
 from lyra_core.weights.ema_weights import WEIGHTS
 
 TRUTH = torch.tensor([[1.0, -2.0, 0.5]])
@@ -27,7 +30,7 @@ def model():
 
 def loss_of(net, step):
     x = torch.randn(32, 3, generator=step_generator(1, step))
-    error = net(x) - x @ TRUTH.T
+    error = net(x.to(net[0].weight.dtype)) - x @ TRUTH.T  # it may be the bf16 copy
     return {"loss": error.square().mean()}
 
 
@@ -40,7 +43,7 @@ class KilledError(Exception):
 
 
 def test_training_lowers_the_loss_and_leaves_its_files(tmp_path):
-    result = train(model(), loss_of, config(150), out_dir=tmp_path, evaluate=lambda net: {"score": 1.0})
+    result = train(model(), loss_of, config(150), TrainingRun(out_dir=tmp_path), lambda net: {"score": 1.0})
     losses = [row["loss"] for row in result.metrics if "loss" in row]
     assert losses[-1] < 0.2 * losses[0]
     rows = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
@@ -53,7 +56,7 @@ def test_training_lowers_the_loss_and_leaves_its_files(tmp_path):
 
 def test_resumed_run_equals_the_unbroken_one_bit_for_bit(tmp_path):
     whole = model()
-    unbroken = train(whole, loss_of, config(40), out_dir=tmp_path / "whole")
+    unbroken = train(whole, loss_of, config(40), TrainingRun(out_dir=tmp_path / "whole"))
 
     def dies_at_17(net, step):
         if step == 17:
@@ -64,19 +67,35 @@ def test_resumed_run_equals_the_unbroken_one_bit_for_bit(tmp_path):
     # a checkpoint after every step, as a kill would find it
     every = LoopConfig(max_steps=40, learning_rate=2e-2, warmup_steps=5, log_every=5, checkpoint_every_s=1e-9)
     with pytest.raises(KilledError):
-        train(broken, dies_at_17, every, out_dir=tmp_path / "broken")
+        train(broken, dies_at_17, every, TrainingRun(out_dir=tmp_path / "broken"))
     resumed = model()
     again = train(
         resumed,
         loss_of,
         config(40),
-        out_dir=tmp_path / "broken",
-        resume_from=tmp_path / "broken" / FULL_CHECKPOINT,
+        TrainingRun(out_dir=tmp_path / "broken", resume_from=tmp_path / "broken" / FULL_CHECKPOINT),
     )
     assert again.step == 40
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
         assert torch.equal(unbroken.ema[name], again.ema[name]), name
+
+
+@pytest.mark.parametrize(
+    ("precision", "losses", "average"),
+    [
+        ("float32", [4.88245, 4.65009, 2.69694, 5.12799], 3.88706),
+        ("autocast", [4.875, 4.65625, 2.70312, 5.125], 3.88697),
+        ("copy", [4.87932, 4.64981, 2.69763, 5.12862], 3.88670),
+    ],
+)
+def test_the_first_steps_are_those_they_were(tmp_path, precision, losses, average):
+    """Losses written down when the loop was one function: warm-up, cosine, AdamW, clipping and averages are in them."""
+    plan = LoopConfig(max_steps=12, learning_rate=2e-2, warmup_steps=5, log_every=1, precision=precision, clip_norm=0.7)
+    result = train(model(), loss_of, plan, TrainingRun(out_dir=tmp_path))
+    assert [row["loss"] for row in result.metrics][::3] == pytest.approx(losses, rel=2e-3)
+    squares = sum(float(value.double().square().sum()) for value in result.ema.values())
+    assert squares == pytest.approx(average, rel=1e-3)
 
 
 def test_rate_warms_up_and_decays():
@@ -100,32 +119,31 @@ def test_impossible_runs_are_refused(tmp_path):
     with pytest.raises(ConfigError):
         LoopConfig()
     with pytest.raises(WeightsError, match="none at"):
-        train(model(), loss_of, config(1), out_dir=tmp_path, resume_from=tmp_path / "no.pt")
-    train(model(), loss_of, config(1), out_dir=tmp_path)
+        train(model(), loss_of, config(1), TrainingRun(out_dir=tmp_path, resume_from=tmp_path / "no.pt"))
+    train(model(), loss_of, config(1), TrainingRun(out_dir=tmp_path))
     other = nn.Linear(3, 1)
     with pytest.raises(WeightsError, match="another model"):
-        train(other, loss_of, config(2), out_dir=tmp_path, resume_from=tmp_path / FULL_CHECKPOINT)
+        train(other, loss_of, config(2), TrainingRun(out_dir=tmp_path, resume_from=tmp_path / FULL_CHECKPOINT))
 
 
 def test_a_run_pauses_at_a_time_and_its_state_says_how_far_it_came(tmp_path):
-    paused = train(model(), loss_of, replace(config(30), pause_at=time.time() - 1), out_dir=tmp_path)
+    paused = train(model(), loss_of, config(30), TrainingRun(out_dir=tmp_path, pause_at=time.time() - 1))
     assert paused.step == 1
     assert json.loads((tmp_path / STATE).read_text())["progress"] == pytest.approx(1 / 30)
     train(
         model(),
         loss_of,
-        replace(config(30), pause_at=time.time() + 600),
-        out_dir=tmp_path,
-        resume_from=tmp_path / FULL_CHECKPOINT,
+        config(30),
+        TrainingRun(out_dir=tmp_path, resume_from=tmp_path / FULL_CHECKPOINT, pause_at=time.time() + 600),
     )
     assert json.loads((tmp_path / STATE).read_text())["progress"] == 1
 
 
 def test_a_paused_run_stops_early_and_can_be_finished(tmp_path):
-    plan = {"max_steps": 400, "learning_rate": 2e-2, "log_every": 5}
-    paused = train(model(), loss_of, LoopConfig(**plan, pause_after_s=0.05), out_dir=tmp_path)
+    plan = LoopConfig(max_steps=400, learning_rate=2e-2, log_every=5)
+    paused = train(model(), loss_of, plan, TrainingRun(out_dir=tmp_path, pause_after_s=0.05))
     assert 0 < paused.step < 400
-    done = train(model(), loss_of, LoopConfig(**plan), out_dir=tmp_path, resume_from=tmp_path / FULL_CHECKPOINT)
+    done = train(model(), loss_of, plan, TrainingRun(out_dir=tmp_path, resume_from=tmp_path / FULL_CHECKPOINT))
     assert done.step == 400
 
 
@@ -133,6 +151,6 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     def diverges(net, step):
         return {"loss": net(torch.ones(1, 3)).sum() * (float("nan") if step >= 7 else 1.0)}
 
-    with pytest.raises(ConfigError, match="diverged"):
-        train(model(), diverges, config(50), out_dir=tmp_path)
+    with pytest.raises(TrainingError, match="diverged"):
+        train(model(), diverges, config(50), TrainingRun(out_dir=tmp_path))
     assert not (tmp_path / FULL_CHECKPOINT).exists()

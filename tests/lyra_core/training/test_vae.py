@@ -9,7 +9,9 @@ from safetensors.torch import load_file
 from lyra_core.errors import ConfigError, WeightsError
 from lyra_core.mini.vae import TINY_MINI_VAE, build_mini_vae
 from lyra_core.training import vae
-from lyra_core.training.loop import FULL_CHECKPOINT, LoopConfig
+from lyra_core.training.checkpoint import FULL_CHECKPOINT
+from lyra_core.training.loop_config import LoopConfig
+from lyra_core.training.run import TrainingRun
 from lyra_core.training.vae import VaeTrainingConfig, augment, load_grown, reconstruction_loss, train_vae
 from lyra_core.weights.ema_weights import WEIGHTS
 
@@ -35,7 +37,7 @@ def config(steps, **changes):
 
 
 def test_overfits_two_scenes(tmp_path):
-    result = train_vae(config(150, fresh_clips=1), out_dir=tmp_path)
+    result = train_vae(config(150, fresh_clips=1), TrainingRun(out_dir=tmp_path))
     psnr = [row["psnr_train"] for row in result.metrics if "psnr_train" in row]
     assert sum(psnr[-10:]) / 10 > sum(psnr[:5]) / 5 + 4
     shipped = load_file(tmp_path / WEIGHTS)
@@ -48,7 +50,7 @@ def test_overfits_two_scenes(tmp_path):
 
 def test_resume_is_bit_exact(tmp_path, monkeypatch):
     plan = config(6, pool_clips=0, batch=2, loop={"checkpoint_every_s": 1e-9})
-    whole = train_vae(plan, out_dir=tmp_path / "whole")
+    whole = train_vae(plan, TrainingRun(out_dir=tmp_path / "whole"))
     draw, calls = vae.latent_noise, []
 
     def killed_in_the_fourth_step(*arguments):
@@ -59,9 +61,9 @@ def test_resume_is_bit_exact(tmp_path, monkeypatch):
 
     monkeypatch.setattr(vae, "latent_noise", killed_in_the_fourth_step)
     with pytest.raises(KeyboardInterrupt):
-        train_vae(plan, out_dir=tmp_path / "half")
+        train_vae(plan, TrainingRun(out_dir=tmp_path / "half"))
     monkeypatch.setattr(vae, "latent_noise", draw)
-    again = train_vae(plan, out_dir=tmp_path / "half", resume_from=tmp_path / "half" / FULL_CHECKPOINT)
+    again = train_vae(plan, TrainingRun(out_dir=tmp_path / "half", resume_from=tmp_path / "half" / FULL_CHECKPOINT))
     assert len(again.metrics) > 3
     for name, value in whole.ema.items():
         assert torch.equal(value, again.ema[name]), name
@@ -91,7 +93,7 @@ def test_ragged_clips_are_refused():
 
 
 def test_a_grown_autoencoder_begins_as_the_smaller_one(tmp_path):
-    train_vae(config(2), out_dir=tmp_path)
+    train_vae(config(2), TrainingRun(out_dir=tmp_path))
     small, large = build_mini_vae(TINY_MINI_VAE), build_mini_vae(replace(TINY_MINI_VAE, decoder_blocks=(2, 3)))
     load_grown(small, tmp_path / WEIGHTS)
     load_grown(large, tmp_path / WEIGHTS)

@@ -13,8 +13,10 @@ from lyra_core.procedural.chunks import ChunkConfig
 from lyra_core.procedural.clip_maker import MixConfig
 from lyra_core.procedural.world_clips import PathPlan
 from lyra_core.training import video
+from lyra_core.training.checkpoint import FULL_CHECKPOINT
 from lyra_core.training.distill import StudentConfig
-from lyra_core.training.loop import FULL_CHECKPOINT, LoopConfig
+from lyra_core.training.loop_config import LoopConfig
+from lyra_core.training.run import TrainingRun
 from lyra_core.training.video import train_video
 from lyra_core.training.video_config import VideoTrainingConfig
 from lyra_core.weights.ema_weights import WEIGHTS
@@ -59,7 +61,7 @@ def config(steps, **changes):
 
 
 def test_overfits_two_scenes(tmp_path):
-    result = train_video(config(40), out_dir=tmp_path)
+    result = train_video(config(40), TrainingRun(out_dir=tmp_path))
     losses = [row["loss"] for row in result.metrics if "loss" in row]
     assert sum(losses[-8:]) / 8 < 0.7 * sum(losses[:4]) / 4
     assert load_file(tmp_path / WEIGHTS)["dit.patch_embedding.weight"].dtype == torch.bfloat16
@@ -71,7 +73,7 @@ def test_resume_is_bit_exact(tmp_path, monkeypatch):
     plan = config(4, pool_rows=0, batch=2, augment_from=1, loop={"checkpoint_every_s": 1e-9})
     monkeypatch.setattr(video, "measure", lambda *_: {})
     monkeypatch.setattr(video, "save_samples", lambda *_: None)
-    whole = train_video(plan, out_dir=tmp_path / "whole")
+    whole = train_video(plan, TrainingRun(out_dir=tmp_path / "whole"))
     loss, calls = video.flow_loss, []
 
     def killed_in_the_third_step(*arguments):
@@ -82,9 +84,9 @@ def test_resume_is_bit_exact(tmp_path, monkeypatch):
 
     monkeypatch.setattr(video, "flow_loss", killed_in_the_third_step)
     with pytest.raises(KeyboardInterrupt):
-        train_video(plan, out_dir=tmp_path / "half")
+        train_video(plan, TrainingRun(out_dir=tmp_path / "half"))
     monkeypatch.setattr(video, "flow_loss", loss)
-    again = train_video(plan, out_dir=tmp_path / "half", resume_from=tmp_path / "half" / FULL_CHECKPOINT)
+    again = train_video(plan, TrainingRun(out_dir=tmp_path / "half", resume_from=tmp_path / "half" / FULL_CHECKPOINT))
     for name, value in whole.ema.items():
         assert torch.equal(value, again.ema[name]), name
 
@@ -99,11 +101,11 @@ def test_a_mix_splits_batches_and_refuses_nothing_at_all():
 def test_a_student_moves_towards_its_teacher(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "measure", lambda *_: {})
     monkeypatch.setattr(video, "save_samples", lambda *_: None)
-    train_video(config(3), out_dir=tmp_path / "teacher")
+    train_video(config(3), TrainingRun(out_dir=tmp_path / "teacher"))
     plan = config(5, student=StudentConfig(critic_steps=2), first_rows=4)
     with pytest.raises(ConfigError, match="start_from"):
-        train_video(plan, out_dir=tmp_path / "student")
-    result = train_video(plan, out_dir=tmp_path / "student", start_from=tmp_path / "teacher" / WEIGHTS)
+        train_video(plan, TrainingRun(out_dir=tmp_path / "student"))
+    result = train_video(plan, TrainingRun(out_dir=tmp_path / "student", start_from=tmp_path / "teacher" / WEIGHTS))
     teacher, student = (load_file(tmp_path / name / WEIGHTS) for name in ("teacher", "student"))
     assert teacher.keys() == student.keys()
     assert any(not torch.equal(teacher[name], student[name]) for name in teacher)

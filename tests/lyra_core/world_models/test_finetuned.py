@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lyra_core.finetuning.clip_export import export_clip
-from lyra_core.train_command import main
+from lyra_core.train_commands.app import main
 
 pytestmark = pytest.mark.slow
 OPTIONS = ("--device", "cpu", "--height", "48", "--width", "64", "--clip-frames", "17", "--steps", "2")

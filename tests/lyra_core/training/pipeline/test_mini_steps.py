@@ -1,38 +1,34 @@
-"""Commands of the recipe are ones that exist, steps start beside each other where they can, and the toy runs."""
+"""Commands of the steps exist, steps start beside each other where they can, and the debugging run goes through."""
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from lyra_core.errors import ConfigError, WeightsError
-from lyra_core.evaluation.command import PARTS
-from lyra_core.mini.manifest import MINI_FOLDER, read_components
-from lyra_core.train_command import _arguments, main
-from lyra_core.training.pipeline.command import gpu_names, planned
+from lyra_core.errors import ConfigError
+from lyra_core.evaluation.measure_table import PARTS
+from lyra_core.mini.manifest import read_components
+from lyra_core.train_commands.app import COMMANDS, main, parse
+from lyra_core.training.pipeline.machine import gpu_names
 from lyra_core.training.pipeline.mini_steps import MiniChoices, mini_steps
 from lyra_core.training.pipeline.run import TRAINING, filled, launched
 from lyra_core.training.pipeline.scheduler import Pipeline, PipelineConfig
 
-RECIPES = [MiniChoices(), MiniChoices(has_start=True), MiniChoices(is_toy=True, device="cpu", has_table=False)]
+RECIPES = [MiniChoices(), MiniChoices(has_start=True), MiniChoices(is_debug=True, device="cpu", has_table=False)]
+OPTIONS = {command.name: command.options for command in COMMANDS}
 ADDED = ("--minutes", "1", "--out", "out", "--resume", "full.pt", "--pause-at", "2")
 
 
-def options(*arguments):
-    return _arguments().parse_args(["mini", *arguments])
-
-
-@pytest.mark.parametrize("choices", RECIPES, ids=["nothing", "start", "toy"])
+@pytest.mark.parametrize("choices", RECIPES, ids=["nothing", "start", "debug"])
 def test_training_commands_are_understood(choices):
     places = {"workers": "2"}
     for step in mini_steps(choices):
         for command in step.commands:
             if command[:2] == TRAINING:
                 added = ADDED if step.is_training else ()
-                found = _arguments().parse_args([*filled(command[2:], places), *added])
-                assert found.command == command[2], step.name
+                options = parse([*filled(command[2:], places), *added])
+                assert isinstance(options, OPTIONS[command[2]]), step.name
 
 
 def test_every_part_of_the_table_is_measured_once():
@@ -40,8 +36,8 @@ def test_every_part_of_the_table_is_measured_once():
     for step in mini_steps(MiniChoices()):
         for command in step.commands:
             if command[2] == "table":
-                found = _arguments().parse_args(filled(command[2:], {}))
-                measured += [] if found.merge else found.parts
+                options = parse(filled(command[2:], {}))
+                measured += [] if options.merge else options.parts
     assert sorted(measured) == sorted(PARTS)
 
 
@@ -92,6 +88,15 @@ def test_trainings_of_several_gpus_go_through_torchrun():
     assert launched(("-c", "pass"), 2)[1:] == ["-c", "pass"]
 
 
+def test_patterns_of_files_become_the_files(tmp_path):
+    for name in ("b", "a"):
+        (tmp_path / f"{name}.json").touch()
+    files = [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
+    assert filled(["card", "{out}/*.json"], {"out": str(tmp_path)}) == ["card", *files]
+    assert filled(["--merge={out}/*.json"], {"out": str(tmp_path)}) == [f"--merge={file}" for file in files]
+    assert filled(["--merge={out}/*.txt", "--only=x*"], {"out": "/"}) == ["--merge=//*.txt", "--only=x*"]
+
+
 def test_minutes_are_shorter_from_weights_and_scaled():
     def minutes(choices):
         return {step.name: step.minutes for step in mini_steps(choices)}
@@ -104,35 +109,6 @@ def test_minutes_are_shorter_from_weights_and_scaled():
     assert half["depth"] == 11
 
 
-def test_options_become_a_plan(tmp_path):
-    steps, config = planned(
-        options("--out", str(tmp_path), "--device", "cpu", "--gpus", "2", "--start-from", str(MINI_FOLDER))
-    )
-    assert {"vae", "table"} <= {step.name for step in steps}
-    assert (config.gpus, config.is_spread, config.places["start"]) == (("0", "1"), False, str(MINI_FOLDER))
-    assert config.digests["start"]
-    assert all(Path(config.places[name]).is_absolute() for name in ("views", "photographs"))
-    chosen = planned(options("--out", "x", "--device", "cpu", "--only", "pack", "table*"))[1].chosen
-    assert chosen[0] == "pack"
-    assert {"table", "table-drift"} < set(chosen)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        (("--toy", "--start-from", "x"), ConfigError, "toy networks begin from nothing"),
-        (("--start-from", "nowhere"), WeightsError, "nowhere"),
-        (("--start-from", "x/weights"), ConfigError, "where the new weights go"),
-        (("--minutes-scale", "0"), ConfigError, "positive"),
-        (("--only", "vea"), ConfigError, "none is vea"),
-        (("--gpus", "0"), ConfigError, "wanted 0 GPUs"),
-    ],
-)
-def test_options_that_do_not_fit_are_refused(arguments, error, message):
-    with pytest.raises(error, match=message):
-        planned(options("--out", "x", "--device", "cpu", *arguments))
-
-
 def test_gpus_are_those_that_may_be_seen(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     assert gpu_names(None, "cuda") == ("3", "5")
@@ -142,13 +118,13 @@ def test_gpus_are_those_that_may_be_seen(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_toy_runs_through_and_is_not_run_twice(tmp_path, caplog):
+def test_the_debugging_run_goes_through_and_is_not_run_twice(tmp_path, caplog):
     photographs = tmp_path / "photographs"
     photographs.mkdir()
     for name in ("a", "coffee_table"):
         Image.radial_gradient("L").convert("RGB").save(photographs / f"{name}.png")
     out, kept = tmp_path / "out", tmp_path / "kept"
-    command = ["mini", "--toy", "--device", "cpu", "--gpus", "2", "--out", str(out), "--sync-to", str(kept)]
+    command = ["mini", "--debug", "--device", "cpu", "--gpus", "2", "--out", str(out), "--sync-to", str(kept)]
     command += ["--photographs", str(photographs), "--part-mib", "0.1"]
     assert main([*command, "--minutes-scale", "0.3"]) == 0
     names = [step.name for step in mini_steps(RECIPES[2])]

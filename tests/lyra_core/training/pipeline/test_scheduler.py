@@ -293,7 +293,7 @@ def test_a_signal_ends_all_processes(tmp_path):
         import sys
         from pathlib import Path
         from lyra_core.training.pipeline.scheduler import Pipeline, PipelineConfig
-        from lyra_core.training.pipeline.command import stopping
+        from lyra_core.training.pipeline.signals import stopping
         from lyra_core.training.pipeline.step import Step
         step = Step(name="long", commands=(("-c", {textwrap.dedent(code)!r}),))
         pipeline = Pipeline([step], Path(sys.argv[1]), PipelineConfig(gpus=("0",)), print)

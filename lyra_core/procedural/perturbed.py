@@ -1,7 +1,7 @@
 """Clips with a generated video's faults, and the truth beside them: what refinement and camera gates are judged on.
 
 A generated frame is not quite where its camera was asked to be, nor as bright as its neighbours, and its depth is a
-little off. Here all three are known: the scene is drawn from shaken cameras, frames get an exposure of their own and
+little off. Here all three are known: the scene is drawn from perturbed cameras, frames get an exposure of their own and
 depths a scale of their own. Frame 0 is the seed and has no faults.
 """
 
@@ -52,24 +52,24 @@ class Faults:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShakenClip:
+class PerturbedClip:
     """A faulty video and what was asked for.
 
     Attributes:
-        found: frames and depth with faults, under the requested cameras.
+        perturbed: frames and depth with faults, under the requested cameras.
         truth: frames and depth without faults, from the requested cameras.
         world_to_cam: where the faulty frames were really taken. [t 4 4] float64
         gains: what each channel was multiplied by. [t 3]
     """
 
-    found: VideoClip
+    perturbed: VideoClip
     truth: VideoClip
     world_to_cam: Float[Tensor, "t 4 4"]
     gains: Float[Tensor, "t 3"]
 
 
 @torch.no_grad()
-def shaken_clip(
+def perturbed_clip(
     seed: int,
     path_name: str,
     num_frames: int,
@@ -78,7 +78,7 @@ def shaken_clip(
     *,
     faults: Faults = Faults(),
     device: str | torch.device = "cpu",
-) -> ShakenClip:
+) -> PerturbedClip:
     """A procedural room filmed twice: as asked, and as a generator might.
 
     Args:
@@ -110,8 +110,8 @@ def shaken_clip(
     real = _film(batch, replace(path, world_to_cam=wrong @ path.world_to_cam))
     frames = (real.frames.float() * gains[:, None, None]).round().clamp(0, 255).to(torch.uint8)
     depth = None if real.depth_m is None else real.depth_m * stretch[:, :, None]
-    return ShakenClip(
-        found=replace(real, frames=frames, cameras=asked.cameras, depth_m=depth),
+    return PerturbedClip(
+        perturbed=replace(real, frames=frames, cameras=asked.cameras, depth_m=depth),
         truth=asked,
         world_to_cam=wrong @ asked.cameras.world_to_cam,
         gains=gains,

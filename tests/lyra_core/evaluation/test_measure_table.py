@@ -1,13 +1,14 @@
-"""The command of the table: results become one, and what its parts start is there."""
+"""The table as a command: results become one, and what its parts start is there."""
 
 import importlib.util
 import json
 
 import pytest
 
+from lyra_core.errors import ConfigError
 from lyra_core.evaluation import splat_parts
 from lyra_core.evaluation.table import Row, complete
-from lyra_core.train_command import main
+from lyra_core.train_commands.app import main
 
 
 def result(path, **values):
@@ -22,13 +23,14 @@ def test_results_are_merged_beside_the_pictures_unless_told_otherwise(tmp_path):
         result(tmp_path / "one" / "mini-2026-01-01.json", drift_color=3.0),
         result(tmp_path / "two" / "mini-2026-01-01.json", splats_novel_db=21.0),
     ]
-    assert main(["table", "--merge", *files, "--out", str(tmp_path / "out")]) == 0
+    merging = [f"--merge={file}" for file in files]
+    assert main(["table", *merging, "--out", str(tmp_path / "out")]) == 0
     (found,) = (tmp_path / "out").glob("mini-*.json")
     values = {row["key"]: row["value"] for row in json.loads(found.read_text())["rows"]}
     assert (values["drift_color"], values["splats_novel_db"]) == (3.0, 21.0)
     assert "generated worlds" in (tmp_path / "out" / "table.md").read_text()
     numbers = str(tmp_path / "numbers")
-    assert main(["table", "--merge", *files, "--out", str(tmp_path / "other"), "--result", numbers]) == 0
+    assert main(["table", *merging, "--out", str(tmp_path / "other"), "--result", numbers]) == 0
     assert not list((tmp_path / "other").glob("*.json"))
     assert list((tmp_path / "numbers").glob("mini-*.json"))
 
@@ -37,7 +39,6 @@ def test_the_program_that_times_a_world_is_in_the_factory():
     assert importlib.util.find_spec(splat_parts.TIMED) is not None
 
 
-def test_unknown_parts_are_refused(capsys):
-    with pytest.raises(SystemExit):
-        main(["table", "--out", "x", "--parts", "worlds"])
-    assert "depth-table" in capsys.readouterr().err
+def test_unknown_parts_are_refused():
+    with pytest.raises(ConfigError, match=r"depth-table.*found worlds"):
+        main(["table", "--out", "x", "--parts", "vae", "--parts", "worlds"])
