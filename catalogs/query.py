@@ -1,4 +1,4 @@
-"""SQL over the catalog as of now: `worlds`, `frames` and `rejects`, in DuckDB, from a disk or a bucket."""
+"""SQL over the catalog as of now: `worlds`, `frames`, `rejects` and `simchecks`, in DuckDB, from a disk or a bucket."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 
 from catalogs.current import read_current, worlds_of
 from catalogs.rejects import list_rejects, reject_table
+from catalogs.simchecks import list_simchecks, simcheck_table
 from lyra_core import snapshot
 from lyra_core.errors import CatalogError
 from lyra_core.extras import require
 from lyra_core.formats.store import Store
-from lyra_core.records import FrameRecord, RejectRecord, WorldRecord, arrow_schema
+from lyra_core.records import FrameRecord, RejectRecord, SimcheckRecord, WorldRecord, arrow_schema
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-TABLES = {"worlds": WorldRecord, "frames": FrameRecord, "rejects": RejectRecord}
+TABLES = {"worlds": WorldRecord, "frames": FrameRecord, "rejects": RejectRecord, "simchecks": SimcheckRecord}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,9 @@ class Status:
 
 
 def connect(store: Store) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with the views `worlds`, `frames` and `rejects` (the open ones) as of now.
+    """A DuckDB connection with the views `worlds`, `frames`, `rejects` (the open ones) and `simchecks` as of now.
+
+    `worlds.drop_test_ok` is that of `simchecks`: it is measured after the commit.
 
     Bytes are read through pyarrow, so s3:// needs no DuckDB extension.
 
@@ -61,18 +64,24 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     current = read_current(store)
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
     connection.execute("SET python_enable_replacements = false")  # a table is a table, not a variable of this program
+    simchecks = list_simchecks(store)
+    connection.register("simchecks", simcheck_table(simchecks))
     for name, recent in (("worlds", current.recent_worlds), ("frames", current.recent_frames)):
         connection.register(f"{name}_compacted", snapshot.dataset(store, current.ref, name))
         connection.register(f"{name}_recent", recent)
-        connection.execute(
-            f"CREATE VIEW {name} AS SELECT * FROM {name}_compacted UNION ALL SELECT * FROM {name}_recent"
-        )
+        rows = f"SELECT * FROM {name}_compacted UNION ALL SELECT * FROM {name}_recent"
+        if name == "worlds" and simchecks:
+            rows = (
+                "SELECT w.* REPLACE (s.drop_test_ok AS drop_test_ok) "
+                f"FROM ({rows}) AS w LEFT JOIN simchecks AS s USING (world_id)"
+            )
+        connection.execute(f"CREATE VIEW {name} AS {rows}")
     connection.register("rejects", reject_table(list_rejects(store, current=current)))
     return connection
 
 
 def query(store: Store, sql: str) -> pa.Table:
-    """The result of a SELECT over `worlds`, `frames` and `rejects`; the statement can reach no file.
+    """The result of a SELECT over `worlds`, `frames`, `rejects` and `simchecks`; the statement can reach no file.
 
     Raises:
         CatalogError: bad SQL, with the tables and columns there are; or the catalog cannot be read.
@@ -89,8 +98,8 @@ def query(store: Store, sql: str) -> pa.Table:
         table = None if result is None else result.to_arrow_table()
     except duckdb.PermissionException as error:
         raise CatalogError(
-            f"a query reads worlds, frames and rejects and nothing else: it writes no files, reads no others and loads "
-            f"no extensions ({error}); write the result elsewhere, for example with --json > FILE, or use "
+            f"a query reads {', '.join(TABLES)} and nothing else: it writes no files, reads no others and loads no "
+            f"extensions ({error}); write the result elsewhere, for example with --json > FILE, or use "
             f"catalogs.query.connect from Python"
         ) from error
     except (duckdb.Error, pa.ArrowException) as error:

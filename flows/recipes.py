@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import cast
 
+from lyra_core.config.geometry import GeometryOptions
 from lyra_core.config.reconstruction import ReconstructionOptions
 from lyra_core.config.video import CORRECTED_VIDEO, MINI_VIDEO, REFERENCE_VIDEO, VideoOptions
 from lyra_core.entry_point import load_entry_point
 from lyra_core.errors import RecipeError
-from tasks.recipe import Recipe, with_fields
+from tasks.recipe import WORLD_FILES, Recipe, with_fields
 
 DEFAULT_RECIPE = "mini"
 """Of `make run`, `lyra run`, the flow's parameters and the deployments; the model of `lyra_core.load_model()`."""
@@ -55,6 +56,8 @@ def mini() -> Recipe:
         prompt="a place",
         video=MINI_VIDEO,
         reconstruction=ReconstructionOptions(tier="100k", lifter="depth", anchor_views=8),
+        geometry=GeometryOptions(),
+        artifacts=(*WORLD_FILES, "mjcf"),
         seconds_per_world=25.0,
         bytes_per_world=8_000_000,
     )
@@ -74,6 +77,7 @@ def lyra2() -> Recipe:
         height=480,
         video=REFERENCE_VIDEO,
         reconstruction=ReconstructionOptions(),
+        geometry=GeometryOptions(),
         seconds_per_world=420.0,
         bytes_per_world=90_000_000,
     )
@@ -113,6 +117,7 @@ def parallax_da3() -> Recipe:
         width=832,
         height=480,
         reconstruction=ReconstructionOptions(lifter="depth", is_refined=True),
+        geometry=GeometryOptions(),
         seconds_per_world=60.0,
         bytes_per_world=90_000_000,
     )

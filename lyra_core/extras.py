@@ -31,6 +31,9 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "s3fs": ("cloud", "factory"),
     "aiohttp": ("cloud", "factory"),
     "huggingface_hub": ("cloud",),
+    "skimage": ("geometry",),  # of scikit-image
+    "fast_simplification": ("geometry",),
+    "mujoco": ("sim",),
     "polars": ("viewer",),
     "pandas": ("viewer",),
 }

@@ -31,7 +31,7 @@ ID_LENGTH = 32
 _TAG = "lyra-worlds/1"
 # One version for every model and stage. Raise it when equal inputs give other pixels or other Gaussians, so that worlds
 # of the old code are not taken for worlds of the new. History: docs/decisions/0004.
-ALGORITHM_VERSION = "2"
+ALGORITHM_VERSION = "3"
 _READ_BLOCK = 4 << 20
 
 

@@ -5,6 +5,7 @@ worlds/<id[:2]>/<id>/<upload>/...               payloads of a world, one folder 
 catalog/commits/<id[:2]>/<id>.parquet           its row: the world exists from here on
 catalog/attempts/<id[:2]>/<id>/<n>.json         what happened to it before
 catalog/rejects/<run>/<ordinal>.parquet         seeds that gave no world (-<variant> after the first variant)
+catalog/simchecks/<id[:2]>/<id>.parquet         how it did in a simulator, measured later; the newest time counts
 catalog/snapshots/vNNNNNN.json                  an immutable version of the catalog, and its parts:
 catalog/snapshots/vNNNNNN/{worlds,frames}-*.parquet
 """
@@ -20,6 +21,7 @@ WORLDS = "worlds/"
 COMMITS = "catalog/commits/"
 ATTEMPTS = "catalog/attempts/"
 REJECTS = "catalog/rejects/"
+SIMCHECKS = "catalog/simchecks/"
 SNAPSHOTS = "catalog/snapshots/"
 _ID = re.compile(r"[0-9a-f]{32}")
 UPLOAD = re.compile(r"[0-9a-f]{12}")
@@ -65,6 +67,11 @@ def reject_key(run_id: str, ordinal: int, variant: int = 0) -> str:
         )
     suffix = f"-{variant}" if variant else ""
     return f"{REJECTS}{run_id}/{ordinal:09d}{suffix}.parquet"
+
+
+def simcheck_key(world_id: str) -> str:
+    """Key of what a simulator said of a world."""
+    return f"{SIMCHECKS}{_sharded(world_id)}.parquet"
 
 
 def snapshot_key(version: int) -> str:

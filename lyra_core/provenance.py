@@ -15,12 +15,12 @@ class Provenance:
         num_steps: of denoising, a chunk.
         guidance: classifier-free guidance scale; 1 where it is off.
         negative_prompt: of guidance, where it is known as words.
-        metric_scale_source: "depth_model" where the scale of the world comes from a network that was trained on depth
-            in metres, "none" where nothing tells metres.
+        metric_scale_source: "depth_model" where the scale of the world comes from a network that measures metres in
+            photographs, "relative" where nothing tells metres.
     """
 
     precision: str | None = None
     num_steps: int | None = None
     guidance: float | None = None
     negative_prompt: str | None = None
-    metric_scale_source: Literal["depth_model", "none"] = "none"
+    metric_scale_source: Literal["depth_model", "relative"] = "relative"

@@ -1,4 +1,4 @@
-"""The rows of the catalog: a world, a stored camera, a rejected seed.
+"""The rows of the catalog: a world, a stored camera, a rejected seed, what a simulator said of a world.
 
 Each field carries its column type and its meaning; the Arrow schemas, the documentation and the round trip through
 Parquet all follow from these dataclasses. Unknown values are None (null), never 0 or "".
@@ -184,19 +184,32 @@ class WorldRecord(_Row):
     cameras_source: str | None = column("string", "cameras the Gaussians were made with: requested or recovered")
     # splats
     num_splats: int | None = column("int64", "number of Gaussians")
+    num_surface_splats: int | None = column(
+        "int64", "those of them that key frames show: neither backing nor dome; all where the model tells no parts"
+    )
     sh_degree: int | None = column("int8", "degree of the spherical harmonics, 0 to 3")
-    bounds_min: tuple[float, ...] | None = column("list<float>[3]", "least x y z of the centres, m")
-    bounds_max: tuple[float, ...] | None = column("list<float>[3]", "greatest x y z of the centres, m")
-    bounds_p01: tuple[float, ...] | None = column("list<float>[3]", "1st percentile of x y z, m")
-    bounds_p99: tuple[float, ...] | None = column("list<float>[3]", "99th percentile of x y z, m")
+    bounds_min: tuple[float, ...] | None = column("list<float>[3]", "least x y z of centres that key frames show, m")
+    bounds_max: tuple[float, ...] | None = column("list<float>[3]", "greatest x y z of centres that key frames show, m")
+    bounds_p01: tuple[float, ...] | None = column("list<float>[3]", "1st percentile of x y z of the same, m")
+    bounds_p99: tuple[float, ...] | None = column("list<float>[3]", "99th percentile of x y z of the same, m")
     world_up: tuple[float, ...] | None = column(
-        "list<float>[3]", "unit vector that points up in the world; null: not computed"
+        "list<float>[3]", "unit vector that points up in the world; null where geometry was not measured"
     )
-    meters_per_unit: float | None = column("double", "metres of one world unit; null where nothing tells")
+    up_source: str | None = column(
+        "string", "where up comes from: floor, a trusted one, or camera, the first camera's own"
+    )
+    meters_per_unit: float | None = column("double", "metres of one world unit; null where nothing measured them")
+    meters_per_unit_prior: float | None = column(
+        "double", "the same if the camera was held at eye level, 1.55 m; null without a trusted floor that allows it"
+    )
     metric_scale_source: str | None = column(
-        "string", "where metres come from: none, or depth_model, a network trained on depth in metres"
+        "string",
+        "what measured metres: camera_height or center_distance (the manifest), depth_model (a network that does); "
+        "or relative: nothing",
     )
-    scale_confidence: float | None = column("float", "trust in the metric scale, 0 to 1; null: not computed")
+    scale_confidence: float | None = column(
+        "float", "rank of the metric scale's source, 0 to 1; null where geometry was not measured"
+    )
     # quality
     psnr_db: float | None = column("float", "rendered Gaussians against video frames, dB")
     ssim: float | None = column("float", "structural similarity of the same, 0 to 1")
@@ -208,11 +221,30 @@ class WorldRecord(_Row):
     quality_version: str | None = column("string", "version of the quality measures")
     accepted: bool = column("bool", "whether the world passed its quality gates", True)
     reject_reasons: tuple[str, ...] = column("list<string>", "quality gates it failed", ())
-    # collision
-    mesh_faces: int | None = column("int32", "triangles of the collision mesh; null: not computed")
-    floor_z_m: float | None = column("float", "height of the floor along world_up, m; null: not computed")
-    floor_rmse_m: float | None = column("float", "roughness of the floor, m; null: not computed")
-    drop_test_ok: bool | None = column("bool", "whether a dropped ball comes to rest on the floor; null: not computed")
+    # geometry; null where it was not measured or its evidence does not suffice, see docs/geometry.md
+    floor_z_m: float | None = column("float", "height of the trusted floor along world_up, the first camera at 0, m")
+    floor_rmse_m: float | None = column("float", "roughness of the trusted floor near the camera, m")
+    floor_confidence: float | None = column("float", "0 where no plane is trusted to be the floor, else 0.5 to 1")
+    floor_inlier_frac: float | None = column(
+        "float", "share of what is seen that lies on the best floor, trusted or not"
+    )
+    floor_tilt_deg: float | None = column("float", "angle between that plane's normal and the camera's up, degrees")
+    floor_spread_deg: float | None = column("float", "how far other random draws find that plane, degrees")
+    world_to_ground: tuple[float, ...] | None = column(
+        "list<double>[16]",
+        "world to ground frame (x right, y forward, z up, m), 4x4 by rows, scale included",
+    )
+    spawn_m: tuple[float, ...] | None = column(
+        "list<float>[3]", "x y z of a free place for a robot of 0.4 x 0.6 m, ground frame, m"
+    )
+    spawn_yaw_rad: float | None = column("float", "heading there, from x towards y")
+    spawn_clearance_m: float | None = column("float", "distance from there to the nearest place that is not free, m")
+    free_area_m2: float | None = column("float", "floor on which that robot can stand and turn, square metres")
+    geometry_reasons: tuple[str, ...] = column("list<string>", "why there is no place to stand", ())
+    mesh_faces: int | None = column("int32", "triangles of the collision mesh; null where none was made")
+    drop_test_ok: bool | None = column(
+        "bool", "whether things dropped at the spawn point come to rest there; filled in by queries, from simchecks"
+    )
     # artifacts
     folder: str | None = column("string", "prefix of the keys of its files; null in rows of version 1")
     base_uri: str | None = column("string", "root URL the keys were relative to when written")
@@ -290,6 +322,29 @@ class RejectRecord(_Row):
     created_at: datetime | None = column("timestamp", "when it was rejected, UTC")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimcheckRecord(_Row):
+    """How a world did in a simulator: measured after its commit, which is never changed."""
+
+    table: ClassVar[str] = "simchecks"
+
+    world_id: str = column("string", "world that was tried", _REQUIRED)
+    drop_test_ok: bool | None = column(
+        "bool", "whether ball and box came to rest within 5 cm and the robot stood; null: it has no place to stand"
+    )
+    reasons: tuple[str, ...] = column("list<string>", "why it failed, or why it was not tried", ())
+    ball_error_m: float | None = column("float", "where the ball rests above the ground under it, m; negative: it sank")
+    ball_moved_m: float | None = column("float", "how far it came from where it was dropped, m")
+    box_error_m: float | None = column("float", "the same of the box, m")
+    box_moved_m: float | None = column("float", "the same of the box, m")
+    robot_error_m: float | None = column("float", "the same of the robot's wheels, m")
+    robot_tilt_deg: float | None = column("float", "angle between the standing robot's z axis and up, degrees")
+    robot_drove_m: float | None = column("float", "how far it drove in 2 s straight ahead, m; 0.6 on free ground")
+    mjcf: str | None = column("string", "stored: the world's own file was tried; made: it has none and one was made")
+    simulator: str | None = column("string", "name and version of the simulator")
+    created_at: datetime | None = column("timestamp", "when it was tried, UTC")
+
+
 def frame_table(
     world_id: str,
     world_to_cam: np.ndarray,
@@ -339,7 +394,7 @@ def frame_table(
 
 
 @lru_cache
-def arrow_schema(record: type[WorldRecord | FrameRecord | RejectRecord]) -> pa.Schema:
+def arrow_schema(record: type[WorldRecord | FrameRecord | RejectRecord | SimcheckRecord]) -> pa.Schema:
     """The Arrow schema of a record's table; required columns are not nullable."""
     import pyarrow as pa
 

@@ -25,6 +25,8 @@ class WorldSpec:
         variant: which of several worlds of one seed.
         cameras_sha256: digest of the requested cameras; the worker refuses a camera file that holds others by then.
         hfov_deg: horizontal field of view stated by the manifest, if any.
+        camera_height_m: height of the camera above the ground stated by the manifest, if any, metres.
+        center_distance_m: distance of what the photograph's centre shows, likewise.
         seed_license, seed_source_url, seed_attribution: as the manifest states them.
     """
 
@@ -39,6 +41,8 @@ class WorldSpec:
     variant: int = 0
     cameras_sha256: str = ""
     hfov_deg: float | None = None
+    camera_height_m: float | None = None
+    center_distance_m: float | None = None
     seed_license: str | None = None
     seed_source_url: str | None = None
     seed_attribution: str | None = None

@@ -8,6 +8,7 @@ pixel centres at +0.5, linear scales and opacities, sRGB colour.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from pathlib import Path
 
 import torch
@@ -181,6 +182,19 @@ class VideoClip:
         return int(self.frames.shape[0])
 
 
+class Part(IntEnum):
+    """What a Gaussian of a world is for; the numbers are those of the property `part` of a .ply.
+
+    KEYFRAME: a surface that key frames of the video show. BACKING: the soft continuation behind and beside it, which
+    no key frame shows. DOME: what has no known distance, on far spheres: the sky, also where key frames show it, and
+    the surroundings in all other directions. Lengths of a world (bounds, points, floors) are those of KEYFRAME alone.
+    """
+
+    KEYFRAME = 0
+    BACKING = 1
+    DOME = 2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gaussians:
     """3D Gaussians in the world frame, all quantities linear (log and logit exist only inside files).
@@ -192,6 +206,7 @@ class Gaussians:
         opacities: 0 to 1. [n] float32
         sh: spherical-harmonics coefficients in the 3DGS sign convention; colour = 0.5 + sum(basis * sh).
             k = (degree + 1) squared. [n k 3] float32
+        part: the `Part` of each, or None where nobody told: then all count as KEYFRAME. [n] uint8
     """
 
     means: Float[Tensor, "n 3"]
@@ -199,6 +214,7 @@ class Gaussians:
     scales: Float[Tensor, "n 3"]
     opacities: Float[Tensor, " n"]
     sh: Float[Tensor, "n k 3"]
+    part: UInt8[Tensor, " n"] | None = None
 
     def __post_init__(self) -> None:
         n = self.means.shape[0]
@@ -209,6 +225,8 @@ class Gaussians:
             "opacities": (self.opacities, (n,)),
             "sh": (self.sh, (n, self.sh.shape[1] if self.sh.ndim == 3 else -1, 3)),
         }
+        if self.part is not None:
+            found["part"] = (self.part, (n,))
         for name, (tensor, wanted) in found.items():
             if tuple(tensor.shape) != wanted:
                 raise GaussiansError(f"{name} must be {wanted} for {n} Gaussians, found {tuple(tensor.shape)}")
@@ -227,7 +245,18 @@ class Gaussians:
             scales=self.scales[which],
             opacities=self.opacities[which],
             sh=self.sh[which],
+            part=None if self.part is None else self.part[which],
         )
+
+    def of_parts(self, *parts: Part) -> Gaussians:
+        """Those of some parts, in their order; all or none of them where parts are not told."""
+        if self.part is None:
+            return self if Part.KEYFRAME in parts else self[:0]
+        return self[torch.isin(self.part, self.part.new_tensor([int(part) for part in parts]))]
+
+    def marked(self, part: Part) -> Gaussians:
+        """The same Gaussians, all of one part."""
+        return replace(self, part=torch.full((len(self),), int(part), dtype=torch.uint8, device=self.means.device))
 
     @property
     def sh_degree(self) -> int:
@@ -243,17 +272,21 @@ class Gaussians:
             scales=self.scales.to(device),
             opacities=self.opacities.to(device),
             sh=self.sh.to(device),
+            part=None if self.part is None else self.part.to(device),
         )
 
     @classmethod
     def concatenate(cls, parts: list[Gaussians]) -> Gaussians:
-        """All parts as one set; lower degrees are padded with zeros to the highest.
+        """All sets as one; lower degrees are padded with zeros to the highest, and a set that does not tell its parts
+        counts as KEYFRAME beside one that does.
 
         Raises:
-            GaussiansError: no parts.
+            GaussiansError: no sets.
         """
         if not parts:
             raise GaussiansError("concatenate needs at least one set of Gaussians, found none")
+        is_told = any(p.part is not None for p in parts)
+        told = [p.marked(Part.KEYFRAME).part if p.part is None else p.part for p in parts] if is_told else []
         k = max(int(part.sh.shape[1]) for part in parts)
         padded = [torch.nn.functional.pad(p.sh, (0, 0, 0, k - int(p.sh.shape[1]))) for p in parts]
         return cls(
@@ -262,6 +295,7 @@ class Gaussians:
             scales=torch.cat([p.scales for p in parts]),
             opacities=torch.cat([p.opacities for p in parts]),
             sh=torch.cat(padded),
+            part=torch.cat([part for part in told if part is not None]) if is_told else None,
         )
 
     def save_ply(self, path: str | Path) -> None:

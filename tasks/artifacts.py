@@ -1,4 +1,4 @@
-"""Stage 5: everything a world leaves behind, first as values (rendered), then as files in a local folder (encoded).
+"""Stage 6: everything a world leaves behind, first as values (rendered), then as files in a local folder (encoded).
 
 Rendering needs the models' device and stays on the worker's main path; encoding overlaps the next world.
 """
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lyra_core.entry_point import load_entry_point
 from lyra_core.errors import RecipeError
+from lyra_core.extras import require
 from lyra_core.formats.cameras import (
     write_cameras_parquet,
     write_colmap_text,
@@ -22,10 +23,13 @@ from lyra_core.formats.cameras import (
 )
 from lyra_core.formats.clip import write_lossless, write_mp4
 from lyra_core.formats.image import jpeg_data_uri, write_jpeg
+from lyra_core.formats.mesh import write_glb, write_obj
+from lyra_core.formats.mjcf import write_mjcf
 from lyra_core.gaussians.render import render
 from lyra_core.geometry.sway import swayed_path
-from lyra_core.values import Gaussians, VideoClip
-from tasks.recipe import Recipe
+from lyra_core.values import Gaussians, Part, VideoClip
+from tasks.geometry import WorldGeometry
+from tasks.recipe import MESH_ROLES, Recipe
 
 THUMBNAIL_SIDE = 160
 THUMBNAIL_BYTES = 6_000
@@ -49,6 +53,7 @@ class Contents:
     gaussians: Gaussians
     pictures: Pictures
     recipe: Recipe
+    geometry: WorldGeometry | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +64,7 @@ class Format:
         role: its name in the catalog's `artifacts`; a file of a folder is `<role>_<stem>`.
         name: its path in the world's folder.
         media_type: of the file, or of each file in the folder.
-        write: writes it to a path that does not exist yet.
+        write: writes it to a path that does not exist yet; what a world has not got is left out.
     """
 
     role: str
@@ -112,7 +117,11 @@ def find_formats(recipe: Recipe) -> list[Format]:
 
     Raises:
         RecipeError: one cannot be imported or is no Format, or two write the same file.
+        MissingExtraError: a mesh is wanted and the extra `geometry` is not installed.
     """
+    if MESH_ROLES & set(recipe.artifacts):
+        for package in ("skimage", "fast_simplification"):
+            require(package, "making meshes", "geometry")
     formats = [form for role, form in FORMATS.items() if role in recipe.artifacts]
     for name in recipe.artifacts:
         if ":" in name:
@@ -139,7 +148,7 @@ def encode(contents: Contents, formats: Sequence[Format], folder: Path) -> list[
         path = folder / form.name
         path.parent.mkdir(parents=True, exist_ok=True)
         form.write(contents, path)
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        files = sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
         for file in files:
             role = form.role if file == path else f"{form.role}_{file.stem}"
             name = file.relative_to(folder).as_posix()
@@ -151,6 +160,27 @@ def _write_flythrough(world: Contents, path: Path) -> None:
     if world.pictures.flythrough is None:
         raise RecipeError("flythrough: wanted its rendered frames, found none; name it among the artifacts")
     write_mp4(world.pictures.flythrough, path, fps=world.clip.fps, crf=FLYTHROUGH_CRF, preset="veryfast")
+
+
+def _write_mesh(world: Contents, path: Path) -> None:
+    if world.geometry is not None and world.geometry.visual is not None:
+        write_glb(world.geometry.visual, path)
+
+
+def _write_collision(world: Contents, path: Path) -> None:
+    if world.geometry is not None and world.geometry.collision is not None:
+        write_glb(world.geometry.collision, path, "collision")
+
+
+def _write_obj(world: Contents, path: Path) -> None:
+    if world.geometry is not None and world.geometry.collision is not None:
+        write_obj(world.geometry.collision, path, "collision")
+
+
+def _write_mjcf(world: Contents, path: Path) -> None:
+    standing = None if world.geometry is None else world.geometry.scene.mujoco_world()
+    if standing is not None:
+        write_mjcf(standing, path)
 
 
 def _write_colmap(world: Contents, path: Path) -> None:
@@ -167,6 +197,12 @@ FORMATS = {
             name="gaussians.ply",
             media_type="model/ply",
             write=lambda world, path: world.gaussians.save_ply(path),
+        ),
+        Format(
+            role="surfaces",
+            name="surfaces.ply",
+            media_type="model/ply",
+            write=lambda world, path: world.gaussians.of_parts(Part.KEYFRAME).save_ply(path),
         ),
         Format(
             role="video",
@@ -201,6 +237,10 @@ FORMATS = {
             write=lambda world, path: write_jpeg(world.pictures.preview, path),
         ),
         Format(role="flythrough", name="flythrough.mp4", media_type="video/mp4", write=_write_flythrough),
+        Format(role="mesh", name="mesh.glb", media_type="model/gltf-binary", write=_write_mesh),
+        Format(role="collision", name="collision.glb", media_type="model/gltf-binary", write=_write_collision),
+        Format(role="collision_obj", name="collision.obj", media_type="model/obj", write=_write_obj),
+        Format(role="mjcf", name="world.xml", media_type="application/xml", write=_write_mjcf),
         Format(role="colmap", name="colmap", media_type="text/plain", write=_write_colmap),
     )
 }

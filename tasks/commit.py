@@ -1,4 +1,4 @@
-"""Stage 6: payloads are uploaded whole, and then one row, created if absent, makes the world exist."""
+"""Stage 7: payloads are uploaded whole, and then one row, created if absent, makes the world exist."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ from lyra_core.errors import ManifestError
 from lyra_core.public_uri import printable
 
 COLUMNS = (
-    "seed", "prompt", "camera_path", "variants", "frames", "hfov_deg", "license", "source_url", "attribution",
+    "seed", "prompt", "camera_path", "variants", "frames", "hfov_deg", "camera_height_m", "center_distance_m",
+    "license", "source_url", "attribution",
 )  # fmt: skip
 _SPELLINGS = {"licence": "license"}
 # Names other tools give these columns; taken for a mistake only where the column itself is missing.

@@ -14,6 +14,7 @@ from tasks.recipe import MAX_FRAMES, Recipe
 MAX_CELL = 100_000  # characters
 MAX_VARIANTS = next(int(rule.le) for rule in Recipe.model_fields["variants"].metadata if hasattr(rule, "le"))
 HFOV_DEG = (5.0, 175.0)
+LENGTH_M = (0.01, 10_000.0)
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 _SHOWN = 60
 
@@ -32,6 +33,8 @@ class ManifestRow:
     variants: int | None = None
     frames: int | None = None
     hfov_deg: float | None = None
+    camera_height_m: float | None = None
+    center_distance_m: float | None = None
     license: str | None = None
     source_url: str | None = None
     attribution: str | None = None
@@ -138,12 +141,24 @@ def _whole(most: int, limit: str) -> Callable[[str, object], int]:
     return cast
 
 
+def _length(column: str, value: object) -> float:
+    least, most = LENGTH_M
+    wanted = f"metres from {least:g} to {most:,.0f}"
+    number = _number(column, _with_point(value), wanted)
+    if not least <= number <= most:
+        raise RowError(f"'{column}' wants {wanted}, found {shortened(value)}")
+    return number
+
+
+def _with_point(value: object) -> object:
+    """A number whose decimal sign is a comma, with a point."""
+    return value.replace(",", ".") if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value.strip()) else value
+
+
 def _angle(column: str, value: object) -> float:
     low, high = HFOV_DEG
     allowed = f"degrees between {low:g} and {high:g}"
-    if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value.strip()):
-        value = value.replace(",", ".")
-    number = _number(column, value, allowed)
+    number = _number(column, _with_point(value), allowed)
     if not low < number < high:
         raise RowError(f"'{column}' wants {allowed}, found {shortened(value)}")
     return number
@@ -156,6 +171,8 @@ _CASTS: dict[str, Callable[[str, object], object]] = {
     "variants": _whole(MAX_VARIANTS, "the limit of a recipe"),
     "frames": _whole(MAX_FRAMES, "100 chunks of 80 frames"),
     "hfov_deg": _angle,
+    "camera_height_m": _length,
+    "center_distance_m": _length,
     "license": _text,
     "source_url": _name,
     "attribution": _text,

@@ -172,7 +172,8 @@ class WorldNamer:
         caption = row.prompt if row.prompt is not None else self.recipe.prompt
         captions = captions_of_chunks(caption, len(cameras))
         distinct = captions if len(set(captions)) > 1 else captions[:1]
-        fields = self._fields if row.hfov_deg is None else {**self._fields, "hfov_deg": row.hfov_deg}
+        given = {name: getattr(row, name) for name in ("hfov_deg", "camera_height_m", "center_distance_m")}
+        fields = {**self._fields, **{name: value for name, value in given.items() if value is not None}}
         specs = []
         for variant in range(row.variants or self.recipe.variants):
             start = chain_start(seed_sha256, fields, self.weights_digests, ALGORITHM_VERSION, variant)
@@ -189,7 +190,7 @@ class WorldNamer:
                     prompts=distinct if any(captions) else (),
                     variant=variant,
                     cameras_sha256=cameras_sha256,
-                    hfov_deg=row.hfov_deg,
+                    **given,
                     seed_license=row.license,
                     seed_source_url=row.source_url,
                     seed_attribution=row.attribution,

@@ -1,4 +1,4 @@
-"""Stage 4: weight-free measurements and the recipe's gates; a world below a gate is committed, but not accepted."""
+"""Stage 5: weight-free measurements and the recipe's gates; a world below a gate is committed, but not accepted."""
 
 from __future__ import annotations
 

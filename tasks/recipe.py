@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from lyra_core.config.geometry import GeometryOptions
 from lyra_core.config.reconstruction import ReconstructionOptions
 from lyra_core.config.video import VideoOptions
 from lyra_core.errors import FrameError, RecipeError
 from lyra_core.native import CHUNK_FRAMES, NATIVE
 
-ROLES = ("ply", "video", "lossless", "cameras", "transforms", "colmap", "preview", "flythrough", "chunks")
+MESH_ROLES = frozenset({"mesh", "collision", "collision_obj"})
+GEOMETRY_ROLES = MESH_ROLES | {"mjcf"}
+ROLES = (
+    *("ply", "surfaces", "video", "lossless", "cameras", "transforms", "colmap", "preview", "flythrough", "chunks"),
+    *("mesh", "collision", "collision_obj", "mjcf"),
+)
 """Files that `artifacts` can name; those of one's own are package.module:FORMAT."""
+WORLD_FILES = ("ply", "video", "cameras", "transforms", "colmap", "preview", "flythrough")
+"""Those of a world unless its recipe says otherwise."""
 
 MAX_FRAMES = 1 + 100 * CHUNK_FRAMES
 
@@ -66,15 +75,9 @@ class Recipe(BaseModel):
         None, description="of models that lift videos; None for others"
     )
 
-    artifacts: tuple[str, ...] = (
-        "ply",
-        "video",
-        "cameras",
-        "transforms",
-        "colmap",
-        "preview",
-        "flythrough",
-    )
+    geometry: GeometryOptions | None = Field(None, description="floor, free space, meshes; None leaves them out")
+
+    artifacts: tuple[str, ...] = WORLD_FILES
     stages: tuple[str, ...] = Field(
         (), description="package.module:function of your own, between Gaussians and quality"
     )
@@ -115,6 +118,13 @@ class Recipe(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _geometry_of_its_files(self) -> Recipe:
+        wanted = sorted(GEOMETRY_ROLES & set(self.artifacts))
+        if wanted and self.geometry is None:
+            raise ValueError(f"artifact '{wanted[0]}' is made from the geometry, which this recipe leaves out")
+        return self
+
+    @model_validator(mode="after")
     def _size_of_the_model(self) -> Recipe:
         if ":" in self.model:  # of somebody else; it is asked where it is loaded
             return self
@@ -132,7 +142,7 @@ class Recipe(BaseModel):
         fields = {k: v for k, v in self.model_dump(mode="json").items() if k not in skip}
         if not fields["stages"]:
             del fields["stages"]  # a recipe without any keeps the ids it had before the field was
-        for group in ("video", "reconstruction"):
+        for group in ("video", "reconstruction", "geometry"):
             if fields[group] is None:
                 del fields[group]  # a recipe without the group keeps the ids it had before the group existed
             else:
@@ -168,7 +178,7 @@ def with_fields(recipe: Recipe, assignments: list[str]) -> Recipe:
     """A recipe with `field=value` assignments applied and everything validated again.
 
     Fields of groups are named with dots (`video.num_steps=4`); `none` stands for no value; tuples are separated by
-    commas.
+    commas. `geometry=none` leaves that stage out, `geometry=default` takes it in.
 
     Raises:
         RecipeError: unknown field, unreadable value, or a value out of range.
@@ -182,6 +192,9 @@ def with_fields(recipe: Recipe, assignments: list[str]) -> Recipe:
         home: object = changed
         for group in groups:
             home = home.get(group) if isinstance(home, dict) else None
+        if name == "geometry" and value in ("none", "default"):
+            changed["geometry"] = asdict(GeometryOptions()) if value == "default" else None
+            continue
         if not separator or not isinstance(home, dict) or field not in home or isinstance(home[field], dict):
             raise RecipeError(
                 f"--set wants field=value with a field of the recipe, found {assignment!r}; "

@@ -16,6 +16,8 @@ from lyra_core.layout import new_upload, upload_prefix
 from lyra_core.public_uri import public_uri
 from lyra_core.quality import QUALITY_VERSION
 from lyra_core.records import WorldRecord, frame_table
+from lyra_core.values import Part
+from tasks.geometry import geometry_reasons
 from tasks.outcome import FIRST_START, Start
 from tasks.quality import reject_reasons
 from tasks.weights import video_digest
@@ -44,6 +46,8 @@ class Dispatch:
 def world_record(config: WorkerConfig, made: MadeWorld, clock: StageClock, dispatch: Dispatch) -> WorldRecord:
     """Everything the catalog keeps of a world, except its files."""
     reasons = reject_reasons(made.quality, config.recipe, made.report)
+    if made.geometry is not None and config.recipe.geometry is not None:
+        reasons += geometry_reasons(made.geometry.scene, config.recipe.geometry)
     return WorldRecord(
         run_id=config.run_id,
         attempt=dispatch.start.attempt,
@@ -54,7 +58,7 @@ def world_record(config: WorkerConfig, made: MadeWorld, clock: StageClock, dispa
         accepted=not reasons,
         reject_reasons=tuple(reasons),
         **_request(made, config),
-        **_model(made, config),
+        **(_model(made, config) | _geometry(made)),
         **_video(made),
         **_gaussians(made),
         **_quality(made),
@@ -117,7 +121,7 @@ def _model(made: MadeWorld, config: WorkerConfig) -> dict[str, Any]:
         "inference_steps": provenance.num_steps,
         "guidance": provenance.guidance,
         "negative_prompt": provenance.negative_prompt,
-        "meters_per_unit": 1.0 if provenance.metric_scale_source != "none" else None,
+        "meters_per_unit": 1.0 if provenance.metric_scale_source == "depth_model" else None,
         "metric_scale_source": provenance.metric_scale_source,
     }
 
@@ -148,6 +152,7 @@ def _gaussians(made: MadeWorld) -> dict[str, Any]:
     box, report = extent(made.gaussians), made.report
     found = {
         "num_splats": len(made.gaussians),
+        "num_surface_splats": len(made.gaussians.of_parts(Part.KEYFRAME)),
         "sh_degree": made.gaussians.sh_degree,
         "bounds_min": box.least,
         "bounds_max": box.greatest,
@@ -165,6 +170,44 @@ def _gaussians(made: MadeWorld) -> dict[str, Any]:
         "is_refined": report.is_refined,
         "refine_gain_db": report.refine_gain_db,
     }
+
+
+def _geometry(made: MadeWorld) -> dict[str, Any]:
+    """Floor, up, scale and place to stand; the scale replaces what `_model` says of it."""
+    if made.geometry is None:
+        return {}
+    scene, collision = made.geometry.scene, made.geometry.collision
+    best, floor, scale = scene.doubtful_floor, scene.floor, scene.scale
+    space, spawn = scene.free_space, scene.free_space.spawn if scene.free_space is not None else None
+    found: dict[str, Any] = {
+        "world_up": scene.up,
+        "up_source": scene.up_source,
+        "meters_per_unit": scale.meters_per_unit,
+        "meters_per_unit_prior": scale.prior,
+        "metric_scale_source": scale.source,
+        "scale_confidence": scale.confidence,
+        "world_to_ground": tuple(scene.frame.matrix.ravel().tolist()),
+        "floor_confidence": floor.confidence if floor is not None else 0.0,
+        "geometry_reasons": scene.reasons,
+        "mesh_faces": len(collision) if collision is not None else None,
+    }
+    if best is not None:
+        found |= {
+            "floor_inlier_frac": best.inliers,
+            "floor_tilt_deg": best.tilt_deg,
+            "floor_spread_deg": best.spread_deg,
+        }
+    if floor is not None and scale.best is not None:
+        found |= {"floor_z_m": -scale.best * floor.camera_height, "floor_rmse_m": scale.best * floor.rmse}
+    if space is not None:
+        found["free_area_m2"] = space.area_m2
+    if spawn is not None:
+        found |= {
+            "spawn_m": (spawn.x, spawn.y, spawn.z),
+            "spawn_yaw_rad": spawn.yaw_rad,
+            "spawn_clearance_m": spawn.clearance_m,
+        }
+    return found
 
 
 def _quality(made: MadeWorld) -> dict[str, Any]:

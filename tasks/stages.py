@@ -15,7 +15,7 @@ Stage = Callable[[VideoClip, Gaussians], Gaussians]
 
 # What else happens to a world: rejects and the catalog's `stage_s` name these.
 TAKEN = frozenset(
-    {"plan", "source", "store", "load", "canary", "seed", "video", "gaussians", "quality", "pictures"}
+    {"plan", "source", "store", "load", "canary", "seed", "video", "gaussians", "geometry", "quality", "pictures"}
     | {"artifacts", "encode", "upload"}
 )
 

@@ -1,6 +1,6 @@
 """A worker holds the models and makes worlds one at a time: a plain class, run in process or as a Ray actor.
 
-    make(spec):   seed -> video -> Gaussians -> quality -> pictures     (the models' device)
+    make(spec):   seed -> video -> Gaussians -> geometry -> quality -> pictures     (the models' device)
     finish(id):   encode -> upload -> commit                            (a thread, overlapping the next make)
 
 Neither raises because of a world: a Failure value says whether retrying can help. Storage that fails while a made world
@@ -158,7 +158,11 @@ class Worker:
         """
         try:
             contents = Contents(
-                clip=made.clip, gaussians=made.gaussians, pictures=made.pictures, recipe=self.config.recipe
+                clip=made.clip,
+                gaussians=made.gaussians,
+                pictures=made.pictures,
+                recipe=self.config.recipe,
+                geometry=made.geometry,
             )
             files = encode(contents, self.formats, folder)
         except OSError as error:

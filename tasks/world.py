@@ -1,4 +1,4 @@
-"""The stages of one world in reading order: seed -> video -> Gaussians -> quality -> pictures, all as values."""
+"""The stages of one world in reading order, all as values: seed, video, Gaussians, geometry, quality, pictures."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from lyra_core.values import Gaussians, Seed, VideoClip
 from lyra_core.world_models.protocol import WorldModel
 from tasks.artifacts import Pictures, render_pictures
 from tasks.gaussians import apply_stage, lift_to_gaussians
+from tasks.geometry import WorldGeometry, measure_world
 from tasks.quality import measure_quality
 from tasks.recipe import Recipe
 from tasks.seed import read_seed
@@ -50,6 +51,7 @@ class MadeWorld:
     clip: VideoClip
     gaussians: Gaussians
     report: ReconstructionReport | None
+    geometry: WorldGeometry | None
     quality: Quality | None
     pictures: Pictures
     scratch: Path
@@ -86,6 +88,12 @@ def make_world(
     for name, stage in (stages or {}).items():
         with clock(name):
             gaussians = apply_stage(name, stage, clip, gaussians)
+    # A model of one's own need not say how it computes; then nothing is claimed.
+    provenance = getattr(model, "provenance", Provenance())
+    geometry = None
+    if recipe.geometry is not None:
+        with clock("geometry"):
+            geometry = measure_world(spec, recipe, clip, gaussians, provenance)
     with clock("quality"):
         quality = measure_quality(clip, gaussians, recipe)
     with clock("pictures"):
@@ -96,9 +104,9 @@ def make_world(
         clip=clip,
         gaussians=gaussians,
         report=report,
+        geometry=geometry,
         quality=quality,
         pictures=pictures,
         scratch=scratch,
-        # A model of one's own need not say how it computes; then nothing is claimed.
-        provenance=getattr(model, "provenance", Provenance()),
+        provenance=provenance,
     )

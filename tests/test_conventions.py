@@ -59,7 +59,6 @@ FOR_USERS = {
     "perturbed_clip": "a film with known faults: benchmarks and tests of the reconstruction",
     "random_state": "weights for benchmarks of the depth networks",
     "fit_similarity": "the plain fit that align_cameras is compared with",
-    "initialise_from_wan": "where training of a network like Lyra 2 begins",
     "is_unused_key": "says which tensors of the released image tower are left out",
     "readinto": "called by io.BufferedReader",
     "find_class": "called by pickle",

@@ -105,7 +105,9 @@ def test_what_does_not_fit_is_told_when_a_worker_starts(monkeypatch, change, tol
         find_stages(recipe), find_formats(recipe)
 
 
-@pytest.mark.parametrize(("change", "told"), [("artifacts=plx", "'plx' is none of ply, video"), ("stages=x", "'x' is")])
+@pytest.mark.parametrize(
+    ("change", "told"), [("artifacts=plx", "'plx' is none of ply, surfaces, video"), ("stages=x", "'x' is")]
+)
 def test_a_misspelt_name_is_told_at_once(change, told):
     with pytest.raises(RecipeError, match=told):
         find_recipe("parallax", [change])

@@ -23,6 +23,7 @@ from flows.cli.peek import peek
 from flows.cli.query import query
 from flows.cli.recipes import recipes
 from flows.cli.run import run
+from flows.cli.simcheck import simcheck
 from flows.cli.status import status
 from flows.cli.train import train
 from flows.cli.up import up
@@ -43,7 +44,7 @@ commands = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, status, query, peek, lineage, verify, gc, card, recipes, doctor, up, down):
+for command in (run, status, query, peek, lineage, verify, simcheck, gc, card, recipes, doctor, up, down):
     commands.command()(command)
 commands.command(
     # everything after the name belongs to the training commands, --help too

@@ -14,10 +14,10 @@ SHOWN_ROWS = 200
 
 def query(
     uri: Annotated[str, typer.Argument(help="Where worlds are stored.")],
-    sql: Annotated[str, typer.Argument(help="DuckDB SQL over the tables worlds, frames and rejects.")],
+    sql: Annotated[str, typer.Argument(help="DuckDB SQL over the tables worlds, frames, rejects and simchecks.")],
     as_json: AsJson = False,
 ) -> int:
-    """Ask the catalog anything: DuckDB SQL over worlds, frames and rejects.
+    """Ask the catalog anything: DuckDB SQL over worlds, frames, rejects and simchecks.
 
     It reads the catalog and nothing else: no other files, and none are written.
 

@@ -8,7 +8,7 @@ converted weights -- transformer: fixed, LoRA or wholly trained; a part of it in
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -29,9 +29,11 @@ from lyra_core.video.autoencoder import VideoAutoencoder
 from lyra_core.video.dit import LYRA2_14B, TINY, DiTConfig, build_dit
 from lyra_core.video.vae import TINY_VAE, build_vae
 from lyra_core.weights.adapter import Weights, open_weights
-from lyra_core.weights.bundle import LYRA2_PARTS, find_sets
+from lyra_core.weights.bundle import LYRA2_PARTS, RequiredSet, find_sets
 from lyra_core.weights.manifest import read_manifest
+from lyra_core.weights.wan_init import WanStart
 
+WAN_DIT = RequiredSet(role="dit", sets=("wan-i2v-14b",))
 NEEDED_ROLES = ("dit", "vae", "text", "negative prompt", "tokenizer", "image")
 DEBUG_LAYOUT = "f1k1f4s2f1s1f4k4f2k2f1k1_g2"
 DEBUG_DIT = dataclasses.replace(TINY, layout=DEBUG_LAYOUT)
@@ -47,7 +49,8 @@ class TrainedPart:
         layers: keep only the first so-many blocks, to try things; None keeps all.
         masters: dtype of trained weights and of their optimiser's moments. In bfloat16 they take half the memory, but
             most steps at a fine-tuning rate are smaller than its spacing and are lost: for measurements only.
-        seed: of the LoRA's first values.
+        seed: of the LoRA's first values, and of what Wan 2.1 does not have.
+        starts_from_wan: begin with the weights of Wan 2.1 (set wan-i2v-14b) instead of the released ones.
     """
 
     lora: LoraConfig | None = None
@@ -55,6 +58,7 @@ class TrainedPart:
     layers: int | None = None
     masters: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
+    starts_from_wan: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +95,7 @@ def load_trained(
         replicas: the processes; they share the work of embedding.
 
     Raises:
+        ConfigError: a LoRA on the weights of Wan 2.1, which lack more than it can learn.
         WeightsError: sets are missing; the message says how to bring them.
         StateDictError: a set does not fit its network.
     """
@@ -101,7 +106,10 @@ def load_trained(
         load_vae,
     )
 
-    homes = find_sets(weights, [needed for needed in LYRA2_PARTS if needed.role in NEEDED_ROLES])
+    if part.starts_from_wan and part.lora is not None:
+        raise ConfigError("training from Wan 2.1 moves all weights: leave out the LoRA or --init-from-wan")
+    parts = [needed for needed in LYRA2_PARTS if needed.role in NEEDED_ROLES]
+    homes = find_sets(weights, [WAN_DIT if part.starts_from_wan and p.role == "dit" else p for p in parts])
     config = configured(LYRA2_14B, dict(read_manifest(homes["dit"]).config), "config.")
     config = dataclasses.replace(config, num_layers=part.layers or config.num_layers)
     negative = load_negative_prompt(homes["negative prompt"], config.text_dim)
@@ -115,7 +123,10 @@ def load_trained(
     if replicas.count > 1:
         dist.barrier()
     networks = trained_networks(config, part, store, load_frame_encoder(homes["image"], device), device)
-    source = first_layers(open_weights(homes["dit"]), config.num_layers)
+    source: Mapping[str, Tensor] = first_layers(open_weights(homes["dit"]), config.num_layers)
+    if part.starts_from_wan:
+        shapes = {name: tuple(parameter.shape) for name, parameter in networks.dit.named_parameters()}
+        source = WanStart(source, shapes, [s.pooling for s in config.history_layout.segments], part.seed)
     fill(networks.dit, source, str(homes["dit"]))
     return Trained(networks=networks, vae=load_vae(homes["vae"], device), homes=homes)
 

@@ -18,7 +18,7 @@ from lyra_core.errors import CameraPathError, FormatError
 from lyra_core.geometry.rotation import matrix_to_quat, rigid, unit_quat_to_matrix
 from lyra_core.replacing import replacing
 from lyra_core.spherical_harmonics import SH_C0
-from lyra_core.values import CameraPath, Gaussians
+from lyra_core.values import CameraPath, Gaussians, Part
 
 # OpenCV camera axes (x right, y down, z forward) to OpenGL's (x right, y up, z backward), and back.
 OPENCV_TO_OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
@@ -157,7 +157,7 @@ def write_colmap_text(
     Args:
         path: the cameras; frames that share intrinsics share a camera.
         folder: created where missing.
-        gaussians: their centres become points (evenly thinned), or none.
+        gaussians: the centres of those that key frames show become points (evenly thinned), or none.
         image_names: of each frame; default frame_00000.png and so on.
         max_points: at most so many points.
 
@@ -248,8 +248,9 @@ def _numbers(values: list[float] | tuple[float, ...]) -> str:
 def _point_lines(gaussians: Gaussians | None, max_points: int) -> list[str]:
     if gaussians is None or len(gaussians) == 0 or max_points < 1:
         return []
-    stride = -(-len(gaussians) // max_points)
-    sample = gaussians[::stride].to("cpu")
+    surface = gaussians.of_parts(Part.KEYFRAME)
+    stride = max(1, -(-len(surface) // max_points))
+    sample = surface[::stride].to("cpu")
     colors = ((0.5 + SH_C0 * sample.sh[:, 0]).clamp(0, 1) * 255).round().int().tolist()
     means = sample.means.double().tolist()
     return [

@@ -3,7 +3,10 @@ released code).
 
 One `vertex` element of little-endian float32: x y z, nx ny nz (zero), f_dc_0..2, f_rest_*
 (channel-major: all of red, then green, then blue), opacity (logit), scale_0..2 (natural
-logarithm), rot_0..3 (wxyz).
+logarithm), rot_0..3 (wxyz). Where the Gaussians tell their parts, a last property `part` follows
+(0, 1, 2: lyra_core.values.Part). It is a float like all others, although a byte would do: readers
+pass over a property they do not know, but some (gsply 0.4.6) take every row for floats only, and
+read nonsense, without an error, where one is a byte.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from torch import Tensor
 
 from lyra_core.errors import FormatError, GaussiansError
 from lyra_core.replacing import replacing
-from lyra_core.values import Gaussians
+from lyra_core.values import Gaussians, Part
 
 # 64k rows keep the interleaved buffer inside the second-level cache: measured fastest of 16k to 1M.
 CHUNK_ROWS = 65_536
@@ -71,7 +74,7 @@ def write_ply(gaussians: Gaussians, path: str | Path) -> None:
         for name in ("means", "quats", "scales", "opacities", "sh")
     }
     num_rest = 3 * (fields["sh"].shape[1] - 1)
-    names = _property_names(num_rest)
+    names = _property_names(num_rest) + ([] if gaussians.part is None else ["part"])
     header = "\n".join(
         [
             "ply",
@@ -81,16 +84,18 @@ def write_ply(gaussians: Gaussians, path: str | Path) -> None:
             "end_header\n",
         ]
     )
+    part = None if gaussians.part is None else gaussians.part.to("cpu").numpy()
     with replacing(path) as temporary, temporary.open("wb", buffering=0) as file:
         file.write(header.encode("ascii"))
-        _write_rows(file, fields, num_rest)
+        _write_rows(file, fields, num_rest, part)
 
 
 def read_ply(path: str | Path) -> Gaussians:
     """Read Gaussians from a .ply.
 
     Accepts any property order and type, missing normals or f_rest, extra properties, and big-endian
-    or text bodies. Quaternions are normalised; unit ones keep their bits.
+    or text bodies. Quaternions are normalised; unit ones keep their bits. A property `part` is
+    read as the Gaussians' parts if each of its values is one.
 
     Raises:
         FormatError: not a .ply, truncated, without Gaussians, a required property missing, NaN.
@@ -134,7 +139,16 @@ def read_ply(path: str | Path) -> Gaussians:
         scales=scales,
         opacities=torch.sigmoid(logit),
         sh=torch.from_numpy(sh),
+        part=_parts(columns),
     )
+
+
+def _parts(columns: dict[str, np.ndarray]) -> Tensor | None:
+    """The parts, or None where the file has none: a property of that name may mean something else to others."""
+    found = columns.get("part")
+    if found is None or not np.isin(found, [float(part) for part in Part]).all():
+        return None
+    return torch.from_numpy(found.astype(np.uint8))
 
 
 def _property_names(num_rest: int) -> list[str]:
@@ -177,10 +191,10 @@ def _require_writable(gaussians: Gaussians) -> None:
         )
 
 
-def _write_rows(file: BinaryIO, fields: dict[str, np.ndarray], num_rest: int) -> None:
+def _write_rows(file: BinaryIO, fields: dict[str, np.ndarray], num_rest: int, parts: np.ndarray | None) -> None:
     count = len(fields["means"])
     rest_end = 9 + num_rest
-    rows = np.zeros((min(CHUNK_ROWS, count), rest_end + 8), "<f4")
+    rows = np.zeros((min(CHUNK_ROWS, count), rest_end + 8 + (parts is not None)), "<f4")
     for start in range(0, count, CHUNK_ROWS):
         part = slice(start, min(start + CHUNK_ROWS, count))
         chunk = rows[: part.stop - start]
@@ -193,7 +207,9 @@ def _write_rows(file: BinaryIO, fields: dict[str, np.ndarray], num_rest: int) ->
         opacity = fields["opacities"][part].astype(np.float64).clip(OPACITY_EPS, 1 - OPACITY_EPS)
         chunk[:, rest_end] = np.log(opacity / (1 - opacity))
         chunk[:, rest_end + 1 : rest_end + 4] = np.log(fields["scales"][part])
-        chunk[:, rest_end + 4 :] = fields["quats"][part]
+        chunk[:, rest_end + 4 : rest_end + 8] = fields["quats"][part]
+        if parts is not None:
+            chunk[:, rest_end + 8] = parts[part]
         file.write(chunk.data.cast("B"))
 
 

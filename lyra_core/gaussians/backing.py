@@ -19,6 +19,7 @@ from torch.nn import functional
 from lyra_core.gaussians.clip_source import ClipSource
 from lyra_core.gaussians.coarsen import PointSet
 from lyra_core.gaussians.duplicates import NEAR_PLANE, View, project_points
+from lyra_core.gaussians.fuse import with_parts
 from lyra_core.gaussians.pixel_footprint import FootprintConfig, lift_pixels
 from lyra_core.gaussians.rasterize import Rasterizer
 from lyra_core.layered_depth.depth import SKY_DEPTH_M
@@ -74,6 +75,7 @@ def close_holes(
         new = lift_pixels(
             _picture(source, anchor), view.depth_m, view.confidence, view.world_to_cam, view.intrinsics, holes, whole
         )
+        new = with_parts(new, view, *holes.nonzero(as_tuple=True))
         spacing = view.depth_m[holes] / float(view.intrinsics[0, 0])
         points = PointSet.concatenate(
             [points, PointSet(gaussians=new, spacing_m=spacing, confidence=view.confidence[holes])]

@@ -144,15 +144,19 @@ def _rescaled_cameras(cameras: CameraPath, lifted: LiftedVideo, k: int, scale: f
 
 def _view(lift: Lift, local: int, scale: float, world_to_cam: Tensor, intrinsics: Tensor, shell: Shell | None) -> View:
     depth, confidence, sky = lift.depth_m[local] * scale, lift.confidence[local], lift.sky[local]
+    is_shell = None
     if shell is None:
         depth = torch.where(sky, 0.0, depth)
     else:
         far = shell.depth_m(world_to_cam, intrinsics, *depth.shape)
-        depth = torch.where(sky | (depth > far), far, depth)
+        is_shell = sky | (depth > far)
+        depth = torch.where(is_shell, far, depth)
         # Networks are unsure of sky by training; here it is as sure as anything.
         confidence = torch.where(sky, 1.0, confidence)
     confidence = torch.where(beside_edge(depth, EDGE_RATIO), EDGE_TRUST * confidence, confidence)
-    return View(depth_m=depth, confidence=confidence, world_to_cam=world_to_cam, intrinsics=intrinsics)
+    return View(
+        depth_m=depth, confidence=confidence, world_to_cam=world_to_cam, intrinsics=intrinsics, is_shell=is_shell
+    )
 
 
 def beside_edge(depth_m: Float[Tensor, "h w"], ratio: float) -> Bool[Tensor, "h w"]:

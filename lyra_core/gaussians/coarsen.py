@@ -78,11 +78,12 @@ def coarsen_to(points: PointSet, max_count: int) -> tuple[PointSet, float]:
 
 
 def _keys(points: PointSet, factor: float) -> Tensor:
-    """The cell of each Gaussian; cells of different sizes never mix."""
+    """The cell of each Gaussian; cells of different sizes or parts never mix."""
     level = points.spacing_m.double().log2().round()
     cell = factor * 2.0**level
     keys = cell_keys((points.gaussians.means.double() / cell[:, None]).floor().long())
-    return keys ^ (level.long() * 0x9E3779B97F4A7C1)
+    keys = keys ^ (level.long() * 0x9E3779B97F4A7C1)
+    return keys if points.gaussians.part is None else keys ^ (points.gaussians.part.long() << (3 * CELL_BITS - 2))
 
 
 def _num_cells(points: PointSet, factor: float) -> int:
@@ -122,6 +123,8 @@ def merge_cells(points: PointSet, factor: float) -> PointSet:
         scales=spread.flip(-1).clamp_min(1e-20).sqrt().float(),
         opacities=average(g.opacities).float(),
         sh=average(g.sh).float(),
+        # The same for all members of a cell.
+        part=None if g.part is None else torch.zeros(count, dtype=torch.uint8).index_copy_(0, cell, g.part),
     )
     spacing = _sums(members.spacing_m.double()[:, None] ** 2, cell, count)[:, 0].sqrt()
     trust = average(members.confidence)

@@ -51,12 +51,14 @@ class View:
         confidence: 0 to 1. [h w]
         world_to_cam: [4 4] float64
         intrinsics: [3 3] float64
+        is_shell: pixels whose depth is the sky's shell; None where there is none. [h w]
     """
 
     depth_m: Float[Tensor, "h w"]
     confidence: Float[Tensor, "h w"]
     world_to_cam: Float[Tensor, "4 4"]
     intrinsics: Float[Tensor, "3 3"]
+    is_shell: Bool[Tensor, "h w"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The box that Gaussians fill, with and without the outermost ones."""
+"""The box that the surfaces of a world fill, with and without the outermost Gaussians."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lyra_core.values import Gaussians
+from lyra_core.values import Gaussians, Part
 
 Point = tuple[float, float, float]
 
@@ -27,8 +27,12 @@ class Extent:
 
 
 def extent(gaussians: Gaussians) -> Extent:
-    """The extent of the centres."""
-    means = gaussians.means
+    """The extent of the centres of what key frames show: backing and dome say nothing about a world's size.
+
+    All centres count where a world has nothing else.
+    """
+    surface = gaussians.of_parts(Part.KEYFRAME)
+    means = surface.means if len(surface) else gaussians.means
     # kthvalue per axis rather than quantile, which refuses more than 16 million values.
     low, high = max(1, len(means) // 100), max(1, len(means) - len(means) // 100)
     return Extent(

@@ -8,10 +8,10 @@ Shape legend: c chunks, n Gaussians, t frames, h w pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from lyra_core.errors import DepthError
@@ -20,7 +20,7 @@ from lyra_core.gaussians.duplicates import DuplicateConfig, View, compare, proje
 from lyra_core.gaussians.pixel_footprint import FootprintConfig, lift_pixels
 from lyra_core.gaussians.prune import is_finite
 from lyra_core.geometry.alignment import scale_from_overlap
-from lyra_core.values import Gaussians
+from lyra_core.values import Gaussians, Part
 
 # How much one chunk's camera-given scale is trusted against a ratio measured on shared pixels.
 PRIOR_WEIGHT = 0.05
@@ -119,6 +119,7 @@ class FusedSet:
         )
         depth = (new.means.double() @ view.world_to_cam[2, :3].double() + view.world_to_cam[2, 3].double()).float()
         row, column = _own_pixels(new.means, view)
+        new = with_parts(new, view, row, column)
         self._append(new, depth / float(view.intrinsics[0, 0]), view.confidence[row, column])
 
     def add_gaussians(
@@ -133,7 +134,7 @@ class FusedSet:
         row, column = _own_pixels(gaussians.means, view)
         wanted = open_pixels[row, column]
         self.counts.duplicates += int((~wanted).sum())
-        self._append(gaussians[wanted], spacing_m[wanted], view.confidence[row, column][wanted])
+        self._append(gaussians[wanted].marked(Part.KEYFRAME), spacing_m[wanted], view.confidence[row, column][wanted])
 
     def _make_room(self, view: View) -> Tensor:
         """Drop what the view shows better; True at pixels that are open."""
@@ -162,6 +163,15 @@ class FusedSet:
             self.points, factor = coarsen_to(self.points, int(0.7 * self._max_gaussians))
             self.coarseness = max(self.coarseness, factor)
             self.counts.coarsenings += 1
+
+
+def with_parts(gaussians: Gaussians, view: View, row: Int[Tensor, " n"], column: Int[Tensor, " n"]) -> Gaussians:
+    """Gaussians made from these pixels of a view: those on its shell are dome, all others show a surface."""
+    made = gaussians.marked(Part.KEYFRAME)
+    if view.is_shell is None:
+        return made
+    part = torch.where(view.is_shell[row, column], int(Part.DOME), int(Part.KEYFRAME))
+    return replace(made, part=part.to(torch.uint8))
 
 
 def _own_pixels(means: Tensor, view: View) -> tuple[Tensor, Tensor]:

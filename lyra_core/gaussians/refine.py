@@ -33,7 +33,7 @@ from lyra_core.extras import require
 from lyra_core.gaussians.rasterize import Raster
 from lyra_core.geometry.rotation import rotation_vector_to_matrix
 from lyra_core.image_metrics import differentiable_ssim, psnr_db
-from lyra_core.values import CameraPath, Gaussians, VideoClip
+from lyra_core.values import CameraPath, Gaussians, Part, VideoClip
 
 ENGINES = ("auto", "gsplat", "torch")
 MAX_PSNR_DB = 120.0  # above what a catalog records, so that frames already drawn well are told apart
@@ -177,7 +177,9 @@ class _Problem:
     def __init__(self, gaussians: Gaussians, clip: VideoClip, device: torch.device, config: RefineConfig) -> None:
         self._clip, self._device, self._config = clip, device, config
         self._w2c = clip.cameras.world_to_cam.to(device, torch.float32)
-        self._extent = _extent_m(gaussians.means, clip.cameras)
+        self._part = gaussians.part
+        surface = gaussians.of_parts(Part.KEYFRAME)
+        self._extent = _extent_m(surface.means if len(surface) else gaussians.means, clip.cameras)
         # one pixel: as an angle, and as a length at the typical distance in units of that distance
         self._pixel = 1.0 / float(clip.cameras.intrinsics[:, 0, 0].mean())
 
@@ -213,6 +215,7 @@ class _Problem:
             scales=self._log_scales.detach().exp(),
             opacities=self._logits.detach().sigmoid(),
             sh=torch.cat([self._sh_base, self._sh_rest], 1).detach(),
+            part=self._part,
         )
 
     def camera(self, frame: int, pose: Tensor | None = None) -> Tensor:

@@ -7,6 +7,7 @@ move through a nearby wall asks the model for the inside of the wall.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -23,6 +24,8 @@ SUBSTEPS = 8
 # The nearest of (2 r + 1)^2 pixels counts: a centre beside a thin trunk would otherwise see past
 # it.
 WINDOW_RADIUS = 2
+# Halvings of the strength of a gesture: to half a percent.
+FIT_STEPS = 8
 # Frames over which the speed falls to zero, at most.
 EASE_FRAMES = 24.0
 
@@ -34,7 +37,7 @@ def stop_before_geometry(
     margin_m: float,
 ) -> CameraPath:
     """The same path, eased to a stop before its centre comes within a margin of the seed's
-    geometry.
+    geometry. For paths without an end of their own; see fit_before_geometry for those that have one.
 
     A centre inside the seed camera's frustum is too near when its z is above the depth seen at its
     pixel less the margin. Outside the frustum, and where depth is 0 (unknown, sky), nothing is
@@ -51,15 +54,9 @@ def stop_before_geometry(
         CameraPathError: a margin that is negative or not finite.
         DepthError: depth that is NaN.
     """
-    if not (math.isfinite(margin_m) and margin_m >= 0):
-        raise CameraPathError(f"the margin to geometry is a distance in metres of 0 or more, found {margin_m}")
-    if torch.isnan(depth_m).any():
-        raise DepthError(f"depth must not be NaN ({int(torch.isnan(depth_m).sum())} pixels); use 0 for unknown")
     if len(path) < 2:
         return path
-    nearest = _nearest_in_window(depth_m.to("cpu", torch.float64))
-    times = torch.arange(0, (len(path) - 1) * SUBSTEPS + 1, dtype=torch.float64) / SUBSTEPS
-    entering = _too_near(sample_path(path, times).centers_m, nearest, intrinsics, margin_m)
+    times, entering = _entering(path, depth_m, intrinsics, margin_m)
     if not entering.any():
         return path
     last_free = max(0.0, float(times[int(entering.nonzero()[0])]) - 1 / SUBSTEPS)
@@ -71,6 +68,57 @@ def stop_before_geometry(
         world_to_cam=torch.cat([path.world_to_cam[:kept], tail.world_to_cam]),
         intrinsics=torch.cat([path.intrinsics[:kept], tail.intrinsics]),
     )
+
+
+def fit_before_geometry(
+    gesture: Callable[[float], CameraPath],
+    depth_m: Float[Tensor, "h w"],
+    intrinsics: Float[Tensor, "3 3"],
+    margin_m: float,
+) -> CameraPath:
+    """The largest form of a gesture whose centres keep a margin to the seed's geometry, at most the whole one.
+
+    A gesture has an end that belongs to it: a way out has a way back, a walk has a look back. Stopped half way it would
+    lose that end; made smaller it keeps it.
+
+    Args:
+        gesture: the path at a strength in (0, 1]; its world frame is the seed camera's frame.
+        depth_m: z-depth of the seed, metres, 0 where unknown. [h w]
+        intrinsics: of the depth map, pixels. [3 3]
+        margin_m: distance kept along z, metres.
+
+    Returns:
+        the whole gesture where nothing is in its way; the smallest tried where even that is too near.
+
+    Raises:
+        CameraPathError: a margin that is negative or not finite.
+        DepthError: depth that is NaN.
+    """
+    path = gesture(1.0)
+    if not _entering(path, depth_m, intrinsics, margin_m)[1].any():
+        return path
+    low, high, path = 0.0, 1.0, gesture(2.0**-FIT_STEPS)
+    for _ in range(FIT_STEPS):
+        middle = (low + high) / 2
+        smaller = gesture(middle)
+        if _entering(smaller, depth_m, intrinsics, margin_m)[1].any():
+            high = middle
+        else:
+            low, path = middle, smaller
+    return path
+
+
+def _entering(
+    path: CameraPath, depth_m: Tensor, intrinsics: Tensor, margin_m: float
+) -> tuple[Float[Tensor, " m"], Bool[Tensor, " m"]]:
+    """Times between and at frames, and whether the centre is too near to the geometry there."""
+    if not (math.isfinite(margin_m) and margin_m >= 0):
+        raise CameraPathError(f"the margin to geometry is a distance in metres of 0 or more, found {margin_m}")
+    if torch.isnan(depth_m).any():
+        raise DepthError(f"depth must not be NaN ({int(torch.isnan(depth_m).sum())} pixels); use 0 for unknown")
+    nearest = _nearest_in_window(depth_m.to("cpu", torch.float64))
+    times = torch.arange(0, (len(path) - 1) * SUBSTEPS + 1, dtype=torch.float64) / SUBSTEPS
+    return times, _too_near(sample_path(path, times).centers_m, nearest, intrinsics, margin_m)
 
 
 def sample_path(path: CameraPath, times: Float[Tensor, " m"]) -> CameraPath:

@@ -11,7 +11,7 @@ from torch import Tensor
 from lyra_core.errors import CameraPathError
 from lyra_core.geometry.camera_files import is_camera_file
 from lyra_core.geometry.camera_paths import build_camera_path, measure_scene_depth_m
-from lyra_core.geometry.collision import stop_before_geometry
+from lyra_core.geometry.collision import fit_before_geometry, stop_before_geometry
 from lyra_core.geometry.requests import PRESETS
 from lyra_core.geometry.trajectory_files import load_trajectory
 from lyra_core.values import CameraPath
@@ -34,7 +34,8 @@ def cameras_for_seed(
         camera_path: a preset's name, a camera file (.npz, .json or .parquet, see camera_files), or cameras.
         num_frames: 1 + 80 k; a longer file or path is cut.
         intrinsics: of the seed image, pixels. [3 3]
-        depth_m: z-depth of the seed, metres; presets are scaled by it and every path stops before it. [h w]
+        depth_m: z-depth of the seed, metres; presets are scaled by it. Closed presets become smaller where it is in
+            their way, every other path stops before it. [h w]
         sky: where depth means nothing. [h w]
 
     Raises:
@@ -43,6 +44,7 @@ def cameras_for_seed(
     image_height, image_width = depth_m.shape
     solid = ~sky if bool((~sky).any()) else torch.ones_like(sky)
     scene_depth_m = measure_scene_depth_m(depth_m, solid)
+    known, margin_m = torch.where(sky, torch.zeros_like(depth_m), depth_m), MARGIN_SHARE * scene_depth_m
     if isinstance(camera_path, CameraPath):
         if len(camera_path) < num_frames:
             raise CameraPathError(
@@ -59,14 +61,19 @@ def cameras_for_seed(
             image_width=image_width,
         )
     else:
-        path = build_camera_path(
-            str(camera_path),
-            num_frames=num_frames,
-            intrinsics=intrinsics,
-            image_height=image_height,
-            image_width=image_width,
-            scene_depth_m=scene_depth_m,
-            any_count=True,
-        )
-    known = torch.where(sky, torch.zeros_like(depth_m), depth_m)
-    return stop_before_geometry(path, known, intrinsics, MARGIN_SHARE * scene_depth_m)
+
+        def gesture(strength: float) -> CameraPath:
+            return build_camera_path(
+                str(camera_path),
+                num_frames=num_frames,
+                intrinsics=intrinsics,
+                image_height=image_height,
+                image_width=image_width,
+                scene_depth_m=scene_depth_m,
+                strength=strength,
+                any_count=True,
+            )
+
+        is_closed = str(camera_path) in PRESETS and not PRESETS[str(camera_path)].is_steady
+        path = fit_before_geometry(gesture, known, intrinsics, margin_m) if is_closed else gesture(1.0)
+    return stop_before_geometry(path, known, intrinsics, margin_m)

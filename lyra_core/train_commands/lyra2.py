@@ -36,6 +36,10 @@ class Lyra2Options:
         list[str] | None,
         typer.Option(metavar="PATTERN", help="Parameters that stay, e.g. 'blocks.*.ffn.*'; repeat it."),
     ] = None
+    init_from_wan: Annotated[
+        bool,
+        typer.Option("--init-from-wan", help="Begin with Wan 2.1 (set wan-i2v-14b) instead."),
+    ] = False
     layers: Annotated[int | None, typer.Option(help="Keep only the first blocks, to try things.")] = None
     lr: Annotated[float, typer.Option("--lr", "--learning-rate", help="Largest learning rate.")] = 3e-5
     batch: Annotated[int, typer.Option(help="Clips a step and process.")] = 1
@@ -84,6 +88,7 @@ def train(options: Lyra2Options) -> None:
             layers=options.layers,
             masters=options.masters,
             seed=options.seed,
+            starts_from_wan=options.init_from_wan,
         ),
         data=options.data,
         weights=None if options.debug else options.weights,

@@ -1,27 +1,27 @@
-"""Where training of a Lyra 2 transformer begins: the weights of Wan 2.1, and values for what Wan
-does not have.
+"""Where training of a Lyra 2 transformer begins: the weights of Wan 2.1, and values for what Wan does not have.
 
-Wan 2.1 (arXiv:2503.20314) gives all layers it shares. Each patch embedding of the packed history
-starts as the base patch
-embedding spread over its larger patch, so that a constant patch gives the same token; camera and
-correspondence encoders
-start without effect (their last layer is zero), so that the first forward pass is that of Wan.
+Wan 2.1 (arXiv:2503.20314) gives all layers it shares. Each patch embedding of the packed history starts as the base
+patch embedding spread over its larger patch, so that a constant patch gives the same token; camera and correspondence
+encoders start without effect (their last layer is zero), so that the first forward pass is that of Wan.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lyra_core.errors import StateDictError
+from lyra_core.identity import rng_seed
 from lyra_core.weights.keys import require_match, section
 
 PATCH = (1, 2, 2)
-ADDED = ("clean_patch_embeddings.", "accum_")
+PACKED = "clean_patch_embeddings."
+ADDED = (PACKED, "accum_")
+PATCH_EMBEDDING = "patch_embedding.weight"
 
 
 def spread_patch_embedding(
@@ -45,61 +45,86 @@ def spread_patch_embedding(
     return (spread / math.prod(pooling)).flatten(1)
 
 
-def initialise_from_wan(
-    wan: Mapping[str, Tensor],
-    shapes: Mapping[str, Sequence[int]],
-    poolings: Sequence[tuple[int, int, int]],
-    generator: torch.Generator,
-) -> dict[str, Tensor]:
-    """A complete state dict for training, from the weights of Wan 2.1 image-to-video.
+class WanStart(Mapping[str, Tensor]):
+    """A complete state dict for training, from those of Wan 2.1 image-to-video; each tensor is made when asked for.
 
-    Args:
-        wan: tensors of Wan 2.1; its patch embedding may be the original 3D convolution.
-        shapes: shapes of the Lyra 2 transformer by name.
-        poolings: of each history segment, in segment order (`Segment.pooling`).
-        generator: draws the first layers of the correspondence encoders.
+    Nothing large is kept, so that every process of a sharded network reads one tensor at a time.
 
-    Raises:
-        StateDictError: layers that Wan should have are missing or differ in shape, or Wan has
-            unknown ones.
+    Attributes:
+        shapes: of all tensors, by name.
     """
-    wanted = {name: tuple(shape) for name, shape in shapes.items()}
-    added = {name for name in wanted if _is_added(name)}
-    base = dict(wan.items())
-    if "patch_embedding.weight" in base:
-        base["patch_embedding.weight"] = base["patch_embedding.weight"].flatten(1)
-    require_match(
-        {name: tuple(tensor.shape) for name, tensor in base.items()},
-        {name: shape for name, shape in wanted.items() if name not in added},
-        "the Wan 2.1 checkpoint",
-    )
-    for segment, pooling in enumerate(poolings):
-        prefix = f"clean_patch_embeddings.{segment}"
-        weight = base["patch_embedding.weight"].float()
-        base[f"{prefix}.weight"] = spread_patch_embedding(weight, pooling)
-        base[f"{prefix}.bias"] = base["patch_embedding.bias"].clone()
-    dtype = base["patch_embedding.weight"].dtype
-    for name in sorted(added - {*base}):
-        base[name] = _fresh(name, wanted[name], generator)
-    require_match({name: tuple(tensor.shape) for name, tensor in base.items()}, wanted, "the initial state")
-    if bad := [name for name, tensor in base.items() if not torch.isfinite(tensor).all()]:
-        raise StateDictError(f"the Wan 2.1 checkpoint holds NaN or infinity:\n{section('not finite', bad)}")
-    return {
-        name: tensor if not tensor.is_floating_point() or name.startswith("accum_") else tensor.to(dtype)
-        for name, tensor in base.items()
-    }
+
+    def __init__(
+        self,
+        wan: Mapping[str, Tensor],
+        shapes: Mapping[str, Sequence[int]],
+        poolings: Sequence[tuple[int, int, int]],
+        seed: int,
+    ) -> None:
+        """Compare names and shapes; values are read later.
+
+        Args:
+            wan: tensors of Wan 2.1; its patch embedding may be the original 3D convolution.
+            shapes: shapes of the Lyra 2 transformer by name.
+            poolings: of each history segment, in segment order (`Segment.pooling`).
+            seed: of the first layers of the correspondence encoders.
+
+        Raises:
+            StateDictError: layers that Wan should have are missing or differ in shape, or Wan has unknown ones.
+        """
+        self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
+        self._wan, self._poolings, self._seed = wan, tuple(poolings), seed
+        known: Mapping[str, Sequence[int]] = getattr(wan, "shapes", None) or {n: t.shape for n, t in wan.items()}
+        found = {name: tuple(shape) for name, shape in known.items()}
+        if len(found.get(PATCH_EMBEDDING, ())) > 2:
+            found[PATCH_EMBEDDING] = (found[PATCH_EMBEDDING][0], math.prod(found[PATCH_EMBEDDING][1:]))
+        shared = {name: shape for name, shape in self.shapes.items() if not _is_added(name)}
+        require_match(found, shared, "the Wan 2.1 checkpoint")
+        added = {name for name in self.shapes if name.startswith(PACKED)}
+        packed = {f"{PACKED}{i}.{end}" for i in range(len(self._poolings)) for end in ("weight", "bias")}
+        if added != packed:
+            raise StateDictError(f"the network has the packed embeddings {sorted(added)}, wanted {sorted(packed)}")
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The tensor in its first values, in the checkpoint's dtype.
+
+        Raises:
+            KeyError: the network has no such tensor.
+            StateDictError: the checkpoint's holds NaN or infinity.
+        """
+        shape = self.shapes[name]
+        if name.startswith(PACKED):
+            segment, end = name.removeprefix(PACKED).split(".")
+            base = self._shared(f"patch_embedding.{end}")
+            made = base if end == "bias" else spread_patch_embedding(base.float(), self._poolings[int(segment)])
+            return made.to(base.dtype)
+        if _is_added(name):
+            return self._fresh(name, shape)
+        return self._shared(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def _shared(self, name: str) -> Tensor:
+        tensor = self._wan[name]
+        if not bool(torch.isfinite(tensor).all()):
+            raise StateDictError(f"the Wan 2.1 checkpoint holds NaN or infinity:\n{section('not finite', [name])}")
+        return tensor.flatten(1) if name == PATCH_EMBEDDING else tensor
+
+    def _fresh(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        if name.startswith("accum_"):
+            return torch.zeros(shape, dtype=torch.float32 if name.endswith("hours") else torch.int64)
+        dtype = self._wan["patch_embedding.bias"].dtype
+        if ".buffer_encoder.0." in name:
+            # Only the last of the two layers is zero: with both zero neither would ever receive a gradient.
+            bound = 1 / math.sqrt(shape[1])
+            generator = torch.Generator().manual_seed(rng_seed(str(self._seed), name))
+            return torch.empty(shape).uniform_(-bound, bound, generator=generator).to(dtype)
+        return torch.zeros(shape, dtype=dtype)
 
 
 def _is_added(name: str) -> bool:
     return name.startswith(ADDED) or ".cam_encoder." in name or ".buffer_encoder." in name
-
-
-def _fresh(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    if name.startswith("accum_"):
-        return torch.zeros(shape, dtype=torch.float32 if name.endswith("hours") else torch.int64)
-    if ".buffer_encoder.0." in name:
-        # Only the last of the two layers is zero: with both zero neither would ever receive a
-        # gradient.
-        bound = 1 / math.sqrt(shape[1])
-        return torch.empty(shape).uniform_(-bound, bound, generator=generator)
-    return torch.zeros(shape)

@@ -49,6 +49,7 @@ class Parts:
         size: width and height the networks were trained at, pixels.
         min_side: the shortest side they can work at, pixels.
         prompt: the caption where the caller gives neither captions nor ids; None asks the captioner.
+        is_metric: the depth network measures metres in photographs.
         captioner: finds captions where the caller gives none; None means no words, with a warning where the network
             reads them.
     """
@@ -58,6 +59,7 @@ class Parts:
     reconstructor: Reconstructor
     size: tuple[int, int]
     min_side: int
+    is_metric: bool
     prompt: str | None = None
     captioner: Captioner | None = None
 
@@ -85,7 +87,7 @@ class GenerativeModel:
 
     @property
     def provenance(self) -> Provenance:
-        """As the rollout's choices say; every depth network here was trained on depth in metres."""
+        """As the rollout's choices say."""
         config, models = self.parts.config, self.parts.models
         # The student was trained with guidance inside and runs without.
         scale = 1.0 if config.sampler == "distilled" or models.text is None else config.guidance_scale
@@ -95,7 +97,7 @@ class GenerativeModel:
             num_steps=len(DISTILLED_ENTRIES) if config.sampler == "distilled" else config.num_steps,
             guidance=scale,
             negative_prompt=config.negative_prompt if has_words else None,
-            metric_scale_source="depth_model",
+            metric_scale_source="depth_model" if self.parts.is_metric else "relative",
         )
 
     def generate(

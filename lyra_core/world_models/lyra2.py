@@ -85,6 +85,7 @@ def load_lyra2(
         reconstructor=reconstructor,
         size=LYRA2_SIZE,
         min_side=LYRA2_MIN_SIDE,
+        is_metric=True,
         captioner=captioner,
     )
     return GenerativeModel("lyra2", joined_digest(set_digests(homes)), parts)

@@ -90,6 +90,7 @@ def load_mini_model(
             captioner=captioner,
             size=MINI_SIZE,
             min_side=FRAME_TOKEN_PX,
+            is_metric=False,  # it learnt metres from drawn scenes, and photographs are none
             prompt=MINI_PROMPT,
         ),
     )

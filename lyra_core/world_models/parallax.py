@@ -40,7 +40,7 @@ class ParallaxModel(ParallaxDepth):
     weights_digest = f"parallax-{ALGORITHM_VERSION}"  # no weights: the code is all there is
     native = Native(size=(416, 240))
     # Its depth assumes an eye level and a room's size (lyra_core.layered_depth.depth): no metres.
-    provenance = Provenance(precision="float32", metric_scale_source="none")
+    provenance = Provenance(precision="float32", metric_scale_source="relative")
 
     def __init__(self, *, device: str = "cpu") -> None:  # noqa: ARG002 - always the CPU; a GPU worker may run it too
         self._lifted: tuple[bytes, Gaussians] | None = None

@@ -12,12 +12,12 @@ from catalogs.commit import commit
 from catalogs.compaction import compact
 from lyra_core import layout
 from lyra_core.formats.store import open_store
-from lyra_core.records import FrameRecord, RejectRecord, WorldRecord
+from lyra_core.records import FrameRecord, RejectRecord, SimcheckRecord, WorldRecord
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "catalog.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("record", [WorldRecord, FrameRecord, RejectRecord])
+@pytest.mark.parametrize("record", [WorldRecord, FrameRecord, RejectRecord, SimcheckRecord])
 def test_columns_are_those_of_the_schema(record):
     section = PAGE.partition(f"## Columns of `{record.table}`\n")[2].partition("\n## ")[0]
     listed = re.findall(r"^\| `(\w+)` \| `(.+?)` \| (.+) \|$", section, re.MULTILINE)
@@ -70,6 +70,7 @@ def test_the_package_reads(worlds):
         ("catalog/commits/<id[:2]>/<id>.parquet", layout.commit_key("ab" * 16)),
         ("catalog/rejects/<run>/<ordinal>.parquet", layout.reject_key("run", 7)),
         ("catalog/attempts/<id[:2]>/<id>/<n>.json", layout.attempts_prefix("ab" * 16) + "1.json"),
+        ("catalog/simchecks/<id[:2]>/<id>.parquet", layout.simcheck_key("ab" * 16)),
         ("catalog/snapshots/vNNNNNN.json", layout.snapshot_key(12)),
     ],
 )

@@ -9,9 +9,8 @@ from pathlib import Path
 import typer
 
 from flows.cli import commands
-from flows.recipes import RECIPES
+from flows.recipes import DEFAULT_RECIPE, RECIPES, find_recipe
 from tasks.artifacts import FORMATS
-from tasks.recipe import Recipe
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -38,7 +37,7 @@ def test_commands_and_options_exist():
 
 def test_the_tree_of_a_world_is_what_the_default_recipe_stores():
     listed = set(re.findall(r"│   [├└]── ([\w.]+)", section("What a world is").partition("catalog/")[0]))
-    assert listed == {FORMATS[role].name for role in Recipe.model_fields["artifacts"].default}
+    assert listed == {FORMATS[role].name for role in find_recipe(DEFAULT_RECIPE).artifacts}
 
 
 def test_numbers_of_mini_are_those_of_its_benchmark():

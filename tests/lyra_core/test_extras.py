@@ -28,7 +28,12 @@ OWN = {"lyra_core", "tasks", "catalogs", "flows"}
 COMMANDS = {"lyra_core/train_commands": "typer"}
 # What comes with a package that is declared: clients of s3fs, and kernels of a CUDA build of torch.
 BROUGHT_ALONG = {"botocore", "triton"}
-IMPORT_NAMES = {"pillow": "PIL", "nvidia-cudnn-frontend": "cudnn"}  # where it is not the name of the distribution
+IMPORT_NAMES = {
+    "pillow": "PIL",
+    "nvidia-cudnn-frontend": "cudnn",
+    "scikit-image": "skimage",
+    "fast-simplification": "fast_simplification",
+}  # where it is not the name of the distribution
 
 
 def declared(requirements: list[str]) -> set[str]:

@@ -20,12 +20,13 @@ from lyra_core.records import (
     Artifact,
     FrameRecord,
     RejectRecord,
+    SimcheckRecord,
     WorldRecord,
     arrow_schema,
     frame_table,
 )
 
-RECORDS = [WorldRecord, FrameRecord, RejectRecord]
+RECORDS = [WorldRecord, FrameRecord, RejectRecord, SimcheckRecord]
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 float32 = st.floats(width=32, allow_nan=False)
 double = st.floats(allow_nan=False)

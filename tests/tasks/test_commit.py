@@ -19,8 +19,13 @@ from tasks.worker_config import WorkerConfig
 
 # Null in a world of the baseline without licence and refinement: what nothing computes, and what it has none of.
 NOT_COMPUTED = {
-    *("world_up", "scale_confidence", "mesh_faces", "floor_z_m", "floor_rmse_m", "drop_test_ok", "usd_uri"),
-    *("safety_checker", "has_people", "has_faces", "has_text"),
+    *("usd_uri", "safety_checker", "has_people", "has_faces", "has_text"),
+}
+# Of the stage that the baseline's recipe leaves out, and of `lyra simcheck`.
+GEOMETRY = {
+    *("world_up", "up_source", "meters_per_unit_prior", "scale_confidence", "world_to_ground", "mesh_faces"),
+    *("floor_z_m", "floor_rmse_m", "floor_confidence", "floor_inlier_frac", "floor_tilt_deg", "floor_spread_deg"),
+    *("spawn_m", "spawn_yaw_rad", "spawn_clearance_m", "free_area_m2", "drop_test_ok"),
 }
 NOT_OF_THE_BASELINE = {
     *("checkpoint_uri", "checkpoint_sha256", "inference_steps", "guidance", "prompt", "negative_prompt"),
@@ -53,11 +58,11 @@ def row(tmp_path_factory) -> WorldRecord:
 
 def test_every_other_column_is_filled(row):
     empty = {f.name for f in fields(WorldRecord) if getattr(row, f.name) is None} - OF_THE_RUN - {"output_license"}
-    assert empty == NOT_COMPUTED | NOT_OF_THE_BASELINE
+    assert empty == NOT_COMPUTED | NOT_OF_THE_BASELINE | GEOMETRY
 
 
 def test_the_baseline_claims_no_metres_and_no_up(row):
-    assert (row.metric_scale_source, row.meters_per_unit, row.world_up) == ("none", None, None)
+    assert (row.metric_scale_source, row.meters_per_unit, row.world_up) == ("relative", None, None)
 
 
 def test_how_it_was_computed_and_what_was_asked(row):

@@ -6,11 +6,12 @@ import pytest
 from pydantic import ValidationError
 
 from flows.recipes import RECIPES, find_recipe
+from lyra_core.config.geometry import GeometryOptions
 from lyra_core.errors import RecipeError
 from lyra_core.identity import canonical_digest
-from tasks.recipe import Recipe, field_names, with_fields
+from tasks.recipe import WORLD_FILES, Recipe, field_names, with_fields
 
-# What each recipe puts into ids, digested at commit 89b88d7: a change would make every existing world anew.
+# What each recipe puts into ids, without the group `geometry` and its files, digested at commit 89b88d7.
 IDS = {
     "lyra2": "fd39bb93dd091e8e",
     "lyra2-fast": "b6b0847af5837714",
@@ -22,9 +23,33 @@ IDS = {
 }
 
 
+# The same with that group, since algorithm version 3: a change would make every existing world anew.
+IDS_WITH_GEOMETRY = {
+    "lyra2": "315c521104e0309e",
+    "lyra2-fast": "8cc868e69dbbc595",
+    "lyra2-corrected": "86f73596d12b5050",
+    "mini": "374fb50fcc4fda41",
+    "parallax-da3": "395e56d1fff09101",
+}
+
+
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_recipes_keep_their_ids(name):
-    assert canonical_digest(find_recipe(name).hashed_fields())[:16] == IDS[name]
+    whole = canonical_digest(find_recipe(name).hashed_fields())[:16]
+    assert whole == IDS_WITH_GEOMETRY.get(name, IDS[name])
+    without = find_recipe(name, [f"artifacts={','.join(WORLD_FILES)}", "geometry=none"])
+    assert canonical_digest(without.hashed_fields())[:16] == IDS[name]
+
+
+def test_geometry_is_left_out_or_taken_in_by_name():
+    taken = find_recipe("parallax", ["geometry=default", "geometry.needs_floor=true", "artifacts=ply,mjcf,mesh"])
+    assert taken.geometry == GeometryOptions(needs_floor=True)
+    with pytest.raises(RecipeError, match="artifact 'mjcf' is made from the geometry, which this recipe leaves out"):
+        find_recipe("mini", ["geometry=none"])
+    with pytest.raises(RecipeError, match="views"):
+        find_recipe("mini", ["geometry.views=0"])
+    with pytest.raises(RecipeError, match="field=value"):
+        find_recipe("mini", ["video=none"])
 
 
 def test_fields_that_are_set_keep_their_ids():
@@ -35,6 +60,7 @@ def test_fields_that_are_set_keep_their_ids():
         "reconstruction.tier=120000",
         "reconstruction.gate=1.5,4",
         "video.speed=fast",
+        "geometry=none",
     ]
     fields = find_recipe("lyra2", assignments).hashed_fields()
     assert canonical_digest(fields)[:16] == "a8d88850c28e2878"

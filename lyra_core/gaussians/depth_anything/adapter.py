@@ -10,6 +10,8 @@ moved to the world by a proper similarity (`to_world`).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -114,10 +116,10 @@ def to_world(gaussians: Gaussians, similarity: Similarity) -> Gaussians:
     """
     rotation = similarity.rotation.to(gaussians.means)
     quat = matrix_to_quat(similarity.rotation).to(gaussians.quats)
-    return Gaussians(
+    return replace(
+        gaussians,
         means=similarity.apply(gaussians.means),
         quats=multiply_quats(quat.expand_as(gaussians.quats), gaussians.quats),
         scales=gaussians.scales * similarity.scale,
-        opacities=gaussians.opacities,
         sh=rotate_sh(gaussians.sh, rotation[None]),
     )

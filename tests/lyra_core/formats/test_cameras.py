@@ -16,7 +16,7 @@ from lyra_core.formats.cameras import (
 )
 from lyra_core.geometry.camera import intrinsics_from_hfov, project
 from lyra_core.geometry.camera_paths import build_camera_path
-from lyra_core.values import CameraPath, Gaussians
+from lyra_core.values import CameraPath, Gaussians, Part
 
 K = intrinsics_from_hfov(60.0, 480, 832)
 
@@ -146,6 +146,23 @@ def test_colmap_points_sample_the_gaussians(path, tmp_path):
     assert [float(v) for v in points[0][1:4]] == pytest.approx(gaussians.means[0].tolist())
     assert points[0][4:7] == ["255", "0", "128"]
     assert [float(v) for v in points[99][1:4]] == pytest.approx(gaussians.means[990].tolist())
+
+
+def test_colmap_points_leave_out_backing_and_dome(path, tmp_path):
+    part = torch.tensor([2, 0, 1, 0], dtype=torch.uint8)
+    gaussians = Gaussians(
+        means=torch.arange(12.0).reshape(4, 3),
+        quats=torch.tensor([[1.0, 0, 0, 0]]).repeat(4, 1),
+        scales=torch.ones(4, 3),
+        opacities=torch.ones(4),
+        sh=torch.zeros(4, 1, 3),
+        part=part,
+    )
+    write_colmap_text(path, tmp_path, gaussians)
+    points = [x.split() for x in (tmp_path / "points3D.txt").read_text().splitlines()[1:]]
+    assert [[float(v) for v in point[1:4]] for point in points] == [[3, 4, 5], [9, 10, 11]]
+    write_colmap_text(path, tmp_path, gaussians.of_parts(Part.DOME))
+    assert len((tmp_path / "points3D.txt").read_text().splitlines()) == 1
 
 
 def test_pixel_centers_agree_with_colmap(path):

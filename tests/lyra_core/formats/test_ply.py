@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +69,53 @@ def test_plyfile_reads_the_inria_layout(tmp_path, degree):
         for j in range(1, k):
             stored = vertex[f"f_rest_{channel * (k - 1) + j - 1}"]
             np.testing.assert_array_equal(stored, gaussians.sh[:, j, channel])
+
+
+def with_parts(gaussians: Gaussians) -> Gaussians:
+    return replace(gaussians, part=torch.arange(len(gaussians)).remainder(3).to(torch.uint8))
+
+
+@pytest.mark.parametrize("degree", [0, 3])
+def test_parts_come_back_and_other_readers_pass_over_them(tmp_path, degree):
+    plain, told = make(CHUNK_ROWS + 17, degree), with_parts(make(CHUNK_ROWS + 17, degree))
+    write_ply(plain, tmp_path / "plain.ply")
+    write_ply(told, tmp_path / "told.ply")
+    found = read_ply(tmp_path / "told.ply")
+    assert_same(found, plain)
+    assert torch.equal(found.part, told.part)
+    assert read_ply(tmp_path / "plain.ply").part is None
+    mine, theirs = (PlyData.read(tmp_path / f"{name}.ply")["vertex"] for name in ("told", "plain"))
+    assert [p.name for p in mine.properties] == [*(p.name for p in theirs.properties), "part"]
+    assert {p.val_dtype for p in mine.properties} == {"f4"}  # what readers take for granted
+    np.testing.assert_array_equal(mine["part"], told.part)
+    for name in (p.name for p in theirs.properties):
+        np.testing.assert_array_equal(mine[name], theirs[name])
+
+
+def test_gsply_reads_a_file_with_parts(tmp_path):
+    gsply = pytest.importorskip("gsply")
+    gaussians = with_parts(make(1000))
+    write_ply(gaussians, tmp_path / "a.ply")
+    found = gsply.plyread(str(tmp_path / "a.ply"))
+    np.testing.assert_array_equal(found.means, gaussians.means)
+    np.testing.assert_array_equal(found.quats, gaussians.quats)
+    np.testing.assert_allclose(found.scales, gaussians.scales.log(), rtol=1e-6)
+    np.testing.assert_array_equal(found.sh0, gaussians.sh[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "found"),
+    [("u1", [0, 1, 3], None), ("f4", [0, 0.5, 2], None), ("f4", [0, np.nan, 2], None), ("u1", [2, 1, 0], [2, 1, 0])],
+)
+def test_a_part_that_means_something_else_is_passed_over(tmp_path, kind, values, found):
+    table = foreign(make(3), NAMES)
+    wider = np.empty(3, [*((name, "f4") for name in NAMES), ("part", kind)])
+    for name in NAMES:
+        wider[name] = table[name]
+    wider["part"] = values
+    PlyData([PlyElement.describe(wider, "vertex")]).write(tmp_path / "a.ply")
+    part = read_ply(tmp_path / "a.ply").part
+    assert (None if part is None else part.tolist()) == found
 
 
 def foreign(gaussians: Gaussians, names: list[str], kind: str = "f4") -> np.ndarray:

@@ -13,7 +13,7 @@ from lyra_core.gaussians.lifters import ClipDepthLifter
 from lyra_core.gaussians.pixel_footprint import lift_pixels
 from lyra_core.gaussians.reconstruct import ReconstructionConfig, reconstruct
 from lyra_core.gaussians.render import render
-from lyra_core.values import CameraPath, Gaussians
+from lyra_core.values import CameraPath, Gaussians, Part
 
 SKY_M = 60.0
 
@@ -107,3 +107,23 @@ def test_a_reconstruction_with_anchors_has_no_holes_beside_its_path(make_clip):
     assert open_share[4] < 0.005
     own = {v: (render(g, clip.cameras[::5]).color - clip.frames[::5] / 255.0).abs().mean() for v, g in made.items()}
     assert float(own[4]) == pytest.approx(float(own[0]), abs=0.01)
+
+
+def test_a_reconstruction_tells_surfaces_from_backing_and_dome(make_clip):
+    clip = make_clip(6, 48, 64)
+    config = ReconstructionConfig(tier=20_000, anchor_views=4, sample_views=4, color_passes=1)
+    made = reconstruct(clip, lifter=ClipDepthLifter(), config=config).gaussians
+    surface, backing, dome = (made.of_parts(part) for part in Part)
+    assert len(surface) + len(backing) + len(dome) == len(made)
+    assert min(len(surface), len(backing), len(dome)) > 100
+    room = surface.means.abs().amax(0)  # of 6 x 3 x 10 m around the first camera
+    assert float(room[0]) < 4
+    assert float(room[1]) < 2.2
+    assert float(room[2]) < 9
+    assert float(dome.means.norm(dim=1).quantile(0.9)) > 12
+    window = render(dome, clip.cameras[:1]).alpha[0] > 0.5
+    assert float((window & clip.sky[0]).sum()) > 0.9 * float(clip.sky[0].sum())
+    seen = render(surface, clip.cameras[:1]).alpha[0] > 0.5
+    assert float((seen & ~clip.sky[0]).sum()) > 0.97 * float((~clip.sky[0]).sum())
+    few = reconstruct(clip, lifter=ClipDepthLifter(), config=replace(config, tier=2_000)).gaussians
+    assert {int(part) for part in few.part.unique()} == {0, 1, 2}

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from lyra_core.errors import CameraPathError, DepthError
 from lyra_core.geometry.camera import intrinsics_from_hfov
 from lyra_core.geometry.camera_paths import build_camera_path
-from lyra_core.geometry.collision import sample_path, stop_before_geometry
+from lyra_core.geometry.collision import fit_before_geometry, sample_path, stop_before_geometry
+from lyra_core.geometry.seed_cameras import cameras_for_seed
 
 H, W = 60, 104
 K = intrinsics_from_hfov(55.0, H, W)
@@ -100,6 +101,44 @@ def test_wrong_inputs_are_refused():
         stop_before_geometry(path, torch.ones(H, W), K, -0.1)
     with pytest.raises(DepthError, match="NaN"):
         stop_before_geometry(path, torch.full((H, W), torch.nan), K, 0.1)
+
+
+@given(st.floats(0.6, 3.5), st.sampled_from(["out-and-back", "walk-forward-and-look-back"]))
+@settings(max_examples=15, deadline=None)
+def test_a_gesture_in_the_way_of_a_wall_becomes_smaller_and_keeps_its_end(wall, name):
+    def gesture(strength: float):
+        return build(name, 81, strength=strength)
+
+    fitted = fit_before_geometry(gesture, torch.full((H, W), wall), K, 0.3)
+    z = fitted.centers_m[:, 2]
+    assert z.max() <= wall - 0.3
+    free = gesture(1.0).centers_m[:, 2].max() <= wall - 0.3
+    if free:
+        assert torch.equal(fitted.world_to_cam, gesture(1.0).world_to_cam)
+    else:
+        assert z.max() > 0.9 * (wall - 0.3) - 0.05  # nearly as large as fits
+    if name == "out-and-back":
+        torch.testing.assert_close(fitted.world_to_cam[-1], fitted.world_to_cam[0], rtol=0, atol=1e-12)
+        assert z[40] == z.max()
+    if name == "walk-forward-and-look-back":
+        assert fitted.world_to_cam[-1, 2, 2] == pytest.approx(-1.0)
+    assert fitted.world_to_cam.diff(dim=0).abs().amax() > 1e-3  # it moves
+
+
+def test_a_gesture_with_no_room_hardly_moves():
+    fitted = fit_before_geometry(lambda s: build("out-and-back", 81, strength=s), torch.full((H, W), 0.2), K, 0.3)
+    assert 0 < fitted.centers_m.norm(dim=1).max() < 0.02
+    with pytest.raises(CameraPathError, match="margin"):
+        fit_before_geometry(lambda s: build("out-and-back", 81, strength=s), torch.ones(H, W), K, -1.0)
+
+
+@pytest.mark.parametrize("name", ["out-and-back", "zoom-in"])
+def test_a_seed_before_a_wall_gets_a_path_that_ends_as_it_should(name):
+    depth = torch.full((H, W), 4.0)
+    depth[20:40, 40:64] = 1.0
+    path = cameras_for_seed(name, num_frames=81, intrinsics=K, depth_m=depth, sky=depth < 0)
+    assert 0.2 < path.centers_m[:, 2].max() <= 1.0
+    assert (path.centers_m[-1, 2] < 1e-9) == (name == "out-and-back")
 
 
 def test_sampling_at_frames_gives_the_frames():

@@ -5,19 +5,24 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from plyfile import PlyData
 
 from lyra_core.errors import CameraPathError, FrameError
-from lyra_core.formats.cameras import write_cameras_parquet, write_transforms_json
+from lyra_core.formats.cameras import write_cameras_parquet, write_colmap_text, write_transforms_json
 from lyra_core.formats.image import open_image
+from lyra_core.formats.mesh import Mesh, write_glb, write_obj
+from lyra_core.gaussians.extent import extent
 from lyra_core.geometry.camera import intrinsics_from_hfov, look_at, project, rotation_about_axis, unproject
 from lyra_core.geometry.camera_paths import build_camera_path, measure_scene_depth_m
 from lyra_core.geometry.requests import PRESETS, num_chunks
 from lyra_core.geometry.rotation import invert_rigid, matrix_to_quat, unit_quat_to_matrix
 from lyra_core.geometry.trajectory_files import load_trajectory, save_trajectory
-from lyra_core.values import CameraPath, Gaussians, VideoClip
+from lyra_core.scene_geometry.floor import Floor
+from lyra_core.scene_geometry.ground_frame import GroundFrame
+from lyra_core.values import CameraPath, Gaussians, Part, VideoClip
 
 K = intrinsics_from_hfov(60.0, 480, 832)
 EYE = torch.eye(4, dtype=torch.float64)
@@ -109,8 +114,6 @@ def test_7_logarithms_only_inside_files(tmp_path):
 
 
 def test_8_colour_is_srgb(tmp_path):
-    from lyra_core.formats.cameras import write_colmap_text
-
     grey = torch.full((32, 48, 3), 119, dtype=torch.uint8)
     assert torch.equal(open_image(grey, 48, 32).image, grey)  # no gamma is applied
     red = one_gaussian(sh=torch.tensor([[[0.5, -0.5, 0.0]]]) / 0.28209479177387814)
@@ -206,8 +209,41 @@ def test_16_a_camera_path_is_spread_over_the_video(tmp_path):
     assert found.intrinsics[7, [0, 1], [0, 1]].tolist() == pytest.approx([focal, focal])
 
 
+def test_17_parts_are_numbered_and_the_first_bounds_the_world(tmp_path):
+    assert (Part.KEYFRAME, Part.BACKING, Part.DOME) == (0, 1, 2)
+    three = Gaussians.concatenate(
+        [one_gaussian(means=torch.full((1, 3), 10.0**part)).marked(Part(part)) for part in range(3)]
+    )
+    three.save_ply(tmp_path / "a.ply")
+    assert PlyData.read(tmp_path / "a.ply")["vertex"]["part"].tolist() == [0, 1, 2]
+    assert extent(three).greatest == extent(three).p99 == (1.0, 1.0, 1.0)
+    write_colmap_text(build("dolly-in"), tmp_path, three)
+    points = (tmp_path / "points3D.txt").read_text().splitlines()[1:]
+    assert [[float(v) for v in line.split()[1:4]] for line in points] == [[1.0, 1.0, 1.0]]
+
+
+def test_18_the_ground_frame_has_z_up_below_the_first_camera():
+    floor = Floor(up=(0.0, -1.0, 0.0), camera_height=1.5, inliers=0.5, tilt_deg=0.0, spread_deg=0.0, rmse=0.0)
+    points = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.5, 0.0], [0.0, 1.5, 2.0]])
+    on_floor = [[0, 0, 3.0], [2, 0, 3.0], [0, 0, 0], [0, 4, 0]]
+    np.testing.assert_allclose(GroundFrame.on(floor, 2.0).to_ground(points), on_floor, atol=1e-12)
+    np.testing.assert_allclose(GroundFrame.on(None, 1.0).to_ground(points[:2]), [[0, 0, 0], [1, 0, 0]], atol=1e-12)
+
+
+def test_19_files_for_simulators_have_their_own_axes(tmp_path):
+    corners = np.array([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]])  # right, forward, up
+    mesh = Mesh(vertices=corners, faces=np.array([[0, 1, 2]]))
+    write_obj(mesh, tmp_path / "a.obj")
+    assert (tmp_path / "a.obj").read_text().splitlines()[1:4] == ["v 1 0 0", "v 0 1 0", "v 0 0 1"]
+    write_glb(mesh, tmp_path / "a.glb")
+    data = (tmp_path / "a.glb").read_bytes()
+    start = data.index(b"BIN\0") + 4
+    found = np.frombuffer(data, "<f4", 9, start).reshape(3, 3)
+    assert found.tolist() == [[1, 0, 0], [0, 0, -1], [0, 1, 0]]
+
+
 def test_every_sentence_has_its_test():
     text = (Path(__file__).resolve().parents[3] / "docs" / "conventions.md").read_text()
     sentences = {int(n) for n in re.findall(r"^(\d+)\. ", text, re.MULTILINE)}
     tests = {int(name.split("_")[1]) for name in globals() if re.match(r"test_\d+_", name)}
-    assert sentences == tests == set(range(1, 17))
+    assert sentences == tests == set(range(1, 20))

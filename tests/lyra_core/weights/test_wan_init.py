@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from lyra_core.errors import StateDictError
 from lyra_core.video.dit import TINY, DiT, build_dit, expand_patch_embedding
-from lyra_core.weights.wan_init import initialise_from_wan, spread_patch_embedding
+from lyra_core.weights.wan_init import WanStart, spread_patch_embedding
 
 POOLINGS = [segment.pooling for segment in TINY.history_layout.segments]
 
@@ -52,7 +52,7 @@ def test_a_constant_patch_gives_the_same_token():
 
 
 def test_initial_state_fits_and_agrees_with_the_network(wan, shapes):
-    state = initialise_from_wan(wan, shapes, POOLINGS, torch.Generator().manual_seed(1))
+    state = WanStart(wan, shapes, POOLINGS, 1)
     model = build_dit(TINY)
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=True)
     assert {tensor.dtype for tensor in state.values()} == {torch.bfloat16}
@@ -67,7 +67,7 @@ def test_initial_state_fits_and_agrees_with_the_network(wan, shapes):
 
 
 def test_additions_have_no_effect_but_can_learn(wan, shapes):
-    state = initialise_from_wan(wan, shapes, POOLINGS, torch.Generator().manual_seed(1))
+    state = WanStart(wan, shapes, POOLINGS, 1)
     for block in range(TINY.num_layers):
         first, last = (state[f"blocks.{block}.buffer_encoder.{i}.weight"] for i in (0, 1))
         assert not state[f"blocks.{block}.cam_encoder.weight"].any()
@@ -76,21 +76,20 @@ def test_additions_have_no_effect_but_can_learn(wan, shapes):
 
 
 def test_the_generator_decides(wan, shapes):
-    one, two, three = (
-        initialise_from_wan(wan, shapes, POOLINGS, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
-    )
-    assert all(torch.equal(one[name], two[name]) for name in one)
+    one, two, three = (WanStart(wan, shapes, POOLINGS, seed) for seed in (1, 1, 2))
+    assert all(torch.equal(one[name], two[name]) for name in shapes)
     assert any(not torch.equal(one[name], three[name]) for name in one)
 
 
 def test_a_wrong_checkpoint_is_refused(wan, shapes):
-    generator = torch.Generator().manual_seed(0)
     del wan["blocks.0.self_attn.q.weight"]
     with pytest.raises(StateDictError, match=r"Wan 2.1(?s:.*)1 missing"):
-        initialise_from_wan(wan, shapes, POOLINGS, generator)
+        WanStart(wan, shapes, POOLINGS, 0)
     wan["blocks.0.self_attn.q.weight"] = torch.full((32, 32), torch.nan)
     with pytest.raises(StateDictError, match=r"NaN(?s:.*)blocks\.0\.self_attn\.q\.weight"):
-        initialise_from_wan(wan, shapes, POOLINGS, generator)
+        WanStart(wan, shapes, POOLINGS, 0)["blocks.0.self_attn.q.weight"]
+    with pytest.raises(StateDictError, match="packed embeddings"):
+        WanStart(wan, shapes, POOLINGS[1:], 0)
     wide = {name: shape for name, shape in shapes.items() if name != "head.modulation"}
     with pytest.raises(StateDictError, match="1 unexpected"):
-        initialise_from_wan(wan, wide, POOLINGS, generator)
+        WanStart(wan, wide, POOLINGS, 0)

@@ -49,7 +49,7 @@ def test_without_a_size_frames_are_native_and_turn_with_the_photograph():
 
 
 def test_the_baseline_claims_no_metres():
-    assert load_model("parallax").provenance.metric_scale_source == "none"
+    assert load_model("parallax").provenance.metric_scale_source == "relative"
 
 
 def test_the_baseline_keeps_the_protocol():

@@ -13,8 +13,9 @@ from lyra_core.gaussians.render import render
 from lyra_core.geometry.camera_paths import build_camera_path, measure_scene_depth_m
 from lyra_core.geometry.rotation import matrix_to_quat
 from lyra_core.image_metrics import psnr_db
+from lyra_core.layered_depth.depth import FAR_M
 from lyra_core.layered_depth.layers import build_layers
-from lyra_core.values import VideoClip
+from lyra_core.values import Part, VideoClip
 from lyra_core.world_models.parallax import ParallaxModel
 
 SEEDS = Path(__file__).resolve().parents[3] / "examples" / "seeds"
@@ -137,6 +138,15 @@ def test_seen_layer_has_one_sample_a_pixel_and_fills_lie_behind():
     )
     square = depth.flatten() == 4.0
     assert bool(torch.isin(layers.behind.rays[:, 0], layers.seen.rays[square][:, 0]).all())
+
+
+def test_the_sky_of_the_photograph_is_dome(meadow):
+    made = ParallaxModel().reconstruct(meadow)
+    surface, backing, dome = (made.of_parts(part) for part in Part)
+    assert len(surface) == int((~meadow.sky[0]).sum())
+    assert len(backing) > 1000
+    assert float(surface.means.norm(dim=1).max()) < 2 * FAR_M
+    assert float(dome.means[: int(meadow.sky[0].sum()), 2].min()) > 2 * FAR_M
 
 
 def test_quaternions_of_rotations():

@@ -16,7 +16,7 @@ def test_the_baselines_video_is_lifted_by_two_networks(weights, photo, tmp_path)
     assert isinstance(model, WorldModel)
     recipe = find_recipe("parallax-da3")
     assert model.native.size == (recipe.width, recipe.height)
-    assert model.provenance.metric_scale_source == "none", "its cameras stand in the baseline's scale"
+    assert model.provenance.metric_scale_source == "relative", "its cameras stand in the baseline's scale"
     clip = model.generate(photo, "truck-right", num_frames=5)
     assert torch.equal(clip.frames, load_model("parallax").generate(photo, "truck-right", num_frames=5).frames)
     reports = []

@@ -1,0 +1,1 @@
+"""Worlds in a simulator: does what is dropped at the spawn point come to rest, and does a robot stand there."""

@@ -1,0 +1,73 @@
+"""Try a stored world in a simulator; the models that made it are not needed."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from lyra_core.errors import CatalogError
+from lyra_core.formats.cameras import read_cameras_parquet
+from lyra_core.formats.mjcf import write_mjcf
+from lyra_core.formats.store import Store
+from lyra_core.records import SimcheckRecord, WorldRecord, utc_now
+from lyra_core.scene_geometry.measure import measure_geometry
+from lyra_core.scene_geometry.scale import GivenScale
+from lyra_core.simulation.drop_test import drop_test
+from lyra_core.values import Gaussians
+
+
+def simcheck(store: Store, world: WorldRecord) -> SimcheckRecord:
+    """Drop things at a world's spawn point, in its own MuJoCo file or in one made from its Gaussians and cameras.
+
+    Raises:
+        CatalogError: it has neither such a file nor Gaussians and cameras.
+        FormatError: a file is damaged. StoreError: one cannot be read.
+        MissingExtraError: MuJoCo is not installed.
+    """
+    stored = next((a.key for a in world.artifacts if a.role == "mjcf"), None)
+    mjcf, reasons = (store.read_bytes(stored).decode(), ()) if stored is not None else made_mjcf(store, world)
+    if mjcf is None:
+        return SimcheckRecord(world_id=world.world_id, reasons=reasons, created_at=utc_now())
+    result = drop_test(mjcf)
+    return SimcheckRecord(
+        world_id=world.world_id,
+        drop_test_ok=result.is_passed,
+        reasons=result.reasons,
+        ball_error_m=result.ball.error_m,
+        ball_moved_m=result.ball.moved_m,
+        box_error_m=result.box.error_m,
+        box_moved_m=result.box.moved_m,
+        robot_error_m=result.robot.error_m,
+        robot_tilt_deg=result.robot.tilt_deg,
+        robot_drove_m=result.drove_m,
+        mjcf="made" if stored is None else "stored",
+        simulator=result.simulator,
+        created_at=utc_now(),
+    )
+
+
+def made_mjcf(store: Store, world: WorldRecord) -> tuple[str | None, tuple[str, ...]]:
+    """A MuJoCo file of a world that has none, or why there is no place to stand in it."""
+    keys = {a.role: a.key for a in world.artifacts}
+    if not {"ply", "cameras"} <= set(keys):
+        raise CatalogError(
+            f"world {world.world_id} has no MuJoCo file, and no Gaussians and cameras to make one from; its files: "
+            f"{', '.join(keys) or 'none'}"
+        )
+    # A person's scale is in the row as the height of the camera that follows from it.
+    is_given = world.metric_scale_source in ("camera_height", "center_distance") and world.floor_z_m is not None
+    with tempfile.TemporaryDirectory(prefix="lyra-simcheck-") as folder:
+        for role in ("ply", "cameras"):
+            store.get_file(keys[role], Path(folder) / role)
+        scene = measure_geometry(
+            Gaussians.load_ply(Path(folder) / "ply"),
+            read_cameras_parquet(Path(folder) / "cameras"),
+            world.world_id,
+            is_metric_model=world.metric_scale_source == "depth_model",
+            given=GivenScale(camera_height_m=-(world.floor_z_m or 0.0)) if is_given else None,
+        )
+        standing = scene.mujoco_world()
+        if standing is None:
+            return None, scene.reasons
+        write_mjcf(standing, Path(folder) / "world.xml")
+        return (Path(folder) / "world.xml").read_text(encoding="utf-8"), ()
