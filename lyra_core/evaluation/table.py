@@ -68,7 +68,7 @@ ASKED: dict[str, Asked] = {
     "seen_estimated_f160_db": _asked(_SEEN, "frame 160, estimated depth", mask=SEEN, least=22.0),
     "seen_warp_f80_db": _asked(_SEEN, "frame 80, the warped seed itself, holes blurred over", mask=SEEN),
     "seen_ceiling_f80_db": _asked(_SEEN, "frame 80, the truth through the autoencoder", mask=SEEN),
-    "seen_sharpness": _asked(_SEEN, "frame 80, detail against the truth's, true depth", "", SEEN),
+    "seen_sharpness": _asked(_SEEN, "frame 80, high-frequency energy over the truth's, true depth", "", SEEN),
     "seen_sharpness_warp": _asked(_SEEN, "the same of the warped seed itself", "", SEEN),
     "seen_sharpness_ceiling": _asked(_SEEN, "the same of the truth through the autoencoder", "", SEEN),
     "revisit_true_db": _asked(_REVISIT, "last frame against the seed, true depth", least=29.0),
