@@ -21,7 +21,9 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "pydantic": ("factory",),
     "fastapi": ("factory",),
     "psutil": ("train", "factory"),
-    "transformers": ("lyra2",),
+    "transformers": ("lyra2", "cosmos"),
+    "diffusers": ("cosmos",),
+    "accelerate": ("cosmos",),
     "gsplat": ("gpu",),
     "cudnn": ("fastest",),  # of nvidia-cudnn-frontend
     "OpenEXR": ("train",),

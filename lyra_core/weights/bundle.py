@@ -46,7 +46,12 @@ APACHE_DEPTH_PARTS = (
     RequiredSet(role="depth", sets=("da3-base",)),
     RequiredSet(role="metric depth", sets=("da3metric-large",)),
 )
-PARTS: dict[str, tuple[RequiredSet, ...]] = {"lyra2": LYRA2_PARTS, "parallax-da3": APACHE_DEPTH_PARTS}
+COSMOS_MODELS = ("cosmos3-nano", "cosmos3-super", "cosmos3-super-i2v", "cosmos3-super-i2v-4step")
+PARTS: dict[str, tuple[RequiredSet, ...]] = {
+    "lyra2": LYRA2_PARTS,
+    "parallax-da3": APACHE_DEPTH_PARTS,
+    **{name: (RequiredSet(role="dit", sets=(name,)), *APACHE_DEPTH_PARTS) for name in COSMOS_MODELS},
+}
 
 
 def find_sets(folder: str | Path | None, parts: Sequence[RequiredSet]) -> dict[str, Path]:

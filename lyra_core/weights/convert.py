@@ -18,6 +18,7 @@ from pathlib import Path
 
 from lyra_core.errors import WeightsError
 from lyra_core.version import VERSION
+from lyra_core.weights import component_folder
 from lyra_core.weights.adapter import Weights, open_weights
 from lyra_core.weights.describe import describe, is_described
 from lyra_core.weights.fetch import fetched_revision
@@ -125,6 +126,8 @@ def convert_set(
         WeightsError: as `convert`; also for sets that need no conversion.
     """
     item = weight_set(name)
+    if item.kind == component_folder.KIND:
+        return component_folder.adopt(src, dst, item, progress=progress)
     if item.kind not in RULES:
         raise WeightsError(f"{name} needs no conversion: it is {item.by_hand or 'used as it is'}")
     labels = Labels(

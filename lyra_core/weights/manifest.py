@@ -64,7 +64,7 @@ class Manifest:
         tensors: by name.
         ignored: keys of the source that were left out on purpose.
         config: of a model of your own, what differs from the preset of its kind and shapes do not all
-            tell: widths, heads, layout.
+            tell: widths, heads, layout. Of a set in the form of a library, its other files with their digests.
     """
 
     name: str

@@ -2,7 +2,7 @@
 to do with it.
 
 Sources: the model card and README of nvidia/Lyra-2.0, the README of Depth Anything 3 (model
-table), the Wan 2.1 README.
+table), the Wan 2.1 README, the repositories nvidia/Cosmos3-*.
 No revision is pinned by the publishers; `lyra weights fetch` resolves one commit and the manifest
 records it.
 """
@@ -49,6 +49,7 @@ class WeightSet:
         format: what the publisher ships.
         licence: a key of LICENCES.
         by_hand: what to know when it is fetched or placed by hand.
+        components: folders that must be there, of sets in the form of a library.
     """
 
     name: str
@@ -61,6 +62,7 @@ class WeightSet:
     format: str = "safetensors"
     licence: str
     by_hand: str = ""
+    components: tuple[str, ...] = ()
 
 
 LICENCES: dict[str, Licence] = {
@@ -86,6 +88,11 @@ LICENCES: dict[str, Licence] = {
             name="apache-2.0",
             title="Apache License 2.0",
             url="https://www.apache.org/licenses/LICENSE-2.0",
+        ),
+        Licence(
+            name="openmdw-1.1",
+            title="OpenMDW License Agreement 1.1",
+            url="https://openmdw.ai/",
         ),
     )
 }
@@ -120,6 +127,29 @@ def _da3(name: str, repo: str, licence: str) -> WeightSet:
         files=_ONE_FILE,
         entry="model.safetensors",
         licence=licence,
+    )
+
+
+def _cosmos(name: str, repo: str, size: str) -> WeightSet:
+    components = ("transformer", "vae", "text_tokenizer", "scheduler")
+    return WeightSet(
+        name=name,
+        title=f"NVIDIA {repo}, {size}",
+        kind="component folder",
+        repo_id=f"nvidia/{repo}",
+        files=(
+            "model_index.json",
+            "modular_model_index.json",
+            "LICENSE*",
+            "NOTICE*",
+            *(f"{part}/*" for part in components),
+        ),
+        entry=".",
+        format="diffusers folder",
+        licence="openmdw-1.1",
+        by_hand="used as published: the folder with transformer, vae, text_tokenizer and scheduler; sound and vision "
+        "encoders are not needed. Whoever passes the files on passes on the licence and the notices with them",
+        components=components,
     )
 
 
@@ -248,6 +278,10 @@ WEIGHT_SETS: dict[str, WeightSet] = {
         _da3("da3metric-large", "DA3METRIC-LARGE", "apache-2.0"),
         _da3("da3mono-large", "DA3MONO-LARGE", "apache-2.0"),
         _da3("da3nested-giant-large", "DA3NESTED-GIANT-LARGE-1.1", "cc-by-nc-4.0"),
+        _cosmos("cosmos3-nano", "Cosmos3-Nano", "31.8 GB"),
+        _cosmos("cosmos3-super", "Cosmos3-Super", "129.5 GB"),
+        _cosmos("cosmos3-super-i2v", "Cosmos3-Super-Image2Video", "129.5 GB"),
+        _cosmos("cosmos3-super-i2v-4step", "Cosmos3-Super-Image2Video-4Step", "129.5 GB"),
         WeightSet(
             name="mini",
             title="the small model of this project, part of the package",

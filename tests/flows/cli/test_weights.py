@@ -98,7 +98,7 @@ def test_describe_a_model(run):
     assert "da3-base" in run("describe", "parallax-da3").stdout
     refused = run("describe", "parallax")
     assert refused.exit_code == 1
-    assert "those are lyra2, parallax-da3, mini" in refused.stderr
+    assert "those are lyra2, parallax-da3, cosmos3-nano," in refused.stderr
 
 
 def test_describe_one(run):
