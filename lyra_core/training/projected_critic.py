@@ -2,9 +2,7 @@
 
 Sauer et al. 2021, "Projected GANs Converge Faster", sections 3.2 (projections that are drawn once and fixed, across
 channels and across scales) and 3.3 (one head for each scale, hinge loss). Only the heads learn, so little data goes
-far. Heads are convolutional: each position has a verdict of its own, as fits frames of any size. Truth and what was
-made may first be changed alike at random (Zhao et al. 2020, "Differentiable Augmentation for Data-Efficient GAN
-Training").
+far. Heads are convolutional: each position has a verdict of its own, as fits frames of any size.
 """
 
 from __future__ import annotations
@@ -107,70 +105,3 @@ def critic_hinge(true: Sequence[Tensor], made: Sequence[Tensor]) -> Float[Tensor
 def critic_verdict(made: Sequence[Tensor]) -> Float[Tensor, ""]:
     """What the maker minimises: minus the mean verdict of what it made, mean over levels."""
     return -torch.stack([m.float().mean() for m in made]).mean()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Augmentation:
-    """Changes of a batch of images, drawn once, to be made to truth and made images alike.
-
-    Attributes:
-        brightness, saturation, contrast: [b 1 1 1]; added, and two factors.
-        shift: rows and columns an image moves by; zeros come in. [b 2]
-        cut: first row and column of a square of zeros. [b 2]
-        cut_size: side of the square in pixels; 0 cuts nothing.
-    """
-
-    brightness: Tensor
-    saturation: Tensor
-    contrast: Tensor
-    shift: Tensor
-    cut: Tensor
-    cut_size: int
-
-    def __call__(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        """The images changed; differentiable."""
-        x = images + self.brightness
-        grey = x.mean(1, keepdim=True)
-        x = (x - grey) * self.saturation + grey
-        mean = x.mean((1, 2, 3), keepdim=True)
-        x = (x - mean) * self.contrast + mean
-        h, w = x.shape[-2:]
-        rows = torch.arange(h, device=x.device)[None, :, None] + self.shift[:, 0, None, None]
-        columns = torch.arange(w, device=x.device)[None, None, :] + self.shift[:, 1, None, None]
-        is_inside = (rows >= 0) & (rows < h) & (columns >= 0) & (columns < w)
-        at = rows.clamp(0, h - 1) * w + columns.clamp(0, w - 1)
-        moved = x.flatten(2).gather(2, at.flatten(1)[:, None].expand(-1, x.shape[1], -1)).unflatten(2, (h, w))
-        if self.cut_size:
-            down = torch.arange(h, device=x.device)[None, :, None] - self.cut[:, 0, None, None]
-            across = torch.arange(w, device=x.device)[None, None, :] - self.cut[:, 1, None, None]
-            is_cut = (down >= 0) & (down < self.cut_size) & (across >= 0) & (across < self.cut_size)
-            is_inside = is_inside & ~is_cut
-        return moved * is_inside[:, None]
-
-
-def draw_augmentation(
-    shape: torch.Size | tuple[int, ...], generator: torch.Generator, *, cut_share: float = 0.25
-) -> Augmentation:
-    """Changes of colour, place and content for a batch.
-
-    Args:
-        shape: of the images, [b 3 h w].
-        generator: on the images' device.
-        cut_share: side of the cut square against the shorter side of the image.
-    """
-    b, _, h, w = shape
-    device = generator.device
-
-    def draw(*size: int) -> Tensor:
-        return torch.rand(*size, generator=generator, device=device)
-
-    limits = torch.tensor([h // 8, w // 8], device=device)
-    side = round(cut_share * min(h, w))
-    return Augmentation(
-        brightness=draw(b, 1, 1, 1) * 0.4 - 0.2,
-        saturation=draw(b, 1, 1, 1) * 2,
-        contrast=draw(b, 1, 1, 1) + 0.5,
-        shift=((draw(b, 2) * 2 - 1) * limits).round().long(),
-        cut=(draw(b, 2) * torch.tensor([h - side, w - side], device=device)).long(),
-        cut_size=side,
-    )
