@@ -111,7 +111,7 @@ def parallax_da3() -> Recipe:
     """A chain without restricted weights: the baseline's video, lifted with Apache-2.0 depth and refined."""
     return Recipe(
         name="parallax-da3",
-        description="Licence-clean reconstruction: Apache-2.0 depth, splats from pixels, refined on CUDA.",
+        description="License-clean reconstruction: Apache-2.0 depth, splats from pixels, refined on CUDA.",
         model="parallax-da3",
         weights="weights",
         weights_licenses=("apache-2.0",),

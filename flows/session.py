@@ -47,7 +47,7 @@ class Session:
     Attributes:
         settings: where and how worlds are made.
         parameters: what was asked for.
-        recipe: resolved, its licences accepted.
+        recipe: resolved, its licenses accepted.
         store: the output.
         plan: which worlds remain.
         tell: takes sentences for people while the batch runs, such as storage that fails.
@@ -82,7 +82,7 @@ class Session:
             tell: takes notices: files a folder holds besides photographs, seeds whose storage did not answer.
 
         Raises:
-            ManifestError: no such seeds. RecipeError, LicenceError, CameraPathError: the recipe cannot be used.
+            ManifestError: no such seeds. RecipeError, LicenseError, CameraPathError: the recipe cannot be used.
             StoreError: the output or the storage of a source cannot be read. ConfigError: no home to plan in.
         """
         use_model_path(settings)

@@ -61,7 +61,7 @@ class Recipe(BaseModel):
     model: str
     weights: str | None = Field(None, description="folder or URL of converted weights, where the model has any")
     weights_licenses: tuple[str, ...] = ()
-    restricted_licenses: tuple[str, ...] = Field((), description="licences that need --accept-licence NAME")
+    restricted_licenses: tuple[str, ...] = Field((), description="licenses that need --accept-license NAME")
     output_license: str | None = None
 
     precision: Literal["auto", "float32", "bfloat16"] | None = Field(
@@ -174,18 +174,18 @@ class Recipe(BaseModel):
         return options | {group: fields for group, fields in groups.items() if fields is not None}
 
     def require_licenses(self, accepted: frozenset[str]) -> None:
-        """Refuse restricted weights whose licence the caller did not accept by name.
+        """Refuse restricted weights whose license the caller did not accept by name.
 
         Raises:
-            LicenceError: naming the licence and the flag.
+            LicenseError: naming the license and the flag.
         """
-        from lyra_core.errors import LicenceError
+        from lyra_core.errors import LicenseError
 
         missing = [name for name in self.restricted_licenses if name not in accepted]
         if missing:
-            raise LicenceError(
+            raise LicenseError(
                 f"recipe '{self.name}' uses weights under {', '.join(missing)}, which restricts their use; "
-                f"read the licence and repeat with --accept-licence {missing[0]}"
+                f"read the license and repeat with --accept-license {missing[0]}"
             )
 
 

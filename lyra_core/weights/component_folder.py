@@ -4,7 +4,7 @@
     <set>/transformer/config.json, diffusion_pytorch_model-00001-of-00007.safetensors, ...
     <set>/vae/...   <set>/text_tokenizer/...   <set>/scheduler/...
 
-The manifest names each tensor `component/name`; the digests of all other files (sizes, tokenizer, schedule, licence)
+The manifest names each tensor `component/name`; the digests of all other files (sizes, tokenizer, schedule, license)
 stand in its `config`, and are so part of the set's digest.
 """
 
@@ -82,7 +82,7 @@ def adopt(src: Path, dst: Path, item: WeightSet, *, progress: Progress | None = 
     manifest = Manifest(
         name=item.name,
         kind=KIND,
-        licence=item.licence,
+        license=item.license,
         source=Source(path=src.name, repo_id=item.repo_id, revision=fetched_revision(src.resolve(), item.name)),
         created_by=f"lyra-worlds {VERSION}",
         created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),

@@ -236,7 +236,7 @@ def test_a_recipe_without_the_group_has_none_of_its_fields():
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
-def test_options_are_plain_and_licences_declared(name):
+def test_options_are_plain_and_licenses_declared(name):
     recipe = find_recipe(name)
     json.dumps(recipe.model_options())
     assert (recipe.weights is not None or recipe.model == "mini") == bool(recipe.weights_licenses)

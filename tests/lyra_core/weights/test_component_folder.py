@@ -11,7 +11,7 @@ from lyra_core.weights.bundle import PARTS, find_sets
 from lyra_core.weights.component_folder import adopt
 from lyra_core.weights.convert import convert_set
 from lyra_core.weights.manifest import read_manifest
-from lyra_core.weights.registry import LICENCES, WEIGHT_SETS, require_accepted, weight_set
+from lyra_core.weights.registry import LICENSES, WEIGHT_SETS, require_accepted, weight_set
 from lyra_core.weights.verify import verify
 
 
@@ -25,7 +25,7 @@ def published(tmp_path):
     for part, name in (("text_tokenizer", "tokenizer.json"), ("scheduler", "scheduler_config.json")):
         (folder / part).mkdir()
         (folder / part / name).write_text("{}")
-    (folder / "LICENSE.md").write_text("the licence")
+    (folder / "LICENSE.md").write_text("the license")
     (folder / "model_index.json").write_text("{}")
     (folder / "sound_tokenizer").mkdir()
     (folder / "sound_tokenizer" / "large.bin").write_text("not for us")
@@ -37,9 +37,9 @@ def test_a_folder_is_adopted_whole_and_verified(published, tmp_path):
     manifest = convert_set(published, done, "cosmos3-nano")
     assert set(manifest.tensors) == {"transformer/weight", "vae/weight"}
     assert manifest.parameters == 12
-    assert manifest.licence == "openmdw-1.1"
+    assert manifest.license == "openmdw-1.1"
     assert not (done / "sound_tokenizer").exists()
-    assert (done / "LICENSE.md").read_text() == "the licence", "whoever passes the weights on passes this on"
+    assert (done / "LICENSE.md").read_text() == "the license", "whoever passes the weights on passes this on"
     assert verify(done).files == len(manifest.files) == 8
     assert read_manifest(done).digest == manifest.digest
     assert find_sets(tmp_path, PARTS["cosmos3-nano"][:1]) == {"dit": done}
@@ -97,6 +97,6 @@ def test_an_incomplete_folder_names_what_is_missing(published, tmp_path):
 def test_the_family_needs_no_acceptance():
     family = [name for name in WEIGHT_SETS if name.startswith("cosmos3-")]
     assert len(family) == 4
-    assert {WEIGHT_SETS[name].licence for name in family} == {"openmdw-1.1"}
-    assert not LICENCES["openmdw-1.1"].restricted
+    assert {WEIGHT_SETS[name].license for name in family} == {"openmdw-1.1"}
+    assert not LICENSES["openmdw-1.1"].restricted
     require_accepted(["openmdw-1.1"], ())

@@ -33,7 +33,7 @@ def test_parallax_da3():
         ("depth", "da3-base"),
         ("metric depth", "da3metric-large"),
     ]
-    assert {part.licence for part in found.parts} == {"apache-2.0"}
+    assert {part.license for part in found.parts} == {"apache-2.0"}
     assert found.parameters == describe("da3-base").parameters + describe("da3metric-large").parameters
 
 
