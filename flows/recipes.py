@@ -8,7 +8,7 @@ from typing import cast
 from lyra_core.config.cosmos import CAMERA, DEPTH_TRANSFER, IMAGE, IMAGE_STUDENT
 from lyra_core.config.geometry import GeometryOptions
 from lyra_core.config.reconstruction import ReconstructionOptions
-from lyra_core.config.video import CORRECTED_VIDEO, MINI_VIDEO, REFERENCE_VIDEO, VideoOptions
+from lyra_core.config.video import CORRECTED_VIDEO, MINI_HD_VIDEO, MINI_VIDEO, REFERENCE_VIDEO, VideoOptions
 from lyra_core.entry_point import load_entry_point
 from lyra_core.errors import RecipeError
 from tasks.recipe import WORLD_FILES, Recipe, with_fields
@@ -61,6 +61,23 @@ def mini() -> Recipe:
         artifacts=(*WORLD_FILES, "mjcf"),
         seconds_per_world=25.0,
         bytes_per_world=8_000_000,
+    )
+
+
+def mini_hd() -> Recipe:
+    """The embedded model with its frames enlarged four times, guided by the photograph."""
+    return mini().model_copy(
+        update={
+            "name": "mini-hd",
+            "description": "The embedded model at 512x896: super-resolution guided by the photograph.",
+            "weights_licenses": ("apache-2.0", "apache-2.0"),
+            "width": 896,
+            "height": 512,
+            "video": MINI_HD_VIDEO,
+            "reconstruction": ReconstructionOptions(tier="500k", lifter="depth", anchor_views=8),
+            "seconds_per_world": 60.0,
+            "bytes_per_world": 45_000_000,
+        }
     )
 
 
@@ -199,6 +216,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "parallax": parallax,
     "parallax-480p": parallax_480p,
     "mini": mini,
+    "mini-hd": mini_hd,
     "lyra2": lyra2,
     "lyra2-fast": lyra2_fast,
     "lyra2-corrected": lyra2_corrected,

@@ -13,6 +13,8 @@ from lyra_core.errors import FrameError
 CHUNK_FRAMES = 80
 """Frames that a world grows by: its video has 1 + 80 k of them."""
 FRAMES_PER_SECOND = 16.0
+MINI_ENLARGED = 4
+"""How many times the super-resolution of the embedded model enlarges frames, along each side."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,16 @@ class Native:
                 f"frames must be multiples of {self.side_step} pixels on both axes and at least {self.min_side}, found "
                 f"{width}x{height}; the model's own size is {self._native_size}"
             )
+
+    def enlarged(self, factor: int) -> Native:
+        """The same model with its frames enlarged so many times along each side afterwards."""
+        width, height = self.size
+        return replace(
+            self,
+            size=(factor * width, factor * height),
+            side_step=factor * self.side_step,
+            min_side=factor * self.min_side,
+        )
 
     def require_frames(self, num_frames: int) -> None:
         """Check the length of a video.

@@ -13,7 +13,7 @@ from lyra_core.config.reconstruction import ReconstructionOptions
 from lyra_core.config.video import VideoOptions
 from lyra_core.errors import FrameError, RecipeError
 from lyra_core.geometry.requests import request_digest_parts
-from lyra_core.native import CHUNK_FRAMES, NATIVE
+from lyra_core.native import CHUNK_FRAMES, MINI_ENLARGED, NATIVE
 
 MESH_ROLES = frozenset({"mesh", "collision", "collision_obj"})
 GEOMETRY_ROLES = MESH_ROLES | {"mjcf"}
@@ -136,8 +136,16 @@ class Recipe(BaseModel):
             return self
         if self.model not in NATIVE:
             raise ValueError(f"model: wanted {', '.join(NATIVE)} or package.module:factory, found {self.model!r}")
+        native = NATIVE[self.model]
+        if self.video is not None and self.video.super_resolution != "none":
+            if self.model != "mini":
+                raise ValueError(
+                    f"video.super_resolution: only 'mini' has one, found {self.video.super_resolution!r} for the model "
+                    f"'{self.model}'; leave it at none"
+                )
+            native = native.enlarged(MINI_ENLARGED)
         try:
-            NATIVE[self.model].require_size(self.width, self.height)
+            native.require_size(self.width, self.height)
         except FrameError as error:
             raise ValueError(f"model '{self.model}': {error}") from error
         return self

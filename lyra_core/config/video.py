@@ -203,4 +203,4 @@ MINI_VIDEO = replace(
     # without depth the sky would be drawn anew in every chunk; far away, only rotation moves it
     depth=replace(CORRECTED_VIDEO.depth, sky="far"),
 )
-MINI_LARGE_VIDEO = replace(MINI_VIDEO, super_resolution="network")
+MINI_HD_VIDEO = replace(MINI_VIDEO, super_resolution="network")

@@ -61,6 +61,13 @@ def carry_blocks(fine, half, quarter, inverse, is_edge, cover, matrix, offset, z
                 out[row, column, first + channel] = _ZERO
             if known <= _ZERO:
                 continue
+            x, y, deep = np.float32(column) + _HALF, np.float32(row) + _HALF, inverse[row, column]
+            nearness = max(matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] + offset[2] * deep, _NEAREST_RATIO)
+            u = (matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] + offset[0] * deep) / nearness
+            v = (matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] + offset[1] * deep) / nearness
+            if u < _ZERO or v < _ZERO or u > np.float32(width) or v > np.float32(height):
+                continue  # beyond the picture's border
+            pixel_ratio = min(max(zoom / nearness, np.float32(0.125)), np.float32(8))
             for down in range(4):
                 y = np.float32(row) + (np.float32(down) + _HALF) * np.float32(0.25)
                 for across in range(4):
@@ -99,13 +106,8 @@ def carry_blocks(fine, half, quarter, inverse, is_edge, cover, matrix, offset, z
                     at = first + 4 * down + across
                     for k in range(3):
                         out[row, column, at + 16 * k] = (color[k] * _SCALE - _ONE - low[row, column, k]) * known
-            x, y = np.float32(column) + _HALF, np.float32(row) + _HALF
-            nearness = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] + offset[2] * inverse[row, column]
-            ratio = zoom / max(nearness, _NEAREST_RATIO)
             out[row, column, first + 48] = known
-            out[row, column, first + 49] = (
-                np.float32(math.log2(min(max(ratio, np.float32(0.125)), np.float32(8)))) * known
-            )
+            out[row, column, first + 49] = np.float32(math.log2(pixel_ratio)) * known
 
 
 @jit()

@@ -27,8 +27,9 @@ from torch.nn import functional
 
 from lyra_core.errors import ConfigError
 from lyra_core.mini.carry import Carriage, Places, places, sample
+from lyra_core.native import MINI_ENLARGED
 
-FACTOR = 4
+FACTOR = MINI_ENLARGED
 BLOCK = FACTOR * FACTOR
 INPUTS = 3 * BLOCK + 2
 """Channels of the network's input for each reference: pixels of a block, cover, logarithm of the ratio."""
@@ -127,6 +128,14 @@ class Carried:
     ratio: Float[Tensor, "b 1 h w"]
 
 
+def _set_to_zero(layer: nn.Conv2d) -> nn.Conv2d:
+    """The layer with output 0 until it has learned."""
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.zero_()
+    return layer
+
+
 class _Block(nn.Module):
     """Two convolutions added to the input; begins as the identity."""
 
@@ -134,8 +143,7 @@ class _Block(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(dim, dim, 3, padding=1)
         self.conv2 = nn.Conv2d(dim, dim, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        _set_to_zero(self.conv2)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Add what the block computes."""
@@ -160,10 +168,8 @@ class _Align(nn.Module):
             nn.SiLU(),
             nn.Conv2d(dim, dim, 3, padding=1),
             nn.SiLU(),
-            nn.Conv2d(dim, 2, 3, padding=1),
+            _set_to_zero(nn.Conv2d(dim, 2, 3, padding=1)),
         )
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
 
     def forward(self, low: Tensor, carried: Tensor, cover: Tensor) -> Float[Tensor, "b 2 h w"]:
         """Shift of the coordinates, low-resolution pixels."""
@@ -186,9 +192,7 @@ class SuperResolution(nn.Module):
         self.middle = _blocks(half, config.blocks[1])
         self.up = nn.Conv2d(half, 4 * dim, 1)
         self.after = _blocks(dim, config.blocks[2])
-        self.head = nn.Conv2d(dim, 3 * BLOCK + SOURCES * BLOCK, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = _set_to_zero(nn.Conv2d(dim, 3 * BLOCK + SOURCES * BLOCK, 3, padding=1))
 
     @property
     def dtype(self) -> torch.dtype:

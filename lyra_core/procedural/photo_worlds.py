@@ -47,7 +47,7 @@ def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -
 def _courses(count: int, num_frames: int, generator: torch.Generator) -> Float[Tensor, "b t 4"]:
     """Turn, slide, rise and approach of each frame, in [-1, 1], 0 in the first: steady, there and back, or waves."""
     s = torch.linspace(0, 1, num_frames)
-    phase = _uniform(generator, 0, 2 * math.pi, count, 1, 4)
+    phase = _uniform(generator, 0.0, 2 * math.pi, count, 1, 4)
     waves = torch.sin(2 * math.pi * s[None, :, None] + phase) - torch.sin(phase)
     back = 0.5 - 0.5 * torch.cos(2 * math.pi * s)
     forms = torch.stack([s[None, :, None].expand_as(waves), back[None, :, None].expand_as(waves), waves / 2], -1)
@@ -89,10 +89,10 @@ def photo_frames(
             border too; None shows some part of the photograph.
     """
     device = library.levels[0].device
-    focal = 0.5 * width / torch.tan(0.5 * torch.deg2rad(_uniform(generator, 52, 72, count)))
+    focal = 0.5 * width / torch.tan(0.5 * torch.deg2rad(_uniform(generator, 52.0, 72.0, count)))
     K = torch.eye(3).repeat(count, 1, 1)
     K[:, 0, 0], K[:, 1, 1], K[:, 0, 2], K[:, 1, 2] = focal, focal, width / 2, height / 2
-    course = _courses(count, num_frames, generator) * _uniform(generator, -1, 1, count, 1, 4)
+    course = _courses(count, num_frames, generator) * _uniform(generator, -1.0, 1.0, count, 1, 4)
     if chosen is not None:
         course = course.gather(1, chosen[:, :, None].expand(-1, -1, 4))
     turn, slide, rise, approach = course.unbind(-1)
@@ -108,7 +108,7 @@ def photo_frames(
         scale = _uniform(generator, *fineness, count) * library.enlarged[which].clamp(min=1.0)
     texel_m = PLANE_M / (focal * scale)
     room = 0.5 * (extent - scale[:, None] * torch.tensor([width, height])).clamp(min=0)
-    middle = 0.5 * extent + _uniform(generator, -1, 1, count, 2) * room
+    middle = 0.5 * extent + _uniform(generator, -1.0, 1.0, count, 2) * room
     return _draw(library, which, K, position, rotation, slant, middle, texel_m, extent, scale, (height, width), device)
 
 

@@ -33,6 +33,7 @@ COMMANDS = (
     Command("vae", network_options.VaeTrainingOptions, networks.vae),
     Command("video", network_options.VideoTrainingOptions, networks.video),
     Command("depth", network_options.DepthTrainingOptions, networks.depth),
+    Command("super-resolution", network_options.SuperResolutionOptions, networks.super_resolution),
     Command("views", views.ViewsOptions, views.search),
     Command("depth-views", views.DepthViewsOptions, views.search_depth),
     Command("pack", pack.PackOptions, pack.pack),

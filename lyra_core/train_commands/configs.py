@@ -6,18 +6,26 @@ from dataclasses import replace
 
 from lyra_core.mini.config import MINI_DIT
 from lyra_core.mini.depth import TINY_REFINED_DEPTH
+from lyra_core.mini.super_resolution import TINY_SUPER_RESOLUTION
 from lyra_core.mini.vae import TINY_MINI_VAE
 from lyra_core.procedural.clip_maker import MixConfig
 from lyra_core.procedural.depth_windows import WindowConfig
 from lyra_core.procedural.world_clips import PathPlan
-from lyra_core.train_commands.network_options import DepthTrainingOptions, VaeTrainingOptions, VideoTrainingOptions
+from lyra_core.train_commands.network_options import (
+    DepthTrainingOptions,
+    SuperResolutionOptions,
+    VaeTrainingOptions,
+    VideoTrainingOptions,
+)
 from lyra_core.train_commands.options import RunOptions
 from lyra_core.training.adversarial import AdversarialConfig
 from lyra_core.training.depth import DepthTrainingConfig
+from lyra_core.training.detail_source import DetailSourceConfig
 from lyra_core.training.distill import StudentConfig
 from lyra_core.training.frame_critics import CriticsConfig
 from lyra_core.training.gan import SharpenConfig
 from lyra_core.training.loop_config import LoopConfig
+from lyra_core.training.super_resolution import DetailLosses, SuperResolutionTrainingConfig
 from lyra_core.training.vae import VaeTrainingConfig
 from lyra_core.training.video_config import MINI_FLOW, VideoTrainingConfig
 
@@ -226,3 +234,29 @@ def debug_depth(config: DepthTrainingConfig) -> DepthTrainingConfig:
         fresh_windows=2,
     )
     return replace(config, data=data, model=TINY_REFINED_DEPTH, batch=2, splat_windows=1)
+
+
+def super_resolution_config(options: SuperResolutionOptions) -> SuperResolutionTrainingConfig:
+    """The run of super-resolution: critics from step 200 on."""
+    loop = timed_loop(options, 0.0 if options.debug else 120.0, 60.0)
+    loop = replace(loop, learning_rate=options.lr, ema_decay=0.998)
+    if not options.debug:
+        loop = replace(loop, warmup_steps=100, precision="autocast" if options.device != "cpu" else "float32")
+    config = SuperResolutionTrainingConfig(
+        loop=loop,
+        losses=DetailLosses(adversarial=0.6, perceptual=0.08, critic_first=200),
+        seed=options.seed,
+        batch=options.batch,
+        features=options.feature_weights,
+    )
+    return replace(config, model=TINY_SUPER_RESOLUTION, batch=2, side=(16, 16)) if options.debug else config
+
+
+def detail_source_config(options: SuperResolutionOptions, *, is_held_out: bool) -> DetailSourceConfig:
+    """What super-resolution learns from, and is measured on."""
+    config = DetailSourceConfig(
+        num_scenes=20 if is_held_out else options.scenes, photographs=options.photographs, views=options.views
+    )
+    if not options.debug:
+        return config
+    return replace(config, num_scenes=2, textures_per_kind=2, texture_size=64, supersample=1, videos_at_once=1)

@@ -92,6 +92,24 @@ class VideoTrainingOptions(RunOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SuperResolutionOptions(RunOptions):
+    """Train the super-resolution of the mini model's frames, guided by the photograph.
+
+    Example:
+
+      lyra train super-resolution --minutes 4 --out runs/super-resolution
+    """
+
+    scenes: Annotated[int, typer.Option(help="Procedural scenes to learn from.")] = 400
+    batch: Annotated[int, typer.Option(help="Samples a step.")] = 16
+    samples: Annotated[int, typer.Option(help="Made before training begins, and drawn from in each step.")] = 3600
+    fill_minutes: Annotated[float, typer.Option(help="Minutes after which no more of them are made.")] = 1.25
+    held_out: Annotated[int, typer.Option(help="Samples of each kind that are measured.")] = 12
+    lr: Annotated[float, typer.Option(help="Largest learning rate.")] = 6e-4
+    feature_weights: Annotated[Path | None, typer.Option(help=FEATURE_WEIGHTS)] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DepthTrainingOptions(RunOptions):
     """Train the small depth and Gaussian network.
 

@@ -24,6 +24,7 @@ class PackOptions:
     vae: Annotated[Path | None, typer.Option(help="weights.safetensors of an autoencoder run.")] = None
     video: Annotated[Path | None, typer.Option(help="weights.safetensors of a video run.")] = None
     depth: Annotated[Path | None, typer.Option(help="weights.safetensors of a depth run.")] = None
+    super_resolution: Annotated[Path | None, typer.Option(help="weights.safetensors of a super-resolution run.")] = None
     blend: Annotated[
         Path | None,
         typer.Option(help="Weights that --video or --vae went on from (its teacher, say): packs a mean of both."),
@@ -58,11 +59,16 @@ class CardOptions:
 def pack(options: PackOptions) -> None:
     """Write components, and a card without numbers: those that were measured are of other weights."""
     from lyra_core.evaluation.card import write_card
-    from lyra_core.mini.manifest import MINI_FOLDER
+    from lyra_core.mini.manifest import MINI_FOLDER, SUPER_RESOLUTION
     from lyra_core.train_commands.process import log
     from lyra_core.training.packing import pack_runs
 
-    weights = {"vae": options.vae, options.name: options.video, "depth": options.depth}
+    weights = {
+        "vae": options.vae,
+        options.name: options.video,
+        "depth": options.depth,
+        SUPER_RESOLUTION: options.super_resolution,
+    }
     folder = options.out or MINI_FOLDER
     pack_runs(
         {name: path for name, path in weights.items() if path is not None},

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -24,7 +24,8 @@ from torch.nn import functional
 
 from lyra_core.mini.carry import Carriage, carry
 from lyra_core.mini.depth import MiniDepth
-from lyra_core.mini.depth_estimator import see_lone
+from lyra_core.mini.depth_estimator import see_single
+from lyra_core.native import CHUNK_FRAMES
 from lyra_core.procedural.photo_clips import PhotoLibrary, jitter_colors
 from lyra_core.procedural.photo_worlds import photo_frames
 from lyra_core.procedural.world_clips import DrawnClips, WorldLibrary
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 FACTOR = 4
 STRIDE = 8
 """Frames from one key frame to the next."""
-CHUNK_FRAMES = 80
 RENDERED, GENERATED = 0, 1
 SMOOTH_ERROR = 0.03
 """Of depth's logarithm: the coarse part of a made-up error; the finer part has a third of it."""
@@ -94,7 +94,8 @@ class DetailSamples:
                 return Carriage(**{name: torch.cat([getattr(v, name) for v in values]) for name in names})
             return torch.cat([v for v in values if isinstance(v, Tensor)])
 
-        return cls(**{f.name: together([getattr(part, f.name) for part in parts]) for f in fields(cls)})
+        whole: dict[str, Any] = {f.name: together([getattr(part, f.name) for part in parts]) for f in fields(cls)}
+        return cls(**whole)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +246,7 @@ class DetailMaker:
 
     def _estimated(self, low: Float[Tensor, "b 4 3 h w"], views: _Views) -> Float[Tensor, "b 4 h w"]:
         """Depth of frames each looked at alone, in the scale of the truth."""
-        sight = see_lone(self.depth, low.flatten(0, 1), views.intrinsics.flatten(0, 1))
+        sight = see_single(self.depth, low.flatten(0, 1), views.intrinsics.flatten(0, 1))
         found, sky = (x.unflatten(0, (len(low), 4)) for x in (sight.depth_m, sight.sky))
         both = ~sky & (views.depth_m < SKY_DEPTH_M) & (views.depth_m > 0)
         logs = torch.where(both, torch.log(views.depth_m.clamp(min=1e-6) / found), torch.nan)

@@ -18,6 +18,7 @@ from lyra_core.mini.encoders import caption_bytes
 from lyra_core.mini.files import load_mini, load_mini_depth
 from lyra_core.mini.manifest import MINI_FOLDER
 from lyra_core.mini.networks import MiniNetworks
+from lyra_core.native import CHUNK_FRAMES
 from lyra_core.procedural.atlas import build_atlas
 from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker
 from lyra_core.procedural.clip_maker import photo_library
@@ -25,7 +26,7 @@ from lyra_core.procedural.clips import Clips
 from lyra_core.procedural.photo_clips import jitter_colors
 from lyra_core.procedural.world_clips import DrawnClips, PathPlan, Views, WorldLibrary, load_views
 from lyra_core.procedural.worlds import render_color, render_depth
-from lyra_core.training.detail_samples import CHUNK_FRAMES, STRIDE, DetailMaker, DetailSamples, draw_times
+from lyra_core.training.detail_samples import STRIDE, DetailMaker, DetailSamples, draw_times
 from lyra_core.training.loop import step_generator
 from lyra_core.video.depth_cache import SKY_DEPTH_M
 
@@ -64,7 +65,7 @@ class DetailSourceConfig:
         textures_per_kind: procedural textures of each kind.
         texture_size: texels of a side.
         photographs: folder of photographs, or None.
-        views: file of camera paths of DETAIL_PATHS (`lyra train views --detail`); None searches for them.
+        views: file of camera paths of DETAIL_PATHS, by procedural.world_clips.save_views; None searches for them.
         weights: folder of the packed model that makes videos and errs in depth.
         shares: of rendered worlds, of videos the model made, of photographs.
         videos_at_once: made together.

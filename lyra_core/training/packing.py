@@ -14,10 +14,15 @@ from lyra_core.errors import ConfigError, WeightsError
 from lyra_core.mini.config import MINI_DIT
 from lyra_core.mini.depth import MINI_DEPTH, MiniDepthConfig
 from lyra_core.mini.files import write_component
-from lyra_core.mini.manifest import Training
+from lyra_core.mini.manifest import SUPER_RESOLUTION, Training
+from lyra_core.mini.super_resolution import SuperResolutionConfig
 from lyra_core.mini.vae import MINI_VAE, MiniVAEConfig
 
-WIDTHS: dict[str, MiniVAEConfig | MiniDepthConfig] = {"vae": MINI_VAE, "depth": MINI_DEPTH}
+WIDTHS: dict[str, MiniVAEConfig | MiniDepthConfig | SuperResolutionConfig] = {
+    "vae": MINI_VAE,
+    "depth": MINI_DEPTH,
+    SUPER_RESOLUTION: SuperResolutionConfig(),
+}
 """Of components by name; others are video networks."""
 
 
@@ -33,7 +38,8 @@ def pack_runs(
     """Write components of the mini model.
 
     Args:
-        weights: EMA weights of runs, by the component they become: "vae", "depth", or a name of a video network.
+        weights: EMA weights of runs, by the component they become: "vae", "depth", "super_resolution", or a name of a
+            video network.
         folder: of the packed model.
         summaries: summary.json of the run and of those it went on from; for one component only.
         gpus: of runs whose summary does not tell; None for 1.

@@ -26,6 +26,7 @@ from torch.nn import functional
 from lyra_core.evaluation.measures import detail, masked_psnr_db
 from lyra_core.image_features import ImageFeatures, load_image_features
 from lyra_core.mini.carry import pyramid, sample
+from lyra_core.mini.manifest import SUPER_RESOLUTION
 from lyra_core.mini.super_resolution import (
     FACTOR,
     SuperResolution,
@@ -38,6 +39,7 @@ from lyra_core.mini.super_resolution import (
 from lyra_core.training.detail_batch import DetailBatch, make_batch
 from lyra_core.training.detail_samples import DetailSamples
 from lyra_core.training.loop import LoopConfig, LoopResult, step_generator, train
+from lyra_core.training.run import TrainingRun
 from lyra_core.weights.ema_weights import WEIGHTS, read_weights, save_weights
 
 CRITIC_LEVELS = 3
@@ -360,42 +362,33 @@ def train_super_resolution(
     config: SuperResolutionTrainingConfig,
     samples: DetailSamples | Callable[[], DetailSamples],
     held_out: HeldOut,
-    *,
-    out_dir: Path,
-    device: str | torch.device = "cpu",
-    resume_from: Path | None = None,
-    start_from: Path | None = None,
-    report: Callable[[str], None] | None = None,
+    run: TrainingRun,
 ) -> LoopResult:
     """Train on samples that lie on the device.
 
     Args:
-        config: the run.
+        config: what decides the weights.
         samples: to learn from.
         held_out: to measure on.
-        out_dir: receives weights, metrics and pictures.
-        device: where to train.
-        resume_from: a full checkpoint of an earlier call.
-        start_from: compact weights of an earlier run to begin with, and the critics beside them.
-        report: receives a line of text now and then.
+        run: folder, device and the weights to begin with; the critics of an earlier run are taken from beside them.
 
     Returns:
-        The averaged weights of the network and all metrics.
+        The EMA weights of the network and all metrics.
 
     Raises:
-        WeightsError: a checkpoint or features that cannot be read.
+        WeightsError: a checkpoint or features that cannot be read. TrainingError: it diverged.
     """
-    device = torch.device(device)
+    device = torch.device(run.device)
     pool = samples() if callable(samples) else samples
     features = load_image_features("lite0", levels=CRITIC_LEVELS, path=config.features, device=device)
     if device.type == "cuda":
         features = features.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network = build_super_resolution(config.model, config.seed)
     training = DetailTraining(network, config.losses, features.widths, config.seed)
-    if start_from is not None:
-        network.load_state_dict(read_weights(start_from, "super_resolution"))
-        if (start_from.parent / CRITICS).is_file():
-            training.critics.load_state_dict(read_weights(start_from.parent / CRITICS, "critics"))
+    if run.start_from is not None:
+        network.load_state_dict(read_weights(run.start_from, SUPER_RESOLUTION))
+        if (run.start_from.parent / CRITICS).is_file():
+            training.critics.load_state_dict(read_weights(run.start_from.parent / CRITICS, "critics"))
     training = training.to(device)
     if device.type == "cuda":
         training = training.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -410,12 +403,10 @@ def train_super_resolution(
     def evaluate(module: DetailTraining) -> dict[str, float | int]:
         return held_out.measure(module.network)
 
-    result = train(
-        training, loss_of, config.loop, out_dir=out_dir, resume_from=resume_from, evaluate=evaluate, report=report
-    )
-    save_weights(training.critics.state_dict(), out_dir / CRITICS)
+    result = train(training, loss_of, config.loop, run, evaluate)
+    save_weights(training.critics.state_dict(), run.out_dir / CRITICS)
     training.load_state_dict(result.ema)
     result.ema = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    save_weights(result.ema, out_dir / WEIGHTS)
-    save_sheet(network.eval(), held_out.sets, out_dir / "enlarged.jpg")
+    save_weights(result.ema, run.out_dir / WEIGHTS)
+    save_sheet(network.eval(), held_out.sets, run.out_dir / "enlarged.jpg")
     return result

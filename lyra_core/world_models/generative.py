@@ -288,14 +288,15 @@ class GenerativeModel(RolloutModel):
         config, models = parts.config, parts.models
         self.parts = parts
         self.rollout = Rollout(models, config)
-        factor = 1 if parts.enlarger is None else parts.enlarger.factor
         native = Native(
-            size=(factor * parts.size[0], factor * parts.size[1]),
-            side_step=factor * models.vae.config.spatial_factor,
-            min_side=factor * parts.min_side,
+            size=parts.size,
+            side_step=models.vae.config.spatial_factor,
+            min_side=parts.min_side,
             chunk_frames=self.rollout.chunk_frames,
             prompt=parts.prompt,
         )
+        if parts.enlarger is not None:
+            native = native.enlarged(parts.enlarger.factor)
         walk = Walk(
             rollout=self.rollout,
             native=native,
