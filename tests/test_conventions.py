@@ -65,6 +65,7 @@ FOR_USERS = {
 # Files that have no test file of their own, that no test imports by name, and that are no part of a neighbour for which
 # one of both holds: a test that runs them.
 TESTED_IN = {
+    "lyra_core/training/detail_source.py": "tests/lyra_core/training/test_super_resolution.py",
     "tasks/simcheck.py": "tests/tasks/test_geometry.py",
     "flows/compact.py": "tests/flows/test_deployments.py",
     "flows/time_world.py": "tests/lyra_core/evaluation/test_measure_table.py",

@@ -130,8 +130,9 @@ def _mini_modules() -> dict[str, nn.Module]:
     import torch
 
     from lyra_core.mini.depth import MiniDepth, MiniDepthConfig
-    from lyra_core.mini.manifest import read_components
+    from lyra_core.mini.manifest import SUPER_RESOLUTION, read_components
     from lyra_core.mini.networks import MiniNetworks
+    from lyra_core.mini.super_resolution import SuperResolution, SuperResolutionConfig
     from lyra_core.mini.vae import MiniVAEConfig, build_mini_vae
     from lyra_core.video.dit_config import DiTConfig
 
@@ -140,4 +141,12 @@ def _mini_modules() -> dict[str, nn.Module]:
         video = MiniNetworks(DiTConfig(**widths["video"]))  # type: ignore[arg-type]
         depth = MiniDepth(MiniDepthConfig(**widths["depth"]))  # type: ignore[arg-type]
         vae = build_mini_vae(MiniVAEConfig(**widths["vae"]))  # type: ignore[arg-type]
-    return {"dit": video.dit, "vae": vae, "text": video.text, "image": video.image, "depth": depth}
+        enlarging = SuperResolution(SuperResolutionConfig(**widths[SUPER_RESOLUTION]))  # type: ignore[arg-type]
+    return {
+        "dit": video.dit,
+        "vae": vae,
+        "text": video.text,
+        "image": video.image,
+        "depth": depth,
+        "super-resolution": enlarging,
+    }

@@ -81,7 +81,7 @@ def test_files_go_when_fewer_replace_them(folder, monkeypatch):
 
 def test_the_shipped_weights_are_whole():
     models = load_mini()
-    assert sum(path.stat().st_size for path in MINI_FOLDER.iterdir()) <= 40_000_000
+    assert sum(path.stat().st_size for path in MINI_FOLDER.iterdir()) <= 46_000_000
     assert models.vae.latent_std.isfinite().all()
     assert bool((models.dit.head.head.weight != 0).any())
 
@@ -90,7 +90,7 @@ def test_the_shipped_files_are_those_of_the_manifest():
     named = {file: digest for part in read_components().values() for file, digest in part.files.items()}
     there = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in MINI_FOLDER.glob("*.safetensors")}
     assert there == named
-    assert set(read_components()) == {"depth", "vae", "video"}
+    assert set(read_components()) == {"depth", "super_resolution", "vae", "video"}
 
 
 def test_the_shipped_card_is_of_the_shipped_weights():

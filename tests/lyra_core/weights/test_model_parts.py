@@ -49,7 +49,7 @@ def test_mini_has_what_its_files_have():
                         size *= length
                     tensors, parameters = tensors + 1, parameters + size
     assert (found.tensors, found.parameters) == (tensors, parameters)
-    assert [part.role for part in found.parts] == ["dit", "vae", "text", "image", "depth"]
+    assert [part.role for part in found.parts] == ["dit", "vae", "text", "image", "depth", "super-resolution"]
 
 
 def test_lines_for_people_end_with_the_totals():
