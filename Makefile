@@ -30,7 +30,7 @@ $(VENV)/installed: $(DEPS)
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	@$(PIP) install -q -c constraints.txt -e '.[factory,lyra2,train,cloud,viewer,dev]'
+	@$(PIP) install -q -c constraints.txt -e '.[factory,lyra2,cosmos,train,cloud,viewer,dev]'
 	@$(PIP) install -q --no-deps $(ORACLE)
 	@touch $@
 

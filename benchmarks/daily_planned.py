@@ -173,7 +173,7 @@ def _manifest_values() -> list[Planned]:
         case("a NUL character", "seed,prompt\na.jpg,x\0y\nb.jpg,z\n", 1, 1, "line 2.*NUL"),
         case("a Windows path of another machine", "seed\nC:\\photos\\a.jpg\na.jpg\n", 1, 1, "Windows"),
         case("a row that leaves the folder", "seed\n../a.jpg\na.jpg\n", 1, 1, r"\.\."),
-        case("header in another spelling", "Seed, prompt,Camera_Path,licence\na.jpg,x,orbit-left,CC0\n", 1, 0, ""),
+        case("header in another spelling", "Seed, prompt,Camera_Path,license\na.jpg,x,orbit-left,CC0\n", 1, 0, ""),
         Planned(
             group="Manifests", case="a misspelt column", code=2, says="promt.*prompt",
             build=_manifest("m.csv", "seed,promt\na.jpg,a room\n"),

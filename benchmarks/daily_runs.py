@@ -179,7 +179,7 @@ def _s3_cases(desk: Desk, folder: Path, finding: Finding, environment: dict[str,
     finish(desk, out, finding, ask, **environment)
 
 
-@case("Manifests", "good and wrong rows, run whole: prompts and licences where they belong")
+@case("Manifests", "good and wrong rows, run whole: prompts and licenses where they belong")
 def mixed_manifest(desk: Desk, folder: Path, finding: Finding) -> None:
     put(folder, "a.jpg", "b.jpg", "c.jpg")
     lines = ["seed;prompt;license;hfov_deg", "a.jpg;[INST] a room;CC0-1.0;", "a.jpg;x;CC0-1.0;nan"]

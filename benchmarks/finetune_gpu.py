@@ -52,7 +52,8 @@ def random_rows(config, rows, columns, device, seed):
         target=draw(config.latent_channels, new),
         last=torch.zeros(1, 3, rows * 8, columns * 8, dtype=torch.uint8, device=device),
         captions=torch.ones(1, 16, dtype=torch.uint8, device=device),
-        noise=draw(0, new),
+        frames=torch.zeros(1, 3, 0, rows * 8, columns * 8, dtype=torch.uint8, device=device),
+        group=torch.ones(1, dtype=torch.int64, device=device),
     )
 
 

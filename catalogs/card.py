@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from catalogs.croissant import croissant_json
 from lyra_core import snapshot
-from lyra_core.errors import CatalogError, LicenceError
+from lyra_core.errors import CatalogError, LicenseError
 from lyra_core.escape import for_markdown
 from lyra_core.formats.store import Store
 from lyra_core.records import WorldRecord
@@ -20,7 +20,7 @@ from lyra_core.snapshot import SnapshotRef
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# SPDX ids of licences that let the outputs of weights be passed on, in lower case.
+# SPDX ids of licenses that let the outputs of weights be passed on, in lower case.
 PERMISSIVE = frozenset(
     [
         "apache-2.0",
@@ -37,7 +37,7 @@ _COLUMNS = (
     "world_id", "accepted", "recipe", "model_name", "seed_license", "output_license", "weights_licenses",
     "weights_digests", "accepted_licenses", "num_splats", "num_frames", "artifacts",
 )  # fmt: skip
-# A word that YAML reads as it stands; any other licence is quoted.
+# A word that YAML reads as it stands; any other license is quoted.
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9.+-]*")
 _SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
 
@@ -62,7 +62,7 @@ def write_card(store: Store, *, name: str, version: int | None = None, publishab
 
     Raises:
         CatalogError: there is no such snapshot.
-        LicenceError: `publishable`, and some worlds were made with restricted weights.
+        LicenseError: `publishable`, and some worlds were made with restricted weights.
     """
     card = dataset_card(store, name=name, version=version, publishable=publishable)
     store.put_bytes("README.md", card.readme.encode())
@@ -75,7 +75,7 @@ def dataset_card(store: Store, *, name: str, version: int | None = None, publish
 
     Raises:
         CatalogError: there is no such snapshot.
-        LicenceError: `publishable`, and some worlds were made with restricted weights.
+        LicenseError: `publishable`, and some worlds were made with restricted weights.
     """
     ref = snapshot.latest(store) if version is None else snapshot.read(store, version)
     if ref is None:
@@ -84,14 +84,14 @@ def dataset_card(store: Store, *, name: str, version: int | None = None, publish
     restricted = restricted_worlds(worlds)
     if publishable and restricted:
         first = ", ".join(f"{world} ({why})" for world, why in list(restricted.items())[:5])
-        raise LicenceError(
-            f"{len(restricted)} of {ref.num_worlds} worlds cannot be published, because of the licences of the "
+        raise LicenseError(
+            f"{len(restricted)} of {ref.num_worlds} worlds cannot be published, because of the licenses of the "
             f"weights they were made with: {first}; leave them out, or make them again with other weights"
         )
-    licence = _common_licence(worlds)
+    license_name = _common_license(worlds)
     return Card(
-        readme=_readme(name, ref, worlds, restricted, licence),
-        croissant=croissant_json(name, ref, licence, _summary(ref, worlds)),
+        readme=_readme(name, ref, worlds, restricted, license_name),
+        croissant=croissant_json(name, ref, license_name, _summary(ref, worlds)),
         restricted=len(restricted),
     )
 
@@ -100,16 +100,16 @@ def restricted_worlds(worlds: pa.Table) -> dict[str, str]:
     """Worlds made with weights that are not known to let their outputs be passed on, each with the reason."""
     reasons = {}
     for row in worlds.select(["world_id", "accepted_licenses", "weights_licenses", "weights_digests"]).to_pylist():
-        licences = row["weights_licenses"] or []
-        unfit = sorted({x for x in licences if x.lower() not in PERMISSIVE} | set(row["accepted_licenses"] or []))
-        if len(licences) < len(row["weights_digests"] or []):
-            unfit.append("weights of unknown licence")
+        licenses = row["weights_licenses"] or []
+        unfit = sorted({x for x in licenses if x.lower() not in PERMISSIVE} | set(row["accepted_licenses"] or []))
+        if len(licenses) < len(row["weights_digests"] or []):
+            unfit.append("weights of unknown license")
         if unfit:
             reasons[row["world_id"]] = ", ".join(unfit)
     return reasons
 
 
-def _common_licence(worlds: pa.Table) -> str:
+def _common_license(worlds: pa.Table) -> str:
     licenses = set(worlds["output_license"].to_pylist())
     if licenses == {None} or not licenses:
         return "unknown"
@@ -126,12 +126,12 @@ def _summary(ref: SnapshotRef, worlds: pa.Table) -> str:
     )
 
 
-def _readme(name: str, ref: SnapshotRef, worlds: pa.Table, restricted: dict[str, str], licence: str) -> str:
+def _readme(name: str, ref: SnapshotRef, worlds: pa.Table, restricted: dict[str, str], license_name: str) -> str:
     size = next((label for limit, label in _SIZES if ref.num_worlds < limit), "n>1M")
     front = [
         "---",
         f"pretty_name: {json.dumps(name)}",
-        f"license: {licence.lower() if _PLAIN.fullmatch(licence) else json.dumps(licence)}",
+        f"license: {license_name.lower() if _PLAIN.fullmatch(license_name) else json.dumps(license_name)}",
         "task_categories: [image-to-3d, image-to-video]",
         "tags: [3d, gaussian-splatting, world-generation, camera-control, synthetic]",
         f"size_categories: [{size}]",
@@ -145,7 +145,7 @@ def _readme(name: str, ref: SnapshotRef, worlds: pa.Table, restricted: dict[str,
         [*front, "---"],
         [f"# {for_markdown(name)}", _summary(ref, worlds)],
         [f"Catalog version {ref.version} of {ref.created_at}, schema version {ref.schema_version}."],
-        _licences(worlds, restricted),
+        _licenses(worlds, restricted),
         _tally("Recipes", worlds["recipe"].to_pylist()),
         _tally("Models", worlds["model_name"].to_pylist()),
         ["## Reading", _reading(ref)],
@@ -154,11 +154,11 @@ def _readme(name: str, ref: SnapshotRef, worlds: pa.Table, restricted: dict[str,
     return "\n\n".join("\n".join(section) for section in sections) + "\n"
 
 
-def _licences(worlds: pa.Table, restricted: dict[str, str]) -> list[str]:
+def _licenses(worlds: pa.Table, restricted: dict[str, str]) -> list[str]:
     weights = [x for row in worlds["weights_licenses"].to_pylist() for x in sorted(set(row or []))]
-    lines = [*_tally("Licences of the worlds", worlds["output_license"].to_pylist()), ""]
-    lines += [*_tally("Licences of the seeds", worlds["seed_license"].to_pylist()), ""]
-    lines += _tally("Licences of the weights", weights)
+    lines = [*_tally("Licenses of the worlds", worlds["output_license"].to_pylist()), ""]
+    lines += [*_tally("Licenses of the seeds", worlds["seed_license"].to_pylist()), ""]
+    lines += _tally("Licenses of the weights", weights)
     if restricted:
         lines += [
             "",
@@ -167,7 +167,7 @@ def _licences(worlds: pa.Table, restricted: dict[str, str]) -> list[str]:
         ]
     unknown = worlds["seed_license"].null_count
     if unknown:
-        lines += ["", f"**The seed's licence is unknown for {unknown:,} worlds.**"]
+        lines += ["", f"**The seed's license is unknown for {unknown:,} worlds.**"]
     return lines
 
 

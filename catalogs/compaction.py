@@ -21,7 +21,7 @@ from lyra_core.errors import CatalogError
 from lyra_core.formats.store import Store
 from lyra_core.layout import part_key, snapshot_key
 from lyra_core.records import SCHEMA_VERSION, FrameRecord, arrow_schema, utc_now
-from lyra_core.snapshot import Part, SnapshotRef
+from lyra_core.snapshot import PartFile, SnapshotRef
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,8 +52,8 @@ _DEFAULT_SIZE = CompactionSize()
 class _Pair:
     """A part of `worlds` and the part of `frames` with their cameras."""
 
-    worlds: Part
-    frames: Part
+    worlds: PartFile
+    frames: PartFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +200,11 @@ class _PartWriter:
         self._fault("frames-part")
         return _Pair(worlds, frames)
 
-    def _upload(self, table: str, number: int, local: Path, rows: int) -> Part:
+    def _upload(self, table: str, number: int, local: Path, rows: int) -> PartFile:
         key = part_key(self._version, f"{table}-{self._token[:12]}-{number:04d}.parquet")
         stored = self._store.put_file(key, local)
         local.unlink()
-        return Part(key=key, rows=rows, bytes=stored.bytes, sha256=stored.sha256)
+        return PartFile(key=key, rows=rows, bytes=stored.bytes, sha256=stored.sha256)
 
 
 class _OpenPart:

@@ -6,7 +6,7 @@ import json
 from dataclasses import fields
 
 from lyra_core.records import FrameRecord, WorldRecord
-from lyra_core.snapshot import Part, SnapshotRef
+from lyra_core.snapshot import PartFile, SnapshotRef
 
 _PARQUET = "application/x-parquet"
 _OWN_TERMS = (
@@ -27,7 +27,7 @@ _TYPES = {
 }
 
 
-def croissant_json(name: str, ref: SnapshotRef, licence: str, description: str) -> str:
+def croissant_json(name: str, ref: SnapshotRef, license_name: str, description: str) -> str:
     """The JSON-LD of a snapshot: its part files with digests, and the columns of `worlds` and `frames`."""
     document = {
         "@context": _context(),
@@ -35,7 +35,7 @@ def croissant_json(name: str, ref: SnapshotRef, licence: str, description: str) 
         "name": name,
         "description": description,
         "conformsTo": "http://mlcommons.org/croissant/1.1",
-        "license": licence,
+        "license": license_name,
         "version": f"{ref.version}.0.0",
         "datePublished": ref.created_at,
         "isLiveDataset": True,
@@ -71,7 +71,7 @@ def _context() -> dict[str, object]:
     }
 
 
-def _file(part: Part) -> dict[str, object]:
+def _file(part: PartFile) -> dict[str, object]:
     return {
         "@type": "cr:FileObject",
         "@id": part.key,
@@ -83,7 +83,7 @@ def _file(part: Part) -> dict[str, object]:
     }
 
 
-def _file_set(table: str, parts: tuple[Part, ...]) -> dict[str, object]:
+def _file_set(table: str, parts: tuple[PartFile, ...]) -> dict[str, object]:
     return {
         "@type": "cr:FileSet",
         "@id": table,

@@ -41,7 +41,7 @@ def generate(parameters: GenerateParameters) -> BatchSummary:
     Running it again with the same parameters makes what is missing and nothing else.
 
     Raises:
-        ManifestError, RecipeError, LicenceError, StoreError, ConfigError: nothing was started.
+        ManifestError, RecipeError, LicenseError, StoreError, ConfigError: nothing was started.
         PoolBrokenError, WorkerLoadError: workers kept dying; what was committed stays, nothing is rejected for it.
         StoreError: also storage that failed for longer than settings.store_deadline_s; idem.
     """

@@ -28,10 +28,10 @@ class GenerateParameters(BaseModel):
     run_id: str | None = Field(None, description="default: the time and four random characters")
 
     def resolved_recipe(self) -> Recipe:
-        """The recipe with its assignments, its licences accepted.
+        """The recipe with its assignments, its licenses accepted.
 
         Raises:
-            RecipeError, LicenceError.
+            RecipeError, LicenseError.
         """
         recipe = find_recipe(self.recipe, self.assignments)
         recipe.require_licenses(frozenset(self.accepted_licenses))

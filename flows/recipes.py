@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import cast
 
+from lyra_core.config.cosmos import CAMERA, DEPTH_TRANSFER, IMAGE, IMAGE_STUDENT
 from lyra_core.config.geometry import GeometryOptions
 from lyra_core.config.reconstruction import ReconstructionOptions
 from lyra_core.config.video import CORRECTED_VIDEO, MINI_VIDEO, REFERENCE_VIDEO, VideoOptions
@@ -110,7 +111,7 @@ def parallax_da3() -> Recipe:
     """A chain without restricted weights: the baseline's video, lifted with Apache-2.0 depth and refined."""
     return Recipe(
         name="parallax-da3",
-        description="Licence-clean reconstruction: Apache-2.0 depth, splats from pixels, refined on CUDA.",
+        description="License-clean reconstruction: Apache-2.0 depth, splats from pixels, refined on CUDA.",
         model="parallax-da3",
         weights="weights",
         weights_licenses=("apache-2.0",),
@@ -123,6 +124,77 @@ def parallax_da3() -> Recipe:
     )
 
 
+def cosmos3_nano() -> Recipe:
+    """Cosmos 3 Nano, steered by the requested cameras. No weights of this chain restrict its worlds."""
+    return Recipe(
+        name="cosmos3-nano",
+        description="Cosmos 3 Nano along your cameras, for worlds that may be published; needs converted weights.",
+        model="cosmos3-nano",
+        weights="weights",
+        weights_licenses=("openmdw-1.1", "apache-2.0"),
+        width=832,
+        height=480,
+        num_frames=121,
+        fps=30.0,
+        cosmos=CAMERA,
+        reconstruction=ReconstructionOptions(lifter="depth", is_refined=True),
+        geometry=GeometryOptions(),
+        seconds_per_world=120.0,
+        bytes_per_world=110_000_000,
+    )
+
+
+def cosmos3_super() -> Recipe:
+    """The large sister of Nano."""
+    return cosmos3_nano().model_copy(
+        update={
+            "name": "cosmos3-super",
+            "description": "Cosmos 3 Super along your cameras: as cosmos3-nano, with four times its weights.",
+            "model": "cosmos3-super",
+            "seconds_per_world": 240.0,
+        }
+    )
+
+
+def cosmos3_nano_depth() -> Recipe:
+    """Nano steered by a video of the depth that is remembered: the spatial memory dictates the view."""
+    return cosmos3_nano().model_copy(
+        update={
+            "name": "cosmos3-nano-depth",
+            "description": "Cosmos 3 Nano steered by remembered depth: structure comes from the spatial memory.",
+            "cosmos": DEPTH_TRANSFER,
+            "seconds_per_world": 600.0,
+        }
+    )
+
+
+def cosmos3_super_i2v() -> Recipe:
+    """The image-to-video form of Super, which takes no cameras: worlds stand on those found in its frames."""
+    return cosmos3_super().model_copy(
+        update={
+            "name": "cosmos3-super-i2v",
+            "description": "Cosmos 3 Super image-to-video: words ask for the move, worlds stand on recovered cameras.",
+            "model": "cosmos3-super-i2v",
+            "cosmos": IMAGE,
+            "reconstruction": ReconstructionOptions(lifter="depth", is_refined=True, cameras="recovered"),
+            "seconds_per_world": 420.0,
+        }
+    )
+
+
+def cosmos3_super_i2v_4step() -> Recipe:
+    """The four-step student of the image-to-video form."""
+    return cosmos3_super_i2v().model_copy(
+        update={
+            "name": "cosmos3-super-i2v-4step",
+            "description": "The four-step student of cosmos3-super-i2v; a twentieth of its time in the video network.",
+            "model": "cosmos3-super-i2v-4step",
+            "cosmos": IMAGE_STUDENT,
+            "seconds_per_world": 120.0,
+        }
+    )
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "parallax": parallax,
     "parallax-480p": parallax_480p,
@@ -131,6 +203,11 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "lyra2-fast": lyra2_fast,
     "lyra2-corrected": lyra2_corrected,
     "parallax-da3": parallax_da3,
+    "cosmos3-nano": cosmos3_nano,
+    "cosmos3-nano-depth": cosmos3_nano_depth,
+    "cosmos3-super": cosmos3_super,
+    "cosmos3-super-i2v": cosmos3_super_i2v,
+    "cosmos3-super-i2v-4step": cosmos3_super_i2v_4step,
 }
 
 

@@ -22,7 +22,6 @@ from flows.settings import Settings, use_model_path
 from flows.worker_plan import WorkerPlan, open_pool, plan_workers, worker_config
 from lyra_core.formats.patience import Patience
 from lyra_core.formats.store import Store, open_store
-from lyra_core.geometry.requests import request_digest_parts
 from lyra_core.public_uri import public_uri
 from lyra_core.seed_digests import SeedDigestCache
 from tasks.manifest import read_seeds
@@ -48,7 +47,7 @@ class Session:
     Attributes:
         settings: where and how worlds are made.
         parameters: what was asked for.
-        recipe: resolved, its licences accepted.
+        recipe: resolved, its licenses accepted.
         store: the output.
         plan: which worlds remain.
         tell: takes sentences for people while the batch runs, such as storage that fails.
@@ -83,13 +82,13 @@ class Session:
             tell: takes notices: files a folder holds besides photographs, seeds whose storage did not answer.
 
         Raises:
-            ManifestError: no such seeds. RecipeError, LicenceError, CameraPathError: the recipe cannot be used.
+            ManifestError: no such seeds. RecipeError, LicenseError, CameraPathError: the recipe cannot be used.
             StoreError: the output or the storage of a source cannot be read. ConfigError: no home to plan in.
         """
         use_model_path(settings)
         recipe, run_id = parameters.resolved_recipe(), parameters.run_id or new_run_id()
         # A camera path that no world could use is refused before seeds are read.
-        request_digest_parts(recipe.camera_path, recipe.num_frames)
+        recipe.requested_cameras(recipe.camera_path, recipe.num_frames)
         home, store = open_home(settings.home_path), open_store(parameters.out)
         path = home / "plans" / f"{run_id}.jsonl"
         request = Request(recipe=recipe, run_id=run_id, retry_rejects=parameters.retry_rejects, limit=parameters.limit)

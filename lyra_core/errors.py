@@ -12,7 +12,7 @@ LyraError
 ├── WeightsError         weight files: missing, tampered, truncated, unknown format
 │   ├── StateDictError   missing, unexpected or wrong-shape keys, all listed
 │   ├── UnsafePickleError  a pickle asked for something outside the allow-list
-│   └── LicenceError     restricted weights without --accept-licence
+│   └── LicenseError     restricted weights without --accept-license
 ├── RecipeError          unknown recipe or field, or a value out of range
 ├── PromptError          captions missing or of a wrong count
 ├── StoreError           storage: unwritable, full, unreachable, a torn object
@@ -82,8 +82,8 @@ class UnsafePickleError(WeightsError):
     """A pickled file asked for a name outside the allow-list."""
 
 
-class LicenceError(WeightsError):
-    """Restricted weights were asked for without accepting their licence."""
+class LicenseError(WeightsError):
+    """Restricted weights were asked for without accepting their license."""
 
 
 class RecipeError(LyraError):

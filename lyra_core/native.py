@@ -5,8 +5,9 @@ No torch here: planning refuses a size that the model cannot work at, and loads 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from lyra_core.canvases import SIZES
 from lyra_core.errors import FrameError
 
 CHUNK_FRAMES = 80
@@ -22,6 +23,7 @@ class Native:
         size: width and height of its frames, pixels; exchanged for photographs of the other orientation.
         side_step: the sides of frames of another size are multiples of it, pixels.
         min_side: no side is shorter, pixels.
+        sizes: the only sizes (width, height) it works at; empty where steps and shortest side say all.
         chunk_frames: a video has 1 + chunk_frames k frames.
         prompt: the caption where the caller gives none; None: the model has no words of its own.
     """
@@ -29,6 +31,7 @@ class Native:
     size: tuple[int, int]
     side_step: int = 1
     min_side: int = 16
+    sizes: tuple[tuple[int, int], ...] = ()
     chunk_frames: int = 1
     prompt: str | None = None
 
@@ -54,6 +57,14 @@ class Native:
         Raises:
             FrameError: it cannot; the message names what is allowed.
         """
+        if self.sizes and (width, height) not in self.sizes:
+            # the nearest first: photographs of another shape are cropped to it
+            order = sorted(self.sizes, key=lambda size: (abs(size[0] / size[1] - width / height), abs(size[0] - width)))
+            known = ", ".join(f"{w}x{h}" for w, h in order[:4])
+            raise FrameError(
+                f"frames must have one of the sizes the model was trained at, found {width}x{height}; the nearest are "
+                f"{known}, the model's own is {self._native_size}"
+            )
         fits = all(side >= self.min_side and side % self.side_step == 0 for side in (width, height))
         if not fits:
             raise FrameError(
@@ -79,6 +90,8 @@ class Native:
         return f"{self.size[0]}x{self.size[1]}"
 
 
+COSMOS3 = Native(size=(832, 480), side_step=16, min_side=192, sizes=SIZES, chunk_frames=60)
+
 # Of the models by name (lyra_core.world_models.load.MODELS), for whoever has loaded none; a test compares them with
 # the models.
 NATIVE = {
@@ -86,4 +99,8 @@ NATIVE = {
     "mini": Native(size=(224, 128), side_step=8, min_side=32, chunk_frames=CHUNK_FRAMES, prompt="a place"),
     "lyra2": Native(size=(832, 480), side_step=8, min_side=32, chunk_frames=CHUNK_FRAMES),
     "parallax-da3": Native(size=(832, 480)),
+    "cosmos3-nano": COSMOS3,
+    "cosmos3-super": COSMOS3,
+    "cosmos3-super-i2v": replace(COSMOS3, chunk_frames=120),
+    "cosmos3-super-i2v-4step": replace(COSMOS3, chunk_frames=120),
 }

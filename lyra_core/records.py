@@ -133,7 +133,7 @@ class WorldRecord(_Row):
     seed_sha256: str | None = column("string", "digest of the seed file's bytes")
     seed_width: int | None = column("int32", "columns of the upright original image, px")
     seed_height: int | None = column("int32", "rows of the upright original image, px")
-    seed_license: str | None = column("string", "licence of the seed, an SPDX id where there is one")
+    seed_license: str | None = column("string", "license of the seed, an SPDX id where there is one")
     seed_source_url: str | None = column("string", "page or package (purl) the seed was taken from")
     seed_attribution: str | None = column("string", "whom to credit for the seed")
     rng_seed: int | None = column("int64", "random seed of the first draw; all others derive from chunk_ids")
@@ -142,10 +142,10 @@ class WorldRecord(_Row):
     checkpoint_uri: str | None = column("string", "where the video model's weights were read")
     checkpoint_sha256: str | None = column("string", "digest of the video model's weights; null where it has none")
     weights_digests: tuple[str, ...] = column("list<string>", "digests of all weight files used", ())
-    weights_licenses: tuple[str, ...] = column("list<string>", "licence of each weight file, same order", ())
+    weights_licenses: tuple[str, ...] = column("list<string>", "license of each weight file, same order", ())
     accepted_licenses: tuple[str, ...] = column(
         "list<string>",
-        "restricted licences the run had to accept; not empty means: do not publish",
+        "restricted licenses the run had to accept; not empty means: do not publish",
         (),
     )
     code_git_commit: str | None = column("string", "commit of the code, recorded but not part of the id")
@@ -264,13 +264,13 @@ class WorldRecord(_Row):
     peak_vram_bytes: int | None = column("int64", "peak GPU memory, bytes")
     worker_id: str | None = column("string", "worker that made the world")
     retries: int | None = column("int32", "failed attempts before this one")
-    # safety and licence
+    # safety and license
     safety_checker: str | None = column("string", "name and version of the content checker; null: not computed")
     safety_flags: tuple[str, ...] = column("list<string>", "what it flagged; empty also where nothing was checked", ())
     has_people: bool | None = column("bool", "whether people are visible; null: not computed")
     has_faces: bool | None = column("bool", "whether faces are recognisable; null: not computed")
     has_text: bool | None = column("bool", "whether text is legible; null: not computed")
-    output_license: str | None = column("string", "licence of the world's files")
+    output_license: str | None = column("string", "license of the world's files")
     # time
     created_at: datetime | None = column("timestamp", "when the row was made, UTC")
     started_at: datetime | None = column("timestamp", "when work on the world began, UTC")

@@ -25,7 +25,7 @@ TABLES = {"worlds": WorldRecord, "frames": FrameRecord}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class PartFile:
     """One Parquet file of a snapshot."""
 
     key: str
@@ -55,8 +55,8 @@ class SnapshotRef:
     parent: int | None
     created_at: str
     token: str
-    worlds: tuple[Part, ...]
-    frames: tuple[Part, ...]
+    worlds: tuple[PartFile, ...]
+    frames: tuple[PartFile, ...]
     num_worlds: int
     num_accepted: int
     num_frames: int
@@ -81,7 +81,7 @@ class SnapshotRef:
                     f"lyra-worlds reads up to {SCHEMA_VERSION}; upgrade lyra-worlds"
                 )
             for table in TABLES:
-                content[table] = tuple(Part(**part) for part in content[table])
+                content[table] = tuple(PartFile(**part) for part in content[table])
             return cls(**content)
         except (ValueError, KeyError, TypeError) as error:
             raise CatalogError(f"the snapshot {where} cannot be read: {error!r}") from error
@@ -186,7 +186,7 @@ def table(store: Store, ref: SnapshotRef | None, name: str, columns: Sequence[st
         raise CatalogError(f"the table {name} of snapshot {version} in {store.root} cannot be read: {error}") from error
 
 
-def _parts(ref: SnapshotRef, table: str) -> tuple[Part, ...]:
+def _parts(ref: SnapshotRef, table: str) -> tuple[PartFile, ...]:
     if table not in TABLES:
         raise CatalogError(f"a snapshot has the tables {', '.join(TABLES)}; found {table!r}")
     return ref.worlds if table == "worlds" else ref.frames

@@ -18,7 +18,7 @@ from catalogs.rejects import is_of_row, list_rejects, reject
 from lyra_core.errors import CameraPathError, LyraError, ManifestError, PromptError, SourceError
 from lyra_core.formats.store import Store
 from lyra_core.geometry.camera_files import is_camera_file
-from lyra_core.geometry.requests import cameras_digest, request_digest_parts
+from lyra_core.geometry.requests import cameras_digest
 from lyra_core.identity import ALGORITHM_VERSION, chain_start, chunk_ids
 from lyra_core.public_uri import public_uri, without_secrets
 from lyra_core.records import RejectRecord
@@ -170,7 +170,7 @@ class WorldNamer:
         cameras = self._requested(camera_path, num_frames)
         cameras_sha256 = cameras_digest(cameras)
         caption = row.prompt if row.prompt is not None else self.recipe.prompt
-        captions = captions_of_chunks(caption, len(cameras))
+        captions = captions_of_chunks(caption, len(cameras), self.recipe.chunk_frames)
         distinct = captions if len(set(captions)) > 1 else captions[:1]
         given = {name: getattr(row, name) for name in ("hfov_deg", "camera_height_m", "center_distance_m")}
         fields = {**self._fields, **{name: value for name, value in given.items() if value is not None}}
@@ -202,7 +202,7 @@ class WorldNamer:
         key = (camera_path, num_frames)
         if key not in self._cameras:
             try:
-                self._cameras[key] = request_digest_parts(camera_path, num_frames)
+                self._cameras[key] = self.recipe.requested_cameras(camera_path, num_frames)
             except CameraPathError as error:  # one reading of a bad file, however many rows name it
                 self._cameras[key] = error
         cameras = self._cameras[key]

@@ -7,10 +7,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from lyra_core.config.cosmos import CosmosOptions
 from lyra_core.config.geometry import GeometryOptions
 from lyra_core.config.reconstruction import ReconstructionOptions
 from lyra_core.config.video import VideoOptions
 from lyra_core.errors import FrameError, RecipeError
+from lyra_core.geometry.requests import request_digest_parts
 from lyra_core.native import CHUNK_FRAMES, NATIVE
 
 MESH_ROLES = frozenset({"mesh", "collision", "collision_obj"})
@@ -38,6 +40,8 @@ UNHASHED_FIELDS = frozenset(
         "precision",
     }
 )
+MODEL_GROUPS = ("video", "cosmos", "reconstruction")
+GROUPS = (*MODEL_GROUPS, "geometry")
 # The same for fields of groups.
 UNHASHED_IN_GROUPS = {"video": frozenset({"latents_per_window"})}
 # Fields of groups that change no pixel while they hold this value: worlds keep the ids they had before the field was.
@@ -57,7 +61,7 @@ class Recipe(BaseModel):
     model: str
     weights: str | None = Field(None, description="folder or URL of converted weights, where the model has any")
     weights_licenses: tuple[str, ...] = ()
-    restricted_licenses: tuple[str, ...] = Field((), description="licences that need --accept-licence NAME")
+    restricted_licenses: tuple[str, ...] = Field((), description="licenses that need --accept-license NAME")
     output_license: str | None = None
 
     precision: Literal["auto", "float32", "bfloat16"] | None = Field(
@@ -71,6 +75,7 @@ class Recipe(BaseModel):
     prompt: str = ""
     variants: int = Field(1, ge=1, le=1000)
     video: VideoOptions | None = Field(None, description="of models that generate; None for others")
+    cosmos: CosmosOptions | None = Field(None, description="of the models cosmos3-...; None for others")
     reconstruction: ReconstructionOptions | None = Field(
         None, description="of models that lift videos; None for others"
     )
@@ -109,11 +114,12 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _whole_chunks(self) -> Recipe:
-        below = max(1, (self.num_frames - 1) // CHUNK_FRAMES) * CHUNK_FRAMES + 1
+        chunk = self.chunk_frames
+        below = max(1, (self.num_frames - 1) // chunk) * chunk + 1
         if self.num_frames != below:
             raise ValueError(
-                f"num_frames must be 1 + 80k (81, 161, ...), found {self.num_frames}; the nearest are {below} "
-                f"and {below + CHUNK_FRAMES}"
+                f"num_frames must be 1 + {chunk}k ({1 + chunk}, {1 + 2 * chunk}, ...), found {self.num_frames}; "
+                f"the nearest are {below} and {below + chunk}"
             )
         return self
 
@@ -136,13 +142,22 @@ class Recipe(BaseModel):
             raise ValueError(f"model '{self.model}': {error}") from error
         return self
 
+    @property
+    def chunk_frames(self) -> int:
+        """Frames that a video grows by."""
+        return CHUNK_FRAMES if self.cosmos is None else self.cosmos.chunk_frames
+
+    def requested_cameras(self, camera_path: str, num_frames: int) -> list[bytes]:
+        """For each chunk, the bytes that identify the cameras requested for it; see request_digest_parts."""
+        return request_digest_parts(camera_path, num_frames, chunk_frames=self.chunk_frames)
+
     def hashed_fields(self) -> dict[str, object]:
         """The fields that change the output, for the world's id. Per-seed requests are chained separately."""
         skip = UNHASHED_FIELDS | {"num_frames", "camera_path", "prompt", "variants"}
         fields = {k: v for k, v in self.model_dump(mode="json").items() if k not in skip}
         if not fields["stages"]:
             del fields["stages"]  # a recipe without any keeps the ids it had before the field was
-        for group in ("video", "reconstruction", "geometry"):
+        for group in GROUPS:
             if fields[group] is None:
                 del fields[group]  # a recipe without the group keeps the ids it had before the group existed
             else:
@@ -155,22 +170,22 @@ class Recipe(BaseModel):
         """What the recipe tells lyra_core.load_model besides the model's name and device."""
         named = {"weights": self.weights, "precision": self.precision}
         options: dict[str, str | dict[str, object]] = {k: v for k, v in named.items() if v is not None}
-        groups = self.model_dump(mode="json", include={"video", "reconstruction"})
+        groups = self.model_dump(mode="json", include=set(MODEL_GROUPS))
         return options | {group: fields for group, fields in groups.items() if fields is not None}
 
     def require_licenses(self, accepted: frozenset[str]) -> None:
-        """Refuse restricted weights whose licence the caller did not accept by name.
+        """Refuse restricted weights whose license the caller did not accept by name.
 
         Raises:
-            LicenceError: naming the licence and the flag.
+            LicenseError: naming the license and the flag.
         """
-        from lyra_core.errors import LicenceError
+        from lyra_core.errors import LicenseError
 
         missing = [name for name in self.restricted_licenses if name not in accepted]
         if missing:
-            raise LicenceError(
+            raise LicenseError(
                 f"recipe '{self.name}' uses weights under {', '.join(missing)}, which restricts their use; "
-                f"read the licence and repeat with --accept-licence {missing[0]}"
+                f"read the license and repeat with --accept-license {missing[0]}"
             )
 
 

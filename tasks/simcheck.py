@@ -47,7 +47,11 @@ def simcheck(store: Store, world: WorldRecord) -> SimcheckRecord:
 
 
 def made_mjcf(store: Store, world: WorldRecord) -> tuple[str | None, tuple[str, ...]]:
-    """A MuJoCo file of a world that has none, or why there is no place to stand in it."""
+    """A MuJoCo file of a world that has none, or why there is no place to stand in it.
+
+    Raises:
+        CatalogError: the world has no Gaussians or no cameras. FormatError, StoreError: a file cannot be read.
+    """
     keys = {a.role: a.key for a in world.artifacts}
     if not {"ply", "cameras"} <= set(keys):
         raise CatalogError(

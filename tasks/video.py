@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lyra_core.errors import CameraPathError
-from lyra_core.geometry.requests import cameras_digest, request_digest_parts
+from lyra_core.geometry.requests import cameras_digest
 from lyra_core.identity import rng_seed
 from lyra_core.spec import WorldSpec
 from lyra_core.values import Seed, VideoClip
@@ -27,7 +27,7 @@ def generate_video(model: WorldModel, seed: Seed, spec: WorldSpec, recipe: Recip
     Raises:
         CameraPathError, PromptError, OutOfMemoryError: from the model.
     """
-    _require_same_cameras(spec)
+    _require_same_cameras(spec, recipe)
     clip = model.generate(
         seed,
         spec.camera_path,
@@ -42,11 +42,11 @@ def generate_video(model: WorldModel, seed: Seed, spec: WorldSpec, recipe: Recip
     return replace(clip, fps=recipe.fps)
 
 
-def _require_same_cameras(spec: WorldSpec) -> None:
+def _require_same_cameras(spec: WorldSpec, recipe: Recipe) -> None:
     """Refuse a camera file that was changed after its cameras went into the world's id."""
     if not spec.cameras_sha256:
         return
-    digest = cameras_digest(request_digest_parts(spec.camera_path, spec.num_frames))
+    digest = cameras_digest(recipe.requested_cameras(spec.camera_path, spec.num_frames))
     if digest != spec.cameras_sha256:
         raise CameraPathError(
             f"camera file {spec.camera_path}: its cameras changed after planning (wanted sha256 "

@@ -19,7 +19,7 @@ class WorkerConfig:
         num_threads: CPU threads of torch and numba in this worker.
         weights_digests: of the weights the worlds were planned with; None takes those that are found.
         store_deadline_s: how long storage may fail in a row before the batch ends.
-        accepted_licenses: licences the user accepted by name, recorded per row.
+        accepted_licenses: licenses the user accepted by name, recorded per row.
         code_commit: git commit of the code, recorded and not hashed.
         scratch: folder on the worker's own disk for finished chunks of worlds in the making; ~ is the worker's home.
     """

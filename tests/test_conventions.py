@@ -51,9 +51,7 @@ SEVERAL_CLASSES = {
 
 # Used by tests and by users' own code only.
 FOR_USERS = {
-    "load_ply": "reads what save_ply wrote",
     "save_trajectory": "writes the files that camera_path takes (examples/custom_camera_path.py)",
-    "read_cameras_parquet": "reads a world's cameras",
     "read_colmap_text": "reads a world's colmap folder",
     "make_tiers": "smaller versions of a finished world (docs/reconstruction.md)",
     "perturbed_clip": "a film with known faults: benchmarks and tests of the reconstruction",
@@ -67,6 +65,7 @@ FOR_USERS = {
 # Files that have no test file of their own, that no test imports by name, and that are no part of a neighbour for which
 # one of both holds: a test that runs them.
 TESTED_IN = {
+    "tasks/simcheck.py": "tests/tasks/test_geometry.py",
     "flows/compact.py": "tests/flows/test_deployments.py",
     "flows/time_world.py": "tests/lyra_core/evaluation/test_measure_table.py",
     "lyra_core/_launch.py": "tests/test_wheel.py",
@@ -74,9 +73,7 @@ TESTED_IN = {
     "lyra_core/evaluation/autoencoding.py": "tests/lyra_core/training/test_vae.py",
     "lyra_core/factory.py": "tests/flows/test_worker_plan.py",
     "lyra_core/finetuning/finetune_clips.py": "tests/lyra_core/finetuning/test_loop.py",
-    "lyra_core/gaussians/extent.py": "tests/tasks/test_commit.py",
     "lyra_core/geometry/path_measures.py": "tests/tasks/test_commit.py",
-    "lyra_core/geometry/seed_cameras.py": "tests/lyra_core/world_models/test_parallax.py",
     "lyra_core/geometry/sway.py": "tests/tasks/test_commit.py",
     "lyra_core/jit.py": "tests/lyra_core/geometry/test_warp.py",
     "lyra_core/layered_depth/splats.py": "tests/lyra_core/world_models/test_parallax.py",

@@ -50,7 +50,7 @@ def peek(
         ("splats", f"{record.num_splats or 0:,}"),
         ("psnr", f"{record.psnr_db:.2f} dB" if record.psnr_db is not None else "not measured"),
         ("accepted", "yes" if record.accepted else "no: " + "; ".join(record.reject_reasons)),
-        ("licence", record.output_license or "unknown"),
+        ("license", record.output_license or "unknown"),
         ("made in", f"{record.wall_s or 0:.1f} s"),
     ):
         screen.print(styled(f"  {label:<10}{value}"))

@@ -46,7 +46,7 @@ def recipes(
             recipe.model,
             f"{recipe.height}x{recipe.width}",
             str(recipe.num_frames),
-            ", ".join(f"--accept-licence {name}" for name in recipe.restricted_licenses) or "nothing",
+            ", ".join(f"--accept-license {name}" for name in recipe.restricted_licenses) or "nothing",
             recipe.description,
         )
     console().print(table)

@@ -26,7 +26,7 @@ def run(
     camera_path: Annotated[
         str | None, typer.Option(help="A preset's name, or a camera file (.npz, .json, .parquet).")
     ] = None,
-    frames: Annotated[int | None, typer.Option(help="Frames per world: 1 + 80k.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames per world: 1 + 80k, or 1 + 60k with Cosmos 3.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Look at this many seeds at most.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be made; start and write nothing.")
@@ -38,7 +38,7 @@ def run(
     ray: Annotated[str | None, typer.Option(help="'local', a cluster's address, or 'off': this process.")] = None,
     assign: Annotated[list[str] | None, typer.Option("--set", help="Change a recipe field: --set fps=24")] = None,
     retry_rejects: Annotated[bool, typer.Option("--retry-rejects", help="Try rejected seeds again.")] = False,
-    accept_licence: Annotated[list[str] | None, typer.Option(help="Accept a restricted licence by name.")] = None,
+    accept_license: Annotated[list[str] | None, typer.Option(help="Accept a restricted license by name.")] = None,
     as_json: AsJson = False,
 ) -> int:
     """Make the worlds that do not exist yet; run it again to continue or to retry.
@@ -67,7 +67,7 @@ def run(
         assignments=assignments,
         limit=limit,
         retry_rejects=retry_rejects,
-        accepted_licenses=list(accept_licence or []),
+        accepted_licenses=list(accept_license or []),
     )
     with _planned(parameters, settings) as session:
         warn_of_missing_captions(session)

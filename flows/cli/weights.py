@@ -46,14 +46,14 @@ def _print_manifest(manifest: Manifest, directory: Path, as_json: bool) -> None:
 def fetch(
     name: Annotated[str, typer.Argument(help="A set that `lyra weights describe` lists.")],
     dst: Annotated[Path, typer.Argument(help="Directory to fill.")],
-    accept_licence: Annotated[list[str] | None, typer.Option(help="A restricted licence.")] = None,
+    accept_license: Annotated[list[str] | None, typer.Option(help="A restricted license.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Download a set of weights, or say how to do it by hand."""
     choose_json(as_json)
     from lyra_core.weights.fetch import fetch as fetch_set
 
-    fetched = fetch_set(name, dst, accepted=accept_licence or ())
+    fetched = fetch_set(name, dst, accepted=accept_license or ())
     if as_json:
         print_json({key: str(value) for key, value in asdict(fetched).items()})
     else:
@@ -112,7 +112,7 @@ def describe(
     choose_json(as_json)
     from lyra_core.weights import describe as description
     from lyra_core.weights.model_parts import DESCRIBED_MODELS, describe_model, model_summary
-    from lyra_core.weights.registry import LICENCES, WEIGHT_SETS
+    from lyra_core.weights.registry import LICENSES, WEIGHT_SETS
 
     if name in DESCRIBED_MODELS or (name and name not in WEIGHT_SETS):
         print_json(asdict(describe_model(name))) if as_json else typer.echo("\n".join(model_summary(name)))
@@ -122,10 +122,10 @@ def describe(
         typer.echo("\n".join(description.summary(name)))
     elif as_json:
         sets = {key: asdict(item) for key, item in WEIGHT_SETS.items()}
-        licences = {key: asdict(licence) for key, licence in LICENCES.items()}
-        print_json({"sets": sets, "licences": licences})
+        licenses = {key: asdict(terms) for key, terms in LICENSES.items()}
+        print_json({"sets": sets, "licenses": licenses})
     else:
         for item in WEIGHT_SETS.values():
-            mark = "restricted: " if LICENCES[item.licence].restricted else ""
+            mark = "restricted: " if LICENSES[item.license].restricted else ""
             home = item.repo_id or "in the package"
-            typer.echo(f"{item.name:22} {home:40} {mark}{item.licence}")
+            typer.echo(f"{item.name:22} {home:40} {mark}{item.license}")

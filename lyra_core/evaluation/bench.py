@@ -17,7 +17,9 @@ from lyra_core.evaluation.generate import generate
 from lyra_core.evaluation.measures import mean_of
 from lyra_core.evaluation.results import cpu_name
 from lyra_core.evaluation.table import Row
+from lyra_core.extras import is_installed
 from lyra_core.factory import factory_root
+from lyra_core.image_features import PACKAGES, ImageFeatures, load_image_features
 from lyra_core.mini.config import MINI_DIT
 from lyra_core.mini.depth_estimator import MiniDepthEstimator
 from lyra_core.mini.files import load_mini, load_mini_depth
@@ -46,6 +48,8 @@ SEEDS = factory_root() / "examples" / "seeds"
 STRIDE = 8
 """Frames from one remembered frame to the next: only these need to be rendered."""
 NOISE_SEED = 17
+MEASURING = "lite1"
+"""The image network of measures: training looks with lite0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +62,8 @@ class BenchConfig:
         scenes: held-out scenes of most rows.
         weights: folder of packed weights.
         views: folder that keeps the camera paths between runs; None searches for them.
+        feature_weights: weights of EfficientNet-Lite1; None reads its package, and leaves its rows out where there is
+            none.
     """
 
     out: Path
@@ -65,6 +71,7 @@ class BenchConfig:
     scenes: int = 32
     weights: Path = MINI_FOLDER
     views: Path | None = None
+    feature_weights: Path | None = None
 
 
 class Bench:
@@ -89,9 +96,17 @@ class Bench:
         )
         self.is_whole = self.device.type == "cuda"
         """Whether there is time for the lines that take minutes on a processor."""
+        self.features = self._features(config.feature_weights)
+        """Sees with another network than those that train; None where its weights are not there."""
         self._atlas: Atlas | None = None
         self.rows: dict[str, Row] = {}
         self.details: dict[str, float] = {}
+
+    def _features(self, path: Path | None) -> ImageFeatures | None:
+        if path is None and not is_installed(PACKAGES[MEASURING]):
+            self.say(f"rows of image features are left out: {PACKAGES[MEASURING]} is not installed (extra train)")
+            return None
+        return load_image_features(MEASURING, levels=3, path=path, device=self.device)
 
     @property
     def hardware(self) -> str:

@@ -18,8 +18,10 @@ INTRODUCTION = """The embedded model of lyra-worlds: the networks and the rollou
 it, and lifts it to 3D Gaussians. `lyra run PHOTOGRAPHS --recipe mini`."""
 DATA = """* Procedural rooms, streets, terrain and table tops drawn by this project (`lyra_core/procedural/worlds.py`):
   exact depth and cameras, no data set. Scenes of the held-out split only measure, with other textures.
-* The photographs under `examples`, as textures and as slanted planes (sources and licences: `ATTRIBUTION.md` in their
-  folders); `coffee_table`, `launch_pad` and `wine_cellar` only measure."""
+* The photographs under `examples`, as textures and as slanted planes (sources and licenses: `ATTRIBUTION.md` in their
+  folders); `coffee_table`, `launch_pad` and `wine_cellar` only measure.
+* Critics of the last sharpening of the decoder saw with the features of EfficientNet-Lite0 (ImageNet weights,
+  Apache-2.0); nothing of that network ships."""
 MEASURES = """Held-out scenes, frames of 128x224, means over scenes, decibels of PSNR. "True depth" gives the model the
 scene's own depth; "estimated" is what is shipped, with one factor a scene for the scale of the seed. Pixels are
 co-visible with the seed where their surface is in it."""
@@ -52,7 +54,7 @@ def card(folder: Path = MINI_FOLDER, result: Path | None = None) -> str:
     components = read_components(folder)
     parts = [
         ("Lyra mini", INTRODUCTION),
-        ("Licence", "Apache-2.0. Independent of NVIDIA; trained from nothing by this project."),
+        ("License", "Apache-2.0. Independent of NVIDIA; trained from nothing by this project."),
         ("Data", DATA),
         ("Training", "\n".join(_costs(components))),
         ("Files", "\n".join(_files(components, mini_digest(folder)))),

@@ -13,6 +13,7 @@ from lyra_core.evaluation.autoencoding import reconstruct
 from lyra_core.evaluation.bench import SEEDS, SIZE, STRIDE, Bench
 from lyra_core.evaluation.depth_measure import abs_rel
 from lyra_core.evaluation.estimated_depth import camera_path
+from lyra_core.evaluation.frechet import frechet_distance, masked_rows
 from lyra_core.evaluation.measures import (
     blur_filled,
     color_shift,
@@ -42,6 +43,8 @@ ONE_WAY = PathPlan(
     num_frames=481, names=("wander", "truck-right", "dolly-in", "orbit-left", "pan-right"), takes=1, max_stride=1
 )
 SHOWN = [0, 40, 80, 120, 160]
+LOOKED_AT = SHOWN[1:4]
+"""Frames whose never-seen parts an image network compares: of one frame they would be too few for a covariance."""
 LAST_CHUNK = list(range(408, 481, STRIDE))
 SHOWN_DRIFT = [0, 80, 160, 240, 320, 400, 480]
 CLIP = 9
@@ -150,13 +153,38 @@ def _measure_returning(
     measured.add("warp", masked_psnr_db(guess, truth[:, 80], seen[:, 1]))
     measured.add("blur", masked_psnr_db(guess, truth[:, 80], ~seen[:, 1]))
     measured.add("blur patches", _patch_distances(guess, truth[:, 80], ~seen[:, 1]))
+    measured.add("warp sharp", sharpness_ratio(guess, truth[:, 80], seen[:, 1]))
+    measured.add("ceiling sharp", sharpness_ratio(ceiling, truth[:, 80], seen[:, 1]))
+    for i, frame in enumerate(LOOKED_AT):
+        blurred = blur_filled(*(x[:, 0] for x in warped_seed(clips, [frame])))
+        shown = {"truth": truth[:, frame], "blur": blurred}
+        shown |= {name: videos[name][:, frame] for name in ("true", "many") if name in videos}
+        _add_features(bench, measured, shown, ~seen[:, i])
     for name, video in videos.items():
         for i, frame in enumerate(frames):
             measured.add(f"{name} seen {frame}", masked_psnr_db(video[:, frame], truth[:, frame], seen[:, i]))
             measured.add(f"{name} new {frame}", masked_psnr_db(video[:, frame], truth[:, frame], ~seen[:, i]))
             measured.add(f"{name} sharp {frame}", sharpness_ratio(video[:, frame], truth[:, frame], ~seen[:, i]))
+        measured.add(f"{name} seen sharp", sharpness_ratio(video[:, 80], truth[:, 80], seen[:, 1]))
         measured.add(f"{name} revisit", psnr_each_db(video[:, 160], truth[:, 0]))
         measured.add(f"{name} patches", _patch_distances(video[:, 80], truth[:, 80], ~seen[:, 1]))
+
+
+def _add_features(bench: Bench, measured: Measured, shown: dict[str, Tensor], mask: Tensor) -> None:
+    """Keep image features of masked positions, a row each."""
+    if bench.features is None:
+        return
+    for name, images in shown.items():
+        measured.add(f"{name} features", masked_rows(bench.features(images.float().clamp(0, 1))[-1], mask))
+
+
+def _note_features(bench: Bench, measured: Measured, **rows: str) -> None:
+    """Note Frechet distances to the truth, by key and name."""
+    if bench.features is None:
+        return
+    truth = measured["truth features"]
+    for key, name in rows.items():
+        bench.note(key, frechet_distance(measured[f"{name} features"], truth), scenes=len(measured["warp"]))
 
 
 def _patch_distances(generated: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
@@ -173,6 +201,10 @@ def _note_returning(bench: Bench, measured: Measured) -> None:
         gain = measured[f"{depth} revisit"] - measured[f"{depth}, no memory revisit"]
         bench.note(f"revisit_{depth}_gain_db", gain)
         bench.detail(**{f"{depth} seen f{f} db": float(measured[f"{depth} seen {f}"].nanmean()) for f in (40, 120)})
+    bench.note("seen_sharpness", measured["true seen sharp"])
+    bench.note("seen_sharpness_warp", measured["warp sharp"])
+    bench.note("seen_sharpness_ceiling", measured["ceiling sharp"])
+    _note_features(bench, measured, unseen_frechet="true", unseen_frechet_blur="blur")
     bench.note("seen_warp_f80_db", measured["warp"])
     bench.note("seen_ceiling_f80_db", measured["ceiling"])
     bench.note("unseen_f80_db", measured["true new 80"])
@@ -188,6 +220,7 @@ def _note_many(bench: Bench, measured: Measured, note: str) -> None:
     bench.note("unseen_gain_many_db", measured["many new 80"] - measured["blur"], note)
     bench.note("unseen_sharpness_many", measured["many sharp 80"], note)
     bench.note("unseen_patches_many", measured["many patches"], note)
+    _note_features(bench, measured, unseen_frechet_many="many")
     for frame in (80, 160):
         bench.note(f"student_f{frame}_db", measured[f"true seen {frame}"] - measured[f"many seen {frame}"], note)
     both = torch.isfinite(measured["true sharp 80"] + measured["many sharp 80"])

@@ -65,13 +65,13 @@ def save_trained(
     if not is_first:
         return home
     source = homes.get("dit")
-    licence = read_manifest(source).licence if source is not None else ""
+    license_name = read_manifest(source).license if source is not None else ""
     shutil.rmtree(home, ignore_errors=True)
     if lora_name is None:
-        labels = Labels(name=DIT_SET, licence=licence, config=unlike_released(dit.config))
+        labels = Labels(name=DIT_SET, license=license_name, config=unlike_released(dit.config))
         convert(raw, home, "lyra2-dit", labels=labels)
     else:
-        convert(raw, home, "lora", labels=Labels(name=lora_name, licence=licence))
+        convert(raw, home, "lora", labels=Labels(name=lora_name, license=license_name))
     shutil.rmtree(raw)
     _link_others(out, homes)
     return home

@@ -154,23 +154,26 @@ def split_reference_name(name: str) -> tuple[str, str] | None:
     return None
 
 
-def num_chunks(num_frames: int) -> int:
-    """Chunks of 80 frames after the seed frame.
+def num_chunks(num_frames: int, chunk_frames: int = CHUNK_FRAMES) -> int:
+    """Chunks after the seed frame, of 80 frames where a model does not say otherwise.
 
     Raises:
         CameraPathError: a count that is not 1 + 80 k with k >= 1; the message names the nearest.
     """
-    chunks, rest = divmod(num_frames - 1, CHUNK_FRAMES)
+    chunks, rest = divmod(num_frames - 1, chunk_frames)
     if rest or chunks < 1:
-        near = 1 + CHUNK_FRAMES * max(1, round((num_frames - 1) / CHUNK_FRAMES))
+        near = 1 + chunk_frames * max(1, round((num_frames - 1) / chunk_frames))
+        first = ", ".join(str(1 + chunk_frames * k) for k in (1, 2, 3))
         raise CameraPathError(
-            f"a camera path needs 1 + 80 k frames (81, 161, 241, ...): the seed and whole chunks; "
+            f"a camera path needs 1 + {chunk_frames} k frames ({first}, ...): the seed and whole chunks; "
             f"found {num_frames}, the nearest is {near}"
         )
     return chunks
 
 
-def request_digest_parts(name_or_file: str | Path, num_frames: int, *, strength: float = 1.0) -> list[bytes]:
+def request_digest_parts(
+    name_or_file: str | Path, num_frames: int, *, strength: float = 1.0, chunk_frames: int = CHUNK_FRAMES
+) -> list[bytes]:
     """For each chunk, the canonical bytes of the cameras requested for it (chunk 0 includes frame
     0).
 
@@ -181,7 +184,7 @@ def request_digest_parts(name_or_file: str | Path, num_frames: int, *, strength:
         CameraPathError: an unknown preset, a count that is not 1 + 80 k, a file that cannot be
             read, holds no cameras or is shorter.
     """
-    chunks = num_chunks(num_frames)
+    chunks = num_chunks(num_frames, chunk_frames)
     request = CameraPathRequest(name=str(name_or_file), num_frames=num_frames, strength=strength)
     if request.is_file:
         data, origin = read_camera_bytes(name_or_file), str(name_or_file)
@@ -189,7 +192,7 @@ def request_digest_parts(name_or_file: str | Path, num_frames: int, *, strength:
         if isinstance(cameras, list):
             whole = hashlib.sha256(canonical_json(load_json(data, origin), origin).encode()).digest()
             return [_part(b"keyposes", whole, struct.pack("<qq", num_frames, k)) for k in range(chunks)]
-        return _file_parts(cameras, num_frames, chunks, origin)
+        return _file_parts(cameras, num_frames, chunk_frames, origin)
     require_preset(request.name)
     if not math.isfinite(strength) or strength <= 0:
         raise CameraPathError(f"a camera path's strength is a positive number, found {strength}")
@@ -207,8 +210,9 @@ def cameras_digest(parts: Sequence[bytes | str]) -> str:
     return hashlib.sha256(b"".join(part if isinstance(part, bytes) else part.encode() for part in parts)).hexdigest()
 
 
-def _file_parts(cameras: CameraList, num_frames: int, chunks: int, origin: str) -> list[bytes]:
+def _file_parts(cameras: CameraList, num_frames: int, chunk_frames: int, origin: str) -> list[bytes]:
     """One part a chunk that covers everything read from the file for it."""
+    chunks = num_chunks(num_frames, chunk_frames)
     # + 0.0 turns -0.0 into 0.0: the same cameras, the same bytes.
     poses = (cameras.world_to_cam + 0.0).astype("<f8")
     if cameras.intrinsics is not None:
@@ -221,23 +225,23 @@ def _file_parts(cameras: CameraList, num_frames: int, chunks: int, origin: str) 
     if cameras.is_spread:
         whole = hashlib.sha256(_part(size, poses.tobytes(), lenses.tobytes())).digest()
         return [_part(b"spread cameras", whole, struct.pack("<qq", num_frames, k)) for k in range(chunks)]
-    require_frames(len(poses), num_frames, origin)
+    require_frames(len(poses), num_frames, origin, chunk_frames)
     parts = []
     for k in range(chunks):
-        frames = slice(0 if k == 0 else 1 + CHUNK_FRAMES * k, 1 + CHUNK_FRAMES * (k + 1))
+        frames = slice(0 if k == 0 else 1 + chunk_frames * k, 1 + chunk_frames * (k + 1))
         parts.append(_part(kind, size, poses[frames].tobytes(), lenses[frames].tobytes()))
     return parts
 
 
-def require_frames(held: int, num_frames: int, origin: str) -> None:
+def require_frames(held: int, num_frames: int, origin: str, chunk_frames: int = CHUNK_FRAMES) -> None:
     """Refuse a file with a camera a frame that is too short; a longer one is cut.
 
     Raises:
         CameraPathError: the message names a number of frames that the file has.
     """
     if held < num_frames:
-        most = 1 + CHUNK_FRAMES * ((held - 1) // CHUNK_FRAMES)
-        fits = f"ask for {most} at most" if most > 1 else f"a world has at least {1 + CHUNK_FRAMES}"
+        most = 1 + chunk_frames * ((held - 1) // chunk_frames)
+        fits = f"ask for {most} at most" if most > 1 else f"a world has at least {1 + chunk_frames}"
         raise CameraPathError(f"{origin} has {held} frames, {num_frames} are asked for; {fits}, or extend the file")
 
 

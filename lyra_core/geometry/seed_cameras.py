@@ -32,7 +32,7 @@ def cameras_for_seed(
 
     Args:
         camera_path: a preset's name, a camera file (.npz, .json or .parquet, see camera_files), or cameras.
-        num_frames: 1 + 80 k; a longer file or path is cut.
+        num_frames: as many as the model makes; a longer file or path is cut.
         intrinsics: of the seed image, pixels. [3 3]
         depth_m: z-depth of the seed, metres; presets are scaled by it. Closed presets become smaller where it is in
             their way, every other path stops before it. [h w]
@@ -59,6 +59,7 @@ def cameras_for_seed(
             intrinsics=intrinsics,
             image_height=image_height,
             image_width=image_width,
+            any_count=True,
         )
     else:
 

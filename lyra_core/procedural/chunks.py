@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -48,6 +48,8 @@ class ChunkRows:
         target: clean latents. [b c n2 r q]
         last: the last frame before the chunk, sRGB bytes. [b 3 h w]
         captions: bytes. [b s]
+        frames: true frames of some consecutive latents of the target, sRGB bytes; none where none are kept. [b 3 t h w]
+        group: which latent of the target the first of them belongs to, at least 1. [b]
     """
 
     history: Tensor
@@ -57,6 +59,8 @@ class ChunkRows:
     target: Tensor
     last: UInt8[Tensor, "b 3 h w"]
     captions: UInt8[Tensor, "b s"]
+    frames: UInt8[Tensor, "b 3 t h w"]
+    group: Int64[Tensor, " b"]
 
     def __len__(self) -> int:
         return int(self.history.shape[0])
@@ -95,6 +99,11 @@ class ChunkRows:
         return self.last.float() / 127.5 - 1.0
 
 
+def _as_bytes(frames: Tensor) -> Tensor:
+    """Frames in [-1, 1] as bytes."""
+    return ((frames.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
 @functools.lru_cache(maxsize=4)
 def _own_maps(size: tuple[int, int], config: CorrespondenceConfig, device: torch.device) -> Tensor:
     """What the history slots hold is the same in every sample: made once."""
@@ -110,6 +119,7 @@ class ChunkConfig:
         memory_drop: share of clips whose memory lacks some frames.
         depth_noise: share of clips whose known depth is wrong by a few per cent, smoothly, as estimates are.
         depth_error: standard deviation of its logarithm there.
+        kept_latents: latents of the target whose true frames samples keep, for losses on frames.
         context_latents: how far back the autoencoder looks, for self-augmented chunks; None for one that looks back to
             the beginning, as the released one does.
     """
@@ -118,6 +128,7 @@ class ChunkConfig:
     memory_drop: float = 0.12
     depth_noise: float = 0.5
     depth_error: float = 0.02
+    kept_latents: int = 0
     context_latents: int | None = 1
 
 
@@ -179,15 +190,31 @@ class ChunkMaker:
         start = self.layout.num_history + chunk * self.layout.num_generated
         clean = (latents if target is None else target)[:, :, start : start + self.layout.num_generated]
         past = self.layout.num_history
+        frames, group = self._kept(clips, first, generator)
         return ChunkRows(
             history=inputs.history.bfloat16(),
             generated=inputs.condition[:, :, past:].bfloat16(),
             rays=inputs.rays.bfloat16(),
             maps=inputs.correspondence[:, :, past:].bfloat16(),
             target=clean.bfloat16(),
-            last=((clips.frames[:, first - 1].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8),
+            last=_as_bytes(clips.frames[:, first - 1]),
             captions=clips.captions,
+            frames=frames,
+            group=group,
         )
+
+    def _kept(self, clips: Clips, first: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """True frames of consecutive latents of a chunk and the first such latent, at random in each clip."""
+        b, _, _, h, w = clips.frames.shape
+        device, count = clips.frames.device, self.config.kept_latents
+        if not count:
+            empty = torch.empty(b, 3, 0, h, w, dtype=torch.uint8, device=device)
+            return empty, torch.ones(b, dtype=torch.int64, device=device)
+        # not the first of the chunk: the latent before it is no part of the sample
+        group = torch.randint(1, self.layout.num_generated - count + 1, (b,), generator=generator).to(device)
+        at = first + self.step * group[:, None] + torch.arange(self.step * count, device=device)
+        some = clips.frames[torch.arange(b, device=device)[:, None], at]
+        return _as_bytes(some).transpose(1, 2).contiguous(), group
 
     def _left_out(self, clips: Clips, chunk: int, generator: torch.Generator) -> Tensor:
         """Stored frames to pretend were never stored. [b n]"""

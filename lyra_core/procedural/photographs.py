@@ -1,4 +1,4 @@
-"""Licence-clean photographs for training: which may be learned from, which are held out, and crops of them."""
+"""License-clean photographs for training: which may be learned from, which are held out, and crops of them."""
 
 from __future__ import annotations
 

@@ -43,6 +43,30 @@ LONG_TRAINING_PATHS = (
 )
 
 
+WIDE_TRAINING_PATHS = (
+    "pan-left",
+    "wander",
+    "truck-right",
+    "pan-right",
+    "wander",
+    "orbit-left",
+    "pan-left",
+    "dolly-in",
+    "wander-and-return",
+    "walk-forward-and-look-back",
+    "pan-right",
+    "wander",
+    "truck-left",
+    "out-and-back",
+    "orbit-right",
+    "pan-right",
+    "zoom-out",
+    "wander",
+    "pan-left",
+)
+"""More pans, turns and one-way paths: what they show was mostly never seen."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PathPlan:
     """Camera paths of a library.
@@ -63,6 +87,7 @@ class PathPlan:
 SHORT_PATHS = PathPlan()
 LONG_PATHS = PathPlan(num_frames=241, names=LONG_TRAINING_PATHS, max_stride=8)
 """Three chunks of the video network and their seed."""
+WIDE_PATHS = PathPlan(num_frames=241, names=WIDE_TRAINING_PATHS, max_stride=8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

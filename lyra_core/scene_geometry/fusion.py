@@ -17,7 +17,7 @@ from lyra_core.formats.mesh import Mesh
 from lyra_core.jit import kernel_threads
 from lyra_core.scene_geometry import fusion_kernels
 from lyra_core.scene_geometry.ground_frame import GroundFrame
-from lyra_core.scene_geometry.views import DepthViews
+from lyra_core.scene_geometry.views import DepthViews, facing
 
 TRUNCATION_VOXELS = 3.0
 TRUNCATION_SHARE = 0.02  # of depth: what estimated depth is wrong by between frames
@@ -65,6 +65,7 @@ def fuse_views(views: DepthViews, frame: GroundFrame, points: Float[np.ndarray, 
     with kernel_threads():
         fusion_kernels.fuse(
             depth,
+            np.ascontiguousarray(facing(views).double().numpy()),
             poses,
             np.ascontiguousarray(lenses),
             origin,
@@ -102,7 +103,9 @@ def extract_mesh(volume: Volume) -> Mesh | None:
 
 
 def simplify(mesh: Mesh, max_faces: int) -> Mesh:
-    """The same surface in at most about so many triangles, by quadric error (Garland and Heckbert 1997).
+    """The same surface in about so many triangles at most, by quadric error (Garland and Heckbert 1997).
+
+    Surfaces of worlds are rough; one that is flat to the last digit keeps more, for its slivers cannot be told apart.
 
     Raises:
         MissingExtraError: fast-simplification is not installed.

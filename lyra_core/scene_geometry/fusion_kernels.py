@@ -9,7 +9,10 @@ import numpy as np
 
 from lyra_core.jit import jit
 
-SAME_SURFACE = 0.05  # relative difference of depths between which a pixel's depth is interpolated
+LEAST_FACING = 0.1  # depth of what is seen more flatly is hardly known
+SAME_SURFACE = (
+    0.15  # relative difference of depths up to which they are interpolated: a floor far ahead has a tenth a row
+)
 
 
 @jit()
@@ -37,10 +40,14 @@ def _depth_at(depth, u, v):
 
 
 @jit(parallel=True)
-def fuse(depth, world_to_cam, lenses, origin, voxel, truncation, truncation_share, values, weights):
+def fuse(depth, facing, world_to_cam, lenses, origin, voxel, truncation, truncation_share, values, weights):
     """Weighted means of truncated signed distances (Curless and Levoy 1996), 1 in front and -1 behind a surface.
 
-    depth [t h w], world_to_cam [t 4 4], lenses [t 4] (fx fy cx cy); values and weights [x y z] are filled.
+    Distances are taken across the surface: along the ray those of a floor seen from low above are many times as long,
+    and the floor would be cut off a voxel below itself.
+
+    depth and facing (cosine between ray and normal) [t h w], world_to_cam [t 4 4], lenses [t 4] (fx fy cx cy); values
+    and weights [x y z] are filled.
     """
     size_x, size_y, size_z = values.shape
     for i in numba.prange(size_x):
@@ -55,17 +62,16 @@ def fuse(depth, world_to_cam, lenses, origin, voxel, truncation, truncation_shar
                         continue
                     cx = m[0, 0] * x + m[0, 1] * y + m[0, 2] * z + m[0, 3]
                     cy = m[1, 0] * x + m[1, 1] * y + m[1, 2] * z + m[1, 3]
-                    seen = _depth_at(
-                        depth[t], lenses[t, 0] * cx / cz + lenses[t, 2], lenses[t, 1] * cy / cz + lenses[t, 3]
-                    )
+                    u, v = lenses[t, 0] * cx / cz + lenses[t, 2], lenses[t, 1] * cy / cz + lenses[t, 3]
+                    seen = _depth_at(depth[t], u, v)
                     if seen <= 0.0:
                         continue
-                    # Along the ray, not along the axis: the same for all pixels of a slanted view.
-                    distance = (seen - cz) * np.sqrt(cx * cx + cy * cy + cz * cz) / cz
-                    reach = max(truncation, truncation_share * seen)
+                    cosine = max(facing[t, int(np.floor(v)), int(np.floor(u))], LEAST_FACING)
+                    distance = cosine * (seen - cz) * np.sqrt(cx * cx + cy * cy + cz * cz) / cz
+                    reach = max(truncation, truncation_share * cosine * seen)
                     if distance < -reach:
                         continue
-                    trust = 1.0 / (seen * seen)
+                    trust = cosine / (seen * seen)
                     total += trust * min(1.0, distance / reach)
                     weight += trust
                 if weight > 0.0:

@@ -79,10 +79,14 @@ def draw_views(gaussians: Gaussians, cameras: CameraPath, count: int) -> DepthVi
     known = depth[depth > 0]
     if gaussians.part is None and known.numel():
         depth = torch.where(depth <= FAR_RATIO * known.median(), depth, 0.0)
-    for view in depth:
-        edge = beside_edge(view, EDGE_RATIO)[None, None].float()
-        view[functional.max_pool2d(edge, 2 * EDGE_REACH_PX + 1, 1, EDGE_REACH_PX)[0, 0] > 0] = 0.0
-    return DepthViews(depth=depth, color=drawn.color, cameras=chosen)
+    return DepthViews(depth=without_edges(depth), color=drawn.color, cameras=chosen)
+
+
+def without_edges(depth: Float[Tensor, "t h w"]) -> Float[Tensor, "t h w"]:
+    """Depth that is 0 beside its jumps, where it belongs to neither surface."""
+    edge = torch.stack([beside_edge(view, EDGE_RATIO) for view in depth]).float()
+    near = functional.max_pool2d(edge[:, None], 2 * EDGE_REACH_PX + 1, 1, EDGE_REACH_PX)[:, 0] > 0
+    return torch.where(near, 0.0, depth)
 
 
 def surface_points(views: DepthViews) -> SurfacePoints:
@@ -95,7 +99,29 @@ def surface_points(views: DepthViews) -> SurfacePoints:
     return SurfacePoints(xyz=xyz, normals=normals, ranges=ranges)
 
 
+def facing(views: DepthViews) -> Float[Tensor, "t h w"]:
+    """How squarely each pixel's ray meets the surface: the cosine of the angle to its normal; 1 where unknown."""
+    found = torch.ones_like(views.depth)
+    for cosine, depth, K in zip(found, views.depth, views.cameras.intrinsics, strict=True):
+        local, normal, whole = _local_surface(depth, K)
+        toward = -torch.nn.functional.normalize(local, dim=-1)
+        cosine[1:-1, 1:-1] = torch.where(whole, (normal * toward).sum(-1).abs(), 1.0).float()
+    return found
+
+
 def _points(depth: Tensor, cam_to_world: Tensor, K: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    local, normal, whole = _local_surface(depth, K)
+    points, normals = local[whole], normal[whole]
+    rotation, center = cam_to_world[:3, :3], cam_to_world[:3, 3]
+    xyz = points @ rotation.mT + center
+    return xyz.numpy(), (normals @ rotation.mT).numpy(), points.norm(dim=-1).numpy()
+
+
+def _local_surface(depth: Tensor, K: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Points and unit normals of the inner pixels in the camera's frame, and where they and their neighbours are known.
+
+    [h-2 w-2 3], [h-2 w-2 3], [h-2 w-2]
+    """
     height, width = depth.shape
     rays = (pixel_centers(height, width) - K[:2, 2]) / torch.stack([K[0, 0], K[1, 1]])
     local = torch.cat([rays, torch.ones(height, width, 1, dtype=torch.float64)], -1) * depth.double()[..., None]
@@ -104,10 +130,5 @@ def _points(depth: Tensor, cam_to_world: Tensor, K: Tensor) -> tuple[np.ndarray,
     whole = known[1:-1, 1:-1] & known[1:-1, 2:] & known[1:-1, :-2] & known[2:, 1:-1] & known[:-2, 1:-1]
     # x right, y down: this product points to the camera.
     normal = torch.linalg.cross(down, right)
-    size = normal.norm(dim=-1)
-    whole &= size > 0
-    points = local[1:-1, 1:-1][whole]
-    normals = normal[whole] / size[whole][:, None]
-    rotation, center = cam_to_world[:3, :3], cam_to_world[:3, 3]
-    xyz = points @ rotation.mT + center
-    return xyz.numpy(), (normals @ rotation.mT).numpy(), points.norm(dim=-1).numpy()
+    size = normal.norm(dim=-1, keepdim=True)
+    return local[1:-1, 1:-1], normal / size.clamp_min(1e-30), whole & (size[..., 0] > 0)

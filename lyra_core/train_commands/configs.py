@@ -7,14 +7,15 @@ from dataclasses import replace
 from lyra_core.mini.config import MINI_DIT
 from lyra_core.mini.depth import TINY_REFINED_DEPTH
 from lyra_core.mini.vae import TINY_MINI_VAE
-from lyra_core.procedural.chunks import ChunkConfig
 from lyra_core.procedural.clip_maker import MixConfig
 from lyra_core.procedural.depth_windows import WindowConfig
 from lyra_core.procedural.world_clips import PathPlan
 from lyra_core.train_commands.network_options import DepthTrainingOptions, VaeTrainingOptions, VideoTrainingOptions
 from lyra_core.train_commands.options import RunOptions
+from lyra_core.training.adversarial import AdversarialConfig
 from lyra_core.training.depth import DepthTrainingConfig
 from lyra_core.training.distill import StudentConfig
+from lyra_core.training.frame_critics import CriticsConfig
 from lyra_core.training.gan import SharpenConfig
 from lyra_core.training.loop_config import LoopConfig
 from lyra_core.training.vae import VaeTrainingConfig
@@ -106,20 +107,25 @@ def debug_vae(config: VaeTrainingConfig) -> VaeTrainingConfig:
 
 
 def sharpen_config(options: VaeTrainingOptions) -> SharpenConfig:
-    """How much the critic of a sharpening counts."""
-    return SharpenConfig(
-        adversarial=options.gan_weight, matching=0.2 * options.gan_weight, critic_first=options.gan_warmup
+    """How much the critics of a sharpening count."""
+    critics = CriticsConfig(
+        adversarial=options.gan_weight,
+        matching=0.2 * options.gan_weight,
+        projected=options.projected,
+        perceptual=options.perceptual,
     )
+    return SharpenConfig(critics=critics, critic_first=options.gan_warmup, feature_weights=options.feature_weights)
 
 
 def video_config(options: VideoTrainingOptions) -> VideoTrainingConfig:
     """The run of the video network, or of its student."""
+    is_student = options.student or options.adversarial
     loop = replace(
         timed_loop(options, _between_evaluations(options, 180.0)),
         precision="float32" if options.debug else "copy",
-        learning_rate=options.lr or (2e-4 if options.student else 1e-3),
+        learning_rate=options.lr or (2e-4 if is_student else 1e-3),
         final_rate=0.05,
-        betas=(0.9, 0.99) if options.student else (0.9, 0.95),
+        betas=(0.9, 0.99) if is_student else (0.9, 0.95),
         weight_decay=0.02,
     )
     config = VideoTrainingConfig(
@@ -135,9 +141,30 @@ def video_config(options: VideoTrainingOptions) -> VideoTrainingConfig:
         student=StudentConfig() if options.student else None,
         flow=replace(MINI_FLOW, largest_history_level=options.history_level),
     )
-    if options.student:
+    if is_student:
         config = replace(config, augment_from=0)
+    if options.adversarial:
+        config = adversarial_video(config, options)
     return debug_video(config) if options.debug else config
+
+
+def adversarial_video(config: VideoTrainingConfig, options: VideoTrainingOptions) -> VideoTrainingConfig:
+    """The same run among critics of frames."""
+    adversarial = AdversarialConfig(
+        feature_weights=options.feature_weights,
+        critic_weights=options.critics,
+        latents=1 if options.debug else 2,
+        critic_first=4 if options.debug else 100,
+    )
+    return replace(
+        config,
+        adversarial=adversarial,
+        chunks=replace(config.chunks, kept_latents=adversarial.latents),
+        # first chunks have the largest holes
+        mix=MixConfig(i2v=1 / 3, plain=1 / 3, augmented=1 / 3),
+        # gradients of critics have norms of 3 to 40, and would make the student's vanish under the usual limit
+        loop=replace(config.loop, clip_norm=20.0),
+    )
 
 
 def debug_video(config: VideoTrainingConfig) -> VideoTrainingConfig:
@@ -147,7 +174,7 @@ def debug_video(config: VideoTrainingConfig) -> VideoTrainingConfig:
         vae=TINY_MINI_VAE,
         dit=DEBUG_DIT,
         plan=DEBUG_PATHS,
-        chunks=ChunkConfig(num_chunks=2),
+        chunks=replace(config.chunks, num_chunks=2),
         is_compiled=False,
         height=32,
         width=64,
@@ -177,6 +204,7 @@ def depth_config(options: DepthTrainingOptions) -> DepthTrainingConfig:
         batch=options.batch,
         splat_from_step=None if options.splats_from < 0 else options.splats_from,
         is_recorded=not options.no_cuda_graph,
+        window_every=options.window_every,
         within_s=None if options.within is None else 60 * options.within,
     )
     return debug_depth(config) if options.debug else config

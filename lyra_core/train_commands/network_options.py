@@ -10,6 +10,8 @@ import typer
 
 from lyra_core.train_commands.options import RunOptions
 
+FEATURE_WEIGHTS = "Weights of the image network whose features critics see (default: of its package, extra train)."
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VaeTrainingOptions(RunOptions):
@@ -29,6 +31,11 @@ class VaeTrainingOptions(RunOptions):
     )
     gan_weight: Annotated[float, typer.Option(help="The critic's share of the gradient, with --sharpen.")] = 0.5
     gan_warmup: Annotated[int, typer.Option(help="Steps in which only the critic learns, with --sharpen.")] = 150
+    projected: Annotated[
+        float, typer.Option(help="Share of a critic that sees with features of an image network, with --sharpen.")
+    ] = 0.0
+    perceptual: Annotated[float, typer.Option(help="Share of the distance of such features, with --sharpen.")] = 0.0
+    feature_weights: Annotated[Path | None, typer.Option(help=FEATURE_WEIGHTS)] = None
     lr: Annotated[float | None, typer.Option(help="Largest learning rate (default: 1.5e-3; with --sharpen 3e-4).")] = (
         None
     )
@@ -64,6 +71,17 @@ class VideoTrainingOptions(RunOptions):
     student: Annotated[
         bool, typer.Option("--student", help="Train a four-step student of --start-from, its teacher.")
     ] = False
+    adversarial: Annotated[
+        bool,
+        typer.Option(
+            "--adversarial",
+            help="Train a four-step student that begins as --start-from, by the truth and critics of frames.",
+        ),
+    ] = False
+    feature_weights: Annotated[Path | None, typer.Option(help=FEATURE_WEIGHTS)] = None
+    critics: Annotated[
+        Path | None, typer.Option(help="critics.safetensors of an earlier adversarial run, to begin with.")
+    ] = None
     history_level: Annotated[
         float, typer.Option(help="Highest noise level that self-augmented histories are made from, in one step.")
     ] = 0.5
@@ -86,6 +104,13 @@ class DepthTrainingOptions(RunOptions):
     batch: Annotated[int, typer.Option(help="Windows of 6 frames a step.")] = 32
     lr: Annotated[float, typer.Option(help="Largest learning rate.")] = 6e-4
     splats_from: Annotated[int, typer.Option(help="First step whose Gaussians are rendered; -1: never.")] = 1200
+    window_every: Annotated[
+        int | None,
+        typer.Option(
+            help="Learn from windows in one step of so many, else from single images (default: single images in one "
+            "step of three)."
+        ),
+    ] = None
     within: Annotated[float | None, typer.Option(help="Minutes in which all must be done, start-up included.")] = None
     no_cuda_graph: Annotated[
         bool,

@@ -38,6 +38,9 @@ class TableOptions:
         Path | None, typer.Option(help="Folder of the weights (default: of the packed model in this package).")
     ] = None
     views: Annotated[Path | None, typer.Option(help="Folder that keeps the camera paths between runs.")] = None
+    feature_weights: Annotated[
+        Path | None, typer.Option(help="Weights of EfficientNet-Lite1 (default: of its package, extra train).")
+    ] = None
     ablation: Annotated[
         str | None, typer.Option(help="Trained without self-augmented histories: a component or weights.safetensors.")
     ] = None
@@ -81,6 +84,7 @@ def measure(options: TableOptions) -> None:
         splat_scenes=options.splat_scenes,
         weights=options.weights or MINI_FOLDER,
         views=options.views,
+        feature_weights=options.feature_weights,
         ablation=options.ablation,
         teacher=options.teacher,
         teacher_steps=options.many,

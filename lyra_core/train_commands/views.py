@@ -22,10 +22,11 @@ class ViewsOptions:
     scenes: Annotated[int, typer.Option(help="Scenes to learn from.")] = 640
     held_out: Annotated[int, typer.Option(help="Scenes to measure on.")] = 64
     workers: Annotated[int | None, typer.Option(help="Processes (default: most of the cores).")] = None
+    wide: Annotated[bool, typer.Option("--wide", help="More pans, turns and one-way paths.")] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DepthViewsOptions(ViewsOptions):
+class DepthViewsOptions:
     """Search the camera paths of `depth`, once for many runs.
 
     Example:
@@ -33,16 +34,18 @@ class DepthViewsOptions(ViewsOptions):
       lyra train depth-views --out .training/depth_views.npz
     """
 
+    out: Annotated[Path, typer.Option(help="File to write (.npz).")]
     scenes: Annotated[int, typer.Option(help="Scenes to learn from.")] = 1280
     held_out: Annotated[int, typer.Option(help="Scenes to measure on.")] = 44
+    workers: Annotated[int | None, typer.Option(help="Processes (default: most of the cores).")] = None
 
 
 def search(options: ViewsOptions) -> None:
     """Search the paths of `vae` and `video`."""
-    from lyra_core.procedural.world_clips import LONG_PATHS, search_views
+    from lyra_core.procedural.world_clips import LONG_PATHS, WIDE_PATHS, search_views
 
     splits = {"train": options.scenes, "heldout": options.held_out}
-    search_views(options.out, splits, LONG_PATHS, (128, 224), options.workers)
+    search_views(options.out, splits, WIDE_PATHS if options.wide else LONG_PATHS, (128, 224), options.workers)
 
 
 def search_depth(options: DepthViewsOptions) -> None:

@@ -50,6 +50,8 @@ class DepthTrainingConfig:
         batch: windows a step.
         shown: frames of a window that the network sees; the rest is what its Gaussians are drawn against.
         single_every: every so many-th step takes single images, as many as there are shown frames otherwise.
+        window_every: only every so many-th step takes windows, all others single images, which cost a fraction of
+            them; None leaves it to single_every.
         unit_noise: standard deviation of the logarithm of the guessed unit.
         splat_windows: windows of a batch whose Gaussians are drawn.
         splat_every: every so many-th step draws.
@@ -67,6 +69,7 @@ class DepthTrainingConfig:
     batch: int = 32
     shown: int = 4
     single_every: int = 3
+    window_every: int | None = None
     unit_noise: float = 0.6
     splat_windows: int = 4
     splat_every: int = 6
@@ -82,6 +85,14 @@ class DepthTrainingConfig:
                 f"single_every of at least 2, found {self.shown}, {self.splat_windows} of {self.batch} and "
                 f"{self.single_every}"
             )
+        if self.window_every is not None and self.window_every < 2:
+            raise ConfigError(f"windows come every second step at most where they are counted, {self.window_every}")
+
+    def is_single(self, step: int) -> bool:
+        """Whether a step learns from single images."""
+        if self.window_every is not None:
+            return step % self.window_every != 0
+        return step % self.single_every == self.single_every - 1
 
 
 def build_mini_depth(config: MiniDepthConfig, seed: int) -> MiniDepth:
@@ -148,7 +159,7 @@ class DepthTask:
     def __call__(self, model: MiniDepth, step: int) -> dict[str, Tensor]:
         """Losses of a step by name; data are a function of seed and step."""
         config, generator = self.config, step_generator(self.seed, step)
-        is_single = step % config.single_every == config.single_every - 1
+        is_single = config.is_single(step)
         with _exactly(self.pool.source.device):
             windows = self.pool.draw(generator)
             order = torch.randperm(config.data.num_frames, generator=generator).tolist()

@@ -141,12 +141,13 @@ def student_batch(
     )
 
 
-def _noised(clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
+def noised(clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
+    """Clean latents [b c n r q] and noise at levels [b]."""
     sigma = level[:, None, None, None, None]
     return (1 - sigma) * clean + sigma * noise
 
 
-def _clean(networks: MiniNetworks, context: PreparedContext, noisy: Tensor, level: Tensor) -> Tensor:
+def clean_latents(networks: MiniNetworks, context: PreparedContext, noisy: Tensor, level: Tensor) -> Tensor:
     """The clean latents a network sees in noisy ones."""
     velocity = networks.dit(noisy, level * NUM_TRAIN_TIMESTEPS, context)
     return noisy - level[:, None, None, None, None] * velocity.float()
@@ -156,8 +157,8 @@ def student_jump(student: MiniNetworks, batch: StudentBatch) -> Tensor:
     """Clean latents by the student, from its own first jump noised again; gradients through the last jump."""
     context = batch.context(student)
     with torch.no_grad():
-        start = _clean(student, context, batch.first, torch.ones_like(batch.level))
-    return _clean(student, context, _noised(start, batch.again, batch.level), batch.level)
+        start = clean_latents(student, context, batch.first, torch.ones_like(batch.level))
+    return clean_latents(student, context, noised(start, batch.again, batch.level), batch.level)
 
 
 def critic_losses(both: StudentAndCritic, batch: StudentBatch) -> dict[str, Tensor]:
@@ -169,7 +170,7 @@ def critic_losses(both: StudentAndCritic, batch: StudentBatch) -> dict[str, Tens
 
 
 def _critic_error(critic: MiniNetworks, batch: StudentBatch, made: Tensor) -> Tensor:
-    noisy = _noised(made, batch.critic, batch.critic_level)
+    noisy = noised(made, batch.critic, batch.critic_level)
     velocity = critic.dit(noisy, batch.critic_level * NUM_TRAIN_TIMESTEPS, batch.context(critic))
     return (velocity.float() - (batch.critic - made)).square().mean()
 
@@ -195,9 +196,9 @@ def student_losses(both: StudentAndCritic, teacher: MiniNetworks, batch: Student
     """The student's loss and the critic's: one step of both."""
     made = student_jump(both.student, batch)
     with torch.no_grad():
-        noisy = _noised(made, batch.compared, batch.compared_level)
-        real = _clean(teacher, batch.context(teacher), noisy, batch.compared_level)
-        fake = _clean(both.critic, batch.context(both.critic), noisy, batch.compared_level)
+        noisy = noised(made, batch.compared, batch.compared_level)
+        real = clean_latents(teacher, batch.context(teacher), noisy, batch.compared_level)
+        fake = clean_latents(both.critic, batch.context(both.critic), noisy, batch.compared_level)
     student, critic = matching_loss(made, real, fake), _critic_error(both.critic, batch, made.detach())
     anchor = 0.5 * ((made - batch.target).square().mean(1) * batch.anchor).mean()
     row = {"student": student.detach(), "anchor": anchor.detach(), "critic": critic.detach()}

@@ -23,6 +23,7 @@ from lyra_core.config.rollout import RolloutConfig
 from lyra_core.errors import ConfigError
 from lyra_core.evaluation.generate import generate
 from lyra_core.evaluation.measures import masked_psnr_db, mean_of, seen_by_seed, sharpness_ratio
+from lyra_core.image_features import ImageFeatures
 from lyra_core.mini.networks import MiniNetworks, build_mini_networks
 from lyra_core.mini.vae import MiniVAE, build_mini_vae
 from lyra_core.procedural.atlas import build_atlas
@@ -30,6 +31,13 @@ from lyra_core.procedural.chunks import ChunkMaker
 from lyra_core.procedural.clip_maker import ClipMaker, photo_library
 from lyra_core.procedural.clips import Clips
 from lyra_core.procedural.world_clips import WorldLibrary, load_views
+from lyra_core.training.adversarial import (
+    AdversarialBatch,
+    AdversarialConfig,
+    StudentAndCritics,
+    adversarial_batch,
+    adversarial_losses,
+)
 from lyra_core.training.chunk_pool import ChunkPool
 from lyra_core.training.cuda_graph import CudaGraphStep
 from lyra_core.training.distill import (
@@ -56,6 +64,7 @@ from lyra_core.training.video_config import VideoTrainingConfig
 from lyra_core.weights.ema_weights import WEIGHTS, load_weights, save_weights
 
 SAMPLES = "samples.png"
+CRITICS = "critics.safetensors"
 
 
 def frozen_vae(config: VideoTrainingConfig, device: torch.device) -> MiniVAE:
@@ -167,6 +176,39 @@ class _Learner:
         return self.recorded(batch)
 
 
+class _AdversarialLearner:
+    """Losses of a student among critics; the first steps only teach the critics."""
+
+    def __init__(
+        self,
+        config: VideoTrainingConfig,
+        adversarial: AdversarialConfig,
+        vae: MiniVAE,
+        features: ImageFeatures | None,
+        samples: Samples,
+        seed: int,
+    ) -> None:
+        self.config, self.adversarial, self.samples, self.seed = config, adversarial, samples, seed
+        self.vae, self.features = vae, features
+        self.recorded: dict[bool, CudaGraphStep[AdversarialBatch]] = {}
+
+    def __call__(self, both: StudentAndCritics, step: int) -> dict[str, Tensor]:
+        config, is_judged = self.config, step >= self.adversarial.critic_first
+        rows = self.samples.draw(both.student, step)
+        there = step_generator(self.seed + 1, step, rows.target.device)
+        batch = adversarial_batch(rows, config.dit.history_layout, self.adversarial, config.flow, config.rollout, there)
+        compute = partial(adversarial_losses, both, self.vae, self.features, self.adversarial, is_judged=is_judged)
+        if not config.is_compiled:
+            return compute(batch)
+        if not self.recorded:
+            both.student.dit.compile_blocks()
+        if is_judged not in self.recorded:
+            self.recorded.clear()  # the two are not needed at the same time
+            self.samples.settle()
+            self.recorded[is_judged] = CudaGraphStep(compute, list(both.parameters()), batch)
+        return self.recorded[is_judged](batch)
+
+
 class _StudentLearner:
     """Losses of a distillation's steps: the critic's, and in every few steps the student's too."""
 
@@ -214,20 +256,21 @@ def train_video(config: VideoTrainingConfig, run: TrainingRun) -> LoopResult:
     networks = build_mini_networks(config.dit, config.seed, device)
     if run.start_from is not None:
         load_weights(networks, run.start_from, "video")
-    elif config.student is not None:
+    elif config.student is not None or config.adversarial is not None:
         raise ConfigError("a student starts from its teacher's weights: give start_from")
     with ThreadPoolExecutor(1) as beside:
         preparation = beside.submit(_prepare, config, run)
         if config.is_compiled:
             _compile(config, device)
         data = preparation.result()
-    rollout = replace(config.rollout, sampler="euler" if config.student is None else "distilled")
+    is_student = config.student is not None or config.adversarial is not None
+    rollout = replace(config.rollout, sampler="distilled" if is_student else "euler")
 
     def evaluate(module: nn.Module) -> dict[str, float | int]:
         return measure(_network_of(module), data.maker, data.measured, rollout)
 
     samples = Samples(config, data.pool, run.replicas.seed(config.seed), device)
-    model, learner = _learning(config, networks, samples)
+    model, learner = _learning(config, networks, samples, data.maker)
     try:
         result = train(model, learner, config.loop, run, evaluate)
     finally:
@@ -237,6 +280,8 @@ def train_video(config: VideoTrainingConfig, run: TrainingRun) -> LoopResult:
     result.ema = trained.state_dict()
     if run.replicas.is_first:
         save_weights(result.ema, run.out_dir / WEIGHTS)  # of a student without its critic
+        if isinstance(model, StudentAndCritics):
+            save_weights(model.critics.state_dict(), run.out_dir / CRITICS)
         save_samples(trained.eval(), data.maker, data.measured, rollout, run.out_dir / SAMPLES)
     return result
 
@@ -249,20 +294,25 @@ def _compile(config: VideoTrainingConfig, device: torch.device) -> None:
 
 
 def _learning(
-    config: VideoTrainingConfig, networks: MiniNetworks, samples: Samples
+    config: VideoTrainingConfig, networks: MiniNetworks, samples: Samples, maker: ChunkMaker
 ) -> tuple[nn.Module, Callable[[Any, int], dict[str, Tensor]]]:
     """What the loop trains, and the losses of its steps."""
     seed = samples.seed
+    dtype = torch.bfloat16 if config.loop.precision == "copy" else torch.float32
+    if config.adversarial is not None:
+        features = config.adversarial.features(next(networks.parameters()).device, dtype)
+        both = StudentAndCritics(networks, config.adversarial, None if features is None else features.widths, seed)
+        vae = cast("MiniVAE", maker.vae)
+        return both, _AdversarialLearner(config, config.adversarial, vae, features, samples, seed)
     if config.student is None:
         return networks, _Learner(config, samples, seed)
-    dtype = torch.bfloat16 if config.loop.precision == "copy" else torch.float32
     teacher = copy.deepcopy(networks).to(dtype).eval().requires_grad_(requires_grad=False)
     return StudentAndCritic(networks), _StudentLearner(config, config.student, teacher, samples, seed)
 
 
 def _network_of(module: nn.Module) -> MiniNetworks:
     """What makes videos, of what is trained."""
-    networks = module.student if isinstance(module, StudentAndCritic) else module
+    networks = module.student if isinstance(module, StudentAndCritic | StudentAndCritics) else module
     return cast("MiniNetworks", networks)
 
 

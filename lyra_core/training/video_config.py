@@ -12,6 +12,7 @@ from lyra_core.mini.vae import MINI_VAE, MiniVAEConfig
 from lyra_core.procedural.chunks import ChunkConfig
 from lyra_core.procedural.clip_maker import MixConfig
 from lyra_core.procedural.world_clips import LONG_PATHS, PathPlan
+from lyra_core.training.adversarial import AdversarialConfig
 from lyra_core.training.distill import StudentConfig
 from lyra_core.training.flow import FlowConfig
 from lyra_core.training.loop_config import LoopConfig
@@ -52,6 +53,7 @@ class VideoTrainingConfig:
         supersample: rays along each side of a pixel.
         is_compiled: compile the blocks of the network.
         student: how a few-step student learns from the weights the run starts from; None trains the network itself.
+        adversarial: how such a student learns from critics of frames instead; at most one of the two.
     """
 
     loop: LoopConfig
@@ -81,8 +83,14 @@ class VideoTrainingConfig:
     supersample: int = 2
     is_compiled: bool = False
     student: StudentConfig | None = None
+    adversarial: AdversarialConfig | None = None
 
     def __post_init__(self) -> None:
+        if self.student is not None and self.adversarial is not None:
+            raise ConfigError("a student learns by `student` or by `adversarial`, found both")
+        kept = 0 if self.adversarial is None else self.adversarial.latents
+        if self.chunks.kept_latents != kept:
+            raise ConfigError(f"samples should keep the frames of {kept} latents, found {self.chunks.kept_latents}")
         if min(self.batch, self.clips_at_once, self.steps_per_refill) < 1:
             raise ConfigError(
                 f"batch, clips_at_once and steps_per_refill are at least 1, found {self.batch}, "

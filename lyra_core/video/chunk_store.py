@@ -1,6 +1,6 @@
 """Keeps finished chunks where a killed process finds them again: one tensor file a chunk, and a list of them.
 
-    <folder>/chunk-0000.safetensors   sampled and history latents, depths, cameras (written whole, then renamed)
+    <folder>/chunk-0000.safetensors   the tensors of the record (written whole, then renamed)
     <folder>/chunks.json              the list: ids and digests, replaced after each chunk
 
 A chunk counts from the moment the list names it. A chunk that was asked for differently (another id or other inputs) is
@@ -13,8 +13,10 @@ import hashlib
 import json
 import os
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -26,17 +28,28 @@ from lyra_core.errors import LyraWarning, StoreError, TornObjectError
 
 LIST_NAME = "chunks.json"
 FORMAT = "lyra-chunks/1"
-TENSORS = ("sampled", "history", "depth_m", "depth_frames", "world_to_cam", "intrinsics")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChunkRecord:
-    """What one finished chunk leaves behind.
+class StoredChunk:
+    """What is known of every chunk; the other fields of a record are tensors.
 
     Attributes:
         chunk_id: its link in the world's chain of ids.
         inputs_sha256: digest of everything that was asked up to and with this chunk.
         caption: the caption it was generated under.
+    """
+
+    chunk_id: str
+    inputs_sha256: str
+    caption: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkRecord(StoredChunk):
+    """What one finished chunk of Lyra 2's rollout leaves behind.
+
+    Attributes:
         sampled: latents as sampled. [c t h w] float32
         history: latents later chunks see as its history. [c t h w] float32
         depth_m: depth of some of its frames, 0 where unknown. [n h w] float32
@@ -45,9 +58,6 @@ class ChunkRecord:
         intrinsics: theirs. [f 3 3] float64
     """
 
-    chunk_id: str
-    inputs_sha256: str
-    caption: str
     sampled: Float[Tensor, "c t h w"]
     history: Float[Tensor, "c t h w"]
     depth_m: Float[Tensor, "n rows columns"]
@@ -56,11 +66,22 @@ class ChunkRecord:
     intrinsics: Float[Tensor, "f 3 3"]
 
 
-class ChunkStore:
+Record = TypeVar("Record", bound=StoredChunk)
+
+
+class ChunkStore(Generic[Record]):
     """The finished chunks of one world in a local folder."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, kind: type[Record] = ChunkRecord) -> None:  # type: ignore[assignment]
+        """`kind` is the record that a rollout keeps."""
         self.folder = Path(folder)
+        self.kind = kind
+
+    @property
+    def tensors(self) -> Sequence[str]:
+        """Names of the record's tensors."""
+        known = {field.name for field in fields(StoredChunk)}
+        return [field.name for field in fields(self.kind) if field.name not in known]
 
     def caption(self, index: int, chunk_id: str) -> str | None:
         """The caption a finished chunk of this id was generated under, or None.
@@ -72,7 +93,7 @@ class ChunkStore:
         found = index < len(entries) and entries[index]["chunk_id"] == chunk_id
         return entries[index]["caption"] if found else None
 
-    def read(self, index: int, chunk_id: str, inputs_sha256: str) -> ChunkRecord | None:
+    def read(self, index: int, chunk_id: str, inputs_sha256: str) -> Record | None:
         """A finished chunk, or None if it was asked for differently or is not there.
 
         A torn or altered file is as good as none, and gives a LyraWarning: the chunk is generated again.
@@ -88,7 +109,7 @@ class ChunkStore:
             return None
         return self._read(entry)
 
-    def write(self, index: int, record: ChunkRecord) -> None:
+    def write(self, index: int, record: Record) -> None:
         """Add a chunk after the first `index` ones; later ones are forgotten.
 
         Raises:
@@ -98,7 +119,7 @@ class ChunkStore:
         if len(entries) < index:
             raise StoreError(f"chunk {index} needs {index} chunks before it in {self.folder}, found {len(entries)}")
         name = f"chunk-{index:04d}.safetensors"
-        tensors = {key: getattr(record, key).detach().cpu().contiguous() for key in TENSORS}
+        tensors = {key: getattr(record, key).detach().cpu().contiguous() for key in self.tensors}
         # One key only: the header's order of several differs from process to process, and equal chunks are equal bytes.
         data = save(tensors, metadata={"format": f"{FORMAT} {record.chunk_id}"})
         self._put(name, data)
@@ -128,7 +149,7 @@ class ChunkStore:
         entries: list[dict[str, str]] = listed["chunks"]
         return entries
 
-    def _read(self, entry: dict[str, str]) -> ChunkRecord | None:
+    def _read(self, entry: dict[str, str]) -> Record | None:
         path = self.folder / entry["file"]
         try:
             data = path.read_bytes()
@@ -138,11 +159,11 @@ class ChunkStore:
         except (OSError, ValueError, SafetensorError) as error:
             warnings.warn(f"chunk {path} is unusable ({error}); it is generated again", LyraWarning, stacklevel=3)
             return None
-        return ChunkRecord(
+        return self.kind(
             chunk_id=entry["chunk_id"],
             inputs_sha256=entry["inputs_sha256"],
             caption=entry["caption"],
-            **{key: tensors[key] for key in TENSORS},
+            **{key: tensors[key] for key in self.tensors},
         )
 
     def _put(self, name: str, data: bytes) -> None:

@@ -169,7 +169,7 @@ class Rollout:
             captioner.require(len(request.chunk_ids))
         world = self._begin(request)
         conditioner = self._conditioner(world)
-        store = None if store_dir is None else ChunkStore(store_dir)
+        store = None if store_dir is None else ChunkStore(store_dir, ChunkRecord)
         chain = request.inputs_start(identity_text(self.config))
         for chunk, chunk_id in enumerate(request.chunk_ids):
             self._join_photographs(world, request, chunk)

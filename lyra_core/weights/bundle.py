@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lyra_core.errors import WeightsError
 from lyra_core.weights.manifest import MANIFEST_NAME, manifest_digest
-from lyra_core.weights.registry import LICENCES, WEIGHT_SETS
+from lyra_core.weights.registry import LICENSES, WEIGHT_SETS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,12 @@ APACHE_DEPTH_PARTS = (
     RequiredSet(role="depth", sets=("da3-base",)),
     RequiredSet(role="metric depth", sets=("da3metric-large",)),
 )
-PARTS: dict[str, tuple[RequiredSet, ...]] = {"lyra2": LYRA2_PARTS, "parallax-da3": APACHE_DEPTH_PARTS}
+COSMOS_MODELS = ("cosmos3-nano", "cosmos3-super", "cosmos3-super-i2v", "cosmos3-super-i2v-4step")
+PARTS: dict[str, tuple[RequiredSet, ...]] = {
+    "lyra2": LYRA2_PARTS,
+    "parallax-da3": APACHE_DEPTH_PARTS,
+    **{name: (RequiredSet(role="dit", sets=(name,)), *APACHE_DEPTH_PARTS) for name in COSMOS_MODELS},
+}
 
 
 def find_sets(folder: str | Path | None, parts: Sequence[RequiredSet]) -> dict[str, Path]:
@@ -103,7 +108,7 @@ def _how_to_get(root: Path, missing: Sequence[RequiredSet]) -> str:
     for part in missing:
         name = part.sets[0]
         item = WEIGHT_SETS.get(name)
-        accept = f" --accept-licence {item.licence}" if item is not None and LICENCES[item.licence].restricted else ""
+        accept = f" --accept-license {item.license}" if item is not None and LICENSES[item.license].restricted else ""
         if item is not None and item.kind == "tokenizer":
             lines.append(f"  lyra weights fetch {name} {root / name}")
         elif item is not None:

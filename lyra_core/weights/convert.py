@@ -18,6 +18,7 @@ from pathlib import Path
 
 from lyra_core.errors import WeightsError
 from lyra_core.version import VERSION
+from lyra_core.weights import component_folder
 from lyra_core.weights.adapter import Weights, open_weights
 from lyra_core.weights.describe import describe, is_described
 from lyra_core.weights.fetch import fetched_revision
@@ -45,7 +46,7 @@ class Labels:
     """What the manifest says about a set besides its tensors; `config` as in Manifest."""
 
     name: str
-    licence: str = ""
+    license: str = ""
     repo_id: str = ""
     revision: str = ""
     config: Mapping[str, object] = field(default_factory=dict)
@@ -67,7 +68,7 @@ def convert(
         src: a file of torch.save, a distributed checkpoint, or safetensors.
         dst: the directory to make; it must not exist yet.
         kind: whose key rules the source follows.
-        labels: name, licence and origin for the manifest.
+        labels: name, license and origin for the manifest.
         expected: shapes by name that the source must match exactly; None takes it as it is.
         shard_bytes: largest size of a shard, without its header.
         progress: told how far it is.
@@ -111,7 +112,7 @@ def convert_set(
     shard_bytes: int = SHARD_BYTES,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Converts a set of the registry: its naming rules, licence and origin; keys and shapes must
+    """Converts a set of the registry: its naming rules, license and origin; keys and shapes must
     fit its model.
 
     Args:
@@ -125,11 +126,13 @@ def convert_set(
         WeightsError: as `convert`; also for sets that need no conversion.
     """
     item = weight_set(name)
+    if item.kind == component_folder.KIND:
+        return component_folder.adopt(src, dst, item, progress=progress)
     if item.kind not in RULES:
         raise WeightsError(f"{name} needs no conversion: it is {item.by_hand or 'used as it is'}")
     labels = Labels(
         name=name,
-        licence=item.licence,
+        license=item.license,
         repo_id=item.repo_id,
         revision=fetched_revision(Path(src).resolve(), name),
     )
@@ -240,7 +243,7 @@ def _manifest(
     return Manifest(
         name=labels.name,
         kind=kind,
-        licence=labels.licence,
+        license=labels.license,
         source=Source(path=weights.path.name, repo_id=labels.repo_id, revision=labels.revision),
         created_by=f"lyra-worlds {VERSION}",
         created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),

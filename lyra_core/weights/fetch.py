@@ -46,18 +46,18 @@ def fetch(
     Args:
         name: a set of the registry.
         dst: the directory to fill.
-        accepted: restricted licences that are accepted.
+        accepted: restricted licenses that are accepted.
         endpoint: another hub than huggingface.co.
         token: for gated repositories; None uses the one of `hf auth login`.
 
     Raises:
-        LicenceError: the licence is restricted and was not accepted.
+        LicenseError: the license is restricted and was not accepted.
         MissingExtraError: huggingface_hub is not installed.
         WeightsError: unknown name, no network, gated or absent files; the message says what to do
             by hand.
     """
     item = weight_set(name)
-    require_accepted([item.licence], accepted)
+    require_accepted([item.license], accepted)
     if not item.repo_id:
         raise WeightsError(f"{name} is not downloaded: {item.by_hand}")
     require("huggingface_hub", f"fetching {name}")
@@ -84,7 +84,7 @@ def fetch(
             f"{cause[0] if cause else 'no reason given'}).\n" + by_hand(item, dst)
         ) from error
     fetched = Fetched(directory=dst, entry=_entry(item, dst), repo_id=item.repo_id, revision=commit)
-    record = {"repo_id": item.repo_id, "revision": commit, "licence": item.licence}
+    record = {"repo_id": item.repo_id, "revision": commit, "license": item.license}
     content = json.dumps({**_records(dst), name: record}, indent=1)
     (dst / RECORD_NAME).write_text(content + "\n", "utf-8")
     return fetched

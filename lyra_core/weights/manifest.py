@@ -54,7 +54,7 @@ class Manifest:
     Attributes:
         name: the set's name in the registry, or the user's.
         kind: whose key rules were applied.
-        licence: name of the licence, empty if unknown.
+        license: name of the license, empty if unknown.
         source: where it came from.
         created_by: program and version that wrote it.
         created_at: UTC, ISO 8601.
@@ -64,12 +64,12 @@ class Manifest:
         tensors: by name.
         ignored: keys of the source that were left out on purpose.
         config: of a model of your own, what differs from the preset of its kind and shapes do not all
-            tell: widths, heads, layout.
+            tell: widths, heads, layout. Of a set in the form of a library, its other files with their digests.
     """
 
     name: str
     kind: str
-    licence: str
+    license: str
     source: Source
     created_by: str
     created_at: str
@@ -115,6 +115,8 @@ def read_manifest(directory: str | Path) -> Manifest:
         if content.pop("format") != FORMAT or content.pop("version") != VERSION:
             raise WeightsError(f"{path} is no manifest of version {VERSION}")
         digest = content.pop("digest")
+        if "licence" in content:  # as sets spelt it that were converted before 0.1.0
+            content["license"] = content.pop("licence")
         content["source"] = Source(**content["source"])
         content["files"] = {name: FileRecord(**entry) for name, entry in content["files"].items()}
         content["tensors"] = {

@@ -27,7 +27,7 @@ class ModelPart:
         role: what the model uses it for.
         set: the set of weights that fills it.
         alternatives: sets that can stand in for it.
-        licence: of the set.
+        license: of the set.
         tensors: how many; None for what is no network (a tokenizer) and for LoRA, whose ranks only their files tell.
         parameters: elements of them in all.
         is_optional: a recipe may do without it.
@@ -36,7 +36,7 @@ class ModelPart:
     role: str
     set: str
     alternatives: tuple[str, ...] = ()
-    licence: str
+    license: str
     tensors: int | None = None
     parameters: int | None = None
     is_optional: bool = False
@@ -86,12 +86,12 @@ def model_summary(name: str) -> list[str]:
         WeightsError: as `describe_model`.
     """
     found = describe_model(name)
-    lines = [f"{'part':16} {'weights':24} {'tensors':>8} {'parameters':>16}  licence"]
+    lines = [f"{'part':16} {'weights':24} {'tensors':>8} {'parameters':>16}  license"]
     for part in found.parts:
         counts = ["-" if count is None else f"{count:,}" for count in (part.tensors, part.parameters)]
         names = " or ".join((part.set, *part.alternatives))
         note = ", optional" if part.is_optional else ""
-        lines.append(f"{part.role:16} {names:24} {counts[0]:>8} {counts[1]:>16}  {part.licence}{note}")
+        lines.append(f"{part.role:16} {names:24} {counts[0]:>8} {counts[1]:>16}  {part.license}{note}")
     return [*lines, f"{found.tensors:,} tensors, {found.parameters:,} parameters"]
 
 
@@ -103,14 +103,14 @@ def _bundle_parts(name: str) -> Iterator[ModelPart]:
             role=part.role,
             set=first,
             alternatives=tuple(others),
-            licence=WEIGHT_SETS[first].licence,
+            license=WEIGHT_SETS[first].license,
             tensors=None if known is None else len(known.tensors),
             parameters=None if known is None else known.parameters,
         )
     if name == _LORA_MODEL:
         for item in WEIGHT_SETS.values():
             if item.kind == "lora":
-                yield ModelPart(role="lora", set=item.name, licence=item.licence, is_optional=True)
+                yield ModelPart(role="lora", set=item.name, license=item.license, is_optional=True)
 
 
 def _mini_parts() -> Iterator[ModelPart]:
@@ -120,7 +120,7 @@ def _mini_parts() -> Iterator[ModelPart]:
         yield ModelPart(
             role=role,
             set="mini",
-            licence=WEIGHT_SETS["mini"].licence,
+            license=WEIGHT_SETS["mini"].license,
             tensors=len(state),
             parameters=sum(math.prod(tensor.shape) for tensor in state.values()),
         )

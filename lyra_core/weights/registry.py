@@ -1,8 +1,8 @@
-"""Every set of weights the project can use: where it is published, under which licence, and what
+"""Every set of weights the project can use: where it is published, under which license, and what
 to do with it.
 
 Sources: the model card and README of nvidia/Lyra-2.0, the README of Depth Anything 3 (model
-table), the Wan 2.1 README.
+table), the Wan 2.1 README, the repositories nvidia/Cosmos3-*.
 No revision is pinned by the publishers; `lyra weights fetch` resolves one commit and the manifest
 records it.
 """
@@ -12,19 +12,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from lyra_core.errors import LicenceError, WeightsError
+from lyra_core.errors import LicenseError, WeightsError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Licence:
+class License:
     """The terms of a set of weights.
 
     Attributes:
-        name: what `--accept-licence` takes.
+        name: what `--accept-license` takes.
         title: the full name.
         url: where it can be read.
         restricted: True where it must be accepted by name before use.
-        forbids: what it forbids, in one sentence; empty for permissive licences.
+        forbids: what it forbids, in one sentence; empty for permissive licenses.
     """
 
     name: str
@@ -47,8 +47,9 @@ class WeightSet:
         entry: which of them `convert` opens: a file, or a directory.
         revision: branch, tag or commit to fetch.
         format: what the publisher ships.
-        licence: a key of LICENCES.
+        license: a key of LICENSES.
         by_hand: what to know when it is fetched or placed by hand.
+        components: folders that must be there, of sets in the form of a library.
     """
 
     name: str
@@ -59,14 +60,15 @@ class WeightSet:
     entry: str
     revision: str = "main"
     format: str = "safetensors"
-    licence: str
+    license: str
     by_hand: str = ""
+    components: tuple[str, ...] = ()
 
 
-LICENCES: dict[str, Licence] = {
-    licence.name: licence
-    for licence in (
-        Licence(
+LICENSES: dict[str, License] = {
+    terms.name: terms
+    for terms in (
+        License(
             name="nvidia-internal-research",
             title="NVIDIA Internal Scientific Research and Development Model License",
             url="https://www.nvidia.com/en-us/agreements/enterprise-software/"
@@ -75,17 +77,22 @@ LICENCES: dict[str, Licence] = {
             forbids="internal scientific research and development only: no production use, "
             "no sale, no distribution of the weights",
         ),
-        Licence(
+        License(
             name="cc-by-nc-4.0",
             title="Creative Commons Attribution-NonCommercial 4.0 International",
             url="https://creativecommons.org/licenses/by-nc/4.0/",
             restricted=True,
             forbids="no commercial use; attribution is required",
         ),
-        Licence(
+        License(
             name="apache-2.0",
             title="Apache License 2.0",
             url="https://www.apache.org/licenses/LICENSE-2.0",
+        ),
+        License(
+            name="openmdw-1.1",
+            title="OpenMDW License Agreement 1.1",
+            url="https://openmdw.ai/",
         ),
     )
 }
@@ -106,12 +113,12 @@ def _lyra(name: str, title: str, kind: str, path: str, file_format: str, by_hand
         files=(f"{entry}/*",) if file_format == "distributed checkpoint" else (entry,),
         entry=entry,
         format=file_format,
-        licence=_RESEARCH,
+        license=_RESEARCH,
         by_hand=by_hand,
     )
 
 
-def _da3(name: str, repo: str, licence: str) -> WeightSet:
+def _da3(name: str, repo: str, license_name: str) -> WeightSet:
     return WeightSet(
         name=name,
         title=f"Depth Anything 3, {repo}",
@@ -119,7 +126,30 @@ def _da3(name: str, repo: str, licence: str) -> WeightSet:
         repo_id=f"depth-anything/{repo}",
         files=_ONE_FILE,
         entry="model.safetensors",
-        licence=licence,
+        license=license_name,
+    )
+
+
+def _cosmos(name: str, repo: str, size: str) -> WeightSet:
+    components = ("transformer", "vae", "text_tokenizer", "scheduler")
+    return WeightSet(
+        name=name,
+        title=f"NVIDIA {repo}, {size}",
+        kind="component folder",
+        repo_id=f"nvidia/{repo}",
+        files=(
+            "model_index.json",
+            "modular_model_index.json",
+            "LICENSE*",
+            "NOTICE*",
+            *(f"{part}/*" for part in components),
+        ),
+        entry=".",
+        format="diffusers folder",
+        license="openmdw-1.1",
+        by_hand="used as published: the folder with transformer, vae, text_tokenizer and scheduler; sound and vision "
+        "encoders are not needed. Whoever passes the files on passes on the license and the notices with them",
+        components=components,
     )
 
 
@@ -198,7 +228,7 @@ WEIGHT_SETS: dict[str, WeightSet] = {
             ),
             entry=".",
             format="tokenizer",
-            licence="apache-2.0",
+            license="apache-2.0",
             by_hand="used as it is, without conversion",
         ),
         WeightSet(
@@ -209,7 +239,7 @@ WEIGHT_SETS: dict[str, WeightSet] = {
             files=("Wan2.1_VAE.pth",),
             entry="Wan2.1_VAE.pth",
             format="torch.save",
-            licence="apache-2.0",
+            license="apache-2.0",
         ),
         WeightSet(
             name="wan-text",
@@ -219,7 +249,7 @@ WEIGHT_SETS: dict[str, WeightSet] = {
             files=("models_t5_umt5-xxl-enc-bf16.pth",),
             entry="models_t5_umt5-xxl-enc-bf16.pth",
             format="torch.save",
-            licence="apache-2.0",
+            license="apache-2.0",
         ),
         WeightSet(
             name="wan-image",
@@ -229,7 +259,7 @@ WEIGHT_SETS: dict[str, WeightSet] = {
             files=("models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth",),
             entry="models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth",
             format="torch.save",
-            licence="apache-2.0",
+            license="apache-2.0",
         ),
         WeightSet(
             name="wan-i2v-14b",
@@ -239,7 +269,7 @@ WEIGHT_SETS: dict[str, WeightSet] = {
             files=("diffusion_pytorch_model*", "config.json"),
             entry=".",
             format="safetensors shards",
-            licence="apache-2.0",
+            license="apache-2.0",
         ),
         _da3("da3-small", "DA3-SMALL", "apache-2.0"),
         _da3("da3-base", "DA3-BASE", "apache-2.0"),
@@ -248,6 +278,10 @@ WEIGHT_SETS: dict[str, WeightSet] = {
         _da3("da3metric-large", "DA3METRIC-LARGE", "apache-2.0"),
         _da3("da3mono-large", "DA3MONO-LARGE", "apache-2.0"),
         _da3("da3nested-giant-large", "DA3NESTED-GIANT-LARGE-1.1", "cc-by-nc-4.0"),
+        _cosmos("cosmos3-nano", "Cosmos3-Nano", "31.8 GB"),
+        _cosmos("cosmos3-super", "Cosmos3-Super", "129.5 GB"),
+        _cosmos("cosmos3-super-i2v", "Cosmos3-Super-Image2Video", "129.5 GB"),
+        _cosmos("cosmos3-super-i2v-4step", "Cosmos3-Super-Image2Video-4Step", "129.5 GB"),
         WeightSet(
             name="mini",
             title="the small model of this project, part of the package",
@@ -255,7 +289,7 @@ WEIGHT_SETS: dict[str, WeightSet] = {
             repo_id="",
             files=(),
             entry="",
-            licence="apache-2.0",
+            license="apache-2.0",
             by_hand="nothing to do: it lies in lyra_core/mini/weights",
         ),
     )
@@ -273,21 +307,21 @@ def weight_set(name: str) -> WeightSet:
     return WEIGHT_SETS[name]
 
 
-def require_accepted(licences: Iterable[str], accepted: Collection[str]) -> None:
-    """Checks that every restricted licence was accepted by name.
+def require_accepted(licenses: Iterable[str], accepted: Collection[str]) -> None:
+    """Checks that every restricted license was accepted by name.
 
     Args:
-        licences: names of the licences in use.
-        accepted: names given with `--accept-licence`.
+        licenses: names of the licenses in use.
+        accepted: names given with `--accept-license`.
 
     Raises:
-        LicenceError: a restricted licence was not accepted, or a name is unknown.
+        LicenseError: a restricted license was not accepted, or a name is unknown.
     """
-    if unknown := sorted(({*licences} | {*accepted}) - {*LICENCES}):
-        raise LicenceError(f"licences {', '.join(unknown)} are unknown; known are {', '.join(LICENCES)}")
-    open_terms = [LICENCES[name] for name in dict.fromkeys(licences) if LICENCES[name].restricted]
-    missing = [licence for licence in open_terms if licence.name not in accepted]
+    if unknown := sorted(({*licenses} | {*accepted}) - {*LICENSES}):
+        raise LicenseError(f"licenses {', '.join(unknown)} are unknown; known are {', '.join(LICENSES)}")
+    open_terms = [LICENSES[name] for name in dict.fromkeys(licenses) if LICENSES[name].restricted]
+    missing = [terms for terms in open_terms if terms.name not in accepted]
     if missing:
-        terms = "; ".join(f"{licence.title} ({licence.forbids}; {licence.url})" for licence in missing)
-        flags = " ".join(f"--accept-licence {licence.name}" for licence in missing)
-        raise LicenceError(f"these weights are restricted: {terms}. If you accept the terms, add {flags}")
+        restrictions = "; ".join(f"{terms.title} ({terms.forbids}; {terms.url})" for terms in missing)
+        flags = " ".join(f"--accept-license {terms.name}" for terms in missing)
+        raise LicenseError(f"these weights are restricted: {restrictions}. If you accept the terms, add {flags}")

@@ -37,19 +37,21 @@ def verify(directory: Path, *, progress: Callable[[int, int], None] | None = Non
     directory = Path(directory)
     manifest = read_manifest(directory)
     for name, record in manifest.files.items():
-        if Path(name).name != name or not (directory / name).is_file():
+        if not _is_inside(name) or not (directory / name).is_file():
             raise WeightsError(f"{directory}: file {name} of the manifest is missing; convert the weights again")
         size = (directory / name).stat().st_size
         if size != record.size_bytes:
             raise WeightsError(
                 f"{directory / name} is damaged: it should have {record.size_bytes} bytes, it has {size}"
             )
-    strays = sorted(path.name for path in directory.glob("*.safetensors") if path.name not in manifest.files)
+    found = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*.safetensors"))
+    strays = [name for name in found if name not in manifest.files]
     if strays:
         raise WeightsError(f"{directory} holds files its manifest does not know: {', '.join(strays)}; remove them")
     total, done = sum(record.size_bytes for record in manifest.files.values()), 0
     for name, record in manifest.files.items():
-        _require_structure(directory / name, manifest)
+        if name.endswith(".safetensors"):
+            _require_structure(directory, name, manifest)
         whole = hashlib.sha256()
         with (directory / name).open("rb") as file:
             while data := file.read(READ_BYTES):
@@ -66,10 +68,20 @@ def verify(directory: Path, *, progress: Callable[[int, int], None] | None = Non
     return Verified(manifest=manifest, files=len(manifest.files), bytes_read=done)
 
 
-def _require_structure(path: Path, manifest: Manifest) -> None:
+def _is_inside(name: str) -> bool:
+    """Whether a file of a manifest lies in the set's folder."""
+    path = Path(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def _require_structure(directory: Path, file: str, manifest: Manifest) -> None:
+    path = directory / file
     found = {tensor.name: (tensor.dtype, tensor.shape) for tensor in list_safetensors(path)}
+    component = f"{Path(file).parent.as_posix()}/"  # part of the names of sets that have components
     wanted = {
-        name: (tensor.dtype, tensor.shape) for name, tensor in manifest.tensors.items() if tensor.file == path.name
+        name.removeprefix(component): (tensor.dtype, tensor.shape)
+        for name, tensor in manifest.tensors.items()
+        if tensor.file == file
     }
     different = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
     if different:

@@ -2,18 +2,21 @@
 
     photograph --- depth estimator ---> seed depth, intrinsics ---> cameras of the requested path
          |                                   |                           |
-         +-----------------------------------+------ Rollout -----------+ ---> clip (chunks kept in chunk_dir/video)
+         +-----------------------------------+------ rollout -----------+ ---> clip (chunks kept in chunk_dir/video)
                                                                                 |
                                                          Reconstructor ---> Gaussians (chunk_dir/gaussians)
 
-The released model and the one trained here are factories of this class: they differ in networks and choices only.
+`RolloutModel` is this order of things for any rollout. The released Lyra 2 and the model trained here are factories of
+`GenerativeModel`: they differ in networks and choices only. Another video network brings a rollout of its own
+(lyra_core.cosmos).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,7 +24,8 @@ from PIL import Image
 from torch import Tensor
 
 from lyra_core.config.rollout import RolloutConfig, identity_text
-from lyra_core.depth import DepthEstimate
+from lyra_core.config.video import DepthConfig
+from lyra_core.depth import DepthEstimate, DepthEstimator
 from lyra_core.formats.image import open_image
 from lyra_core.geometry.seed_cameras import cameras_for_seed
 from lyra_core.identity import ALGORITHM_VERSION, chain_start, chunk_ids
@@ -64,41 +68,69 @@ class Parts:
     captioner: Captioner | None = None
 
 
-class GenerativeModel:
-    """A `WorldModel` (lyra_core.world_models.protocol) built from parts."""
+@runtime_checkable
+class VideoRollout(Protocol):
+    """Walks through a world chunk by chunk; lyra_core.video.rollout.Rollout.run says what is asked of it."""
 
-    def __init__(self, name: str, weights_digest: str, parts: Parts) -> None:
-        """`weights_digest` identifies all weights, 64 hex digits.
+    chunk_frames: int
 
-        Raises:
-            RecipeError: networks and choices that do not belong together.
-        """
+    def run(
+        self,
+        seed: Seed,
+        camera_path: CameraPath,
+        captions: Sequence[str] | Captioner,
+        chunk_ids: Sequence[str],
+        store_dir: str | Path | None = None,
+        *,
+        photographs: Sequence[Photograph] = (),
+        seed_depth_m: Tensor | None = None,
+        on_frame: Callable[[int, int], None] | None = None,
+    ) -> VideoClip:
+        """The clip of a world along a camera path."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walk:
+    """A rollout and all that surrounds it.
+
+    Attributes:
+        rollout: generates the video.
+        native: what it was made for.
+        depth: looks at the photograph.
+        depth_config: how far that is believed.
+        reconstructor: lifts clips.
+        choices: every choice of the rollout, as part of ids.
+        provenance: how it computes.
+        captioner: as in Parts.
+        reads_text: whether the network reads captions at all.
+    """
+
+    rollout: VideoRollout
+    native: Native
+    depth: DepthEstimator
+    depth_config: DepthConfig
+    reconstructor: Reconstructor
+    choices: str
+    provenance: Provenance = field(default_factory=Provenance)
+    captioner: Captioner | None = None
+    reads_text: bool = True
+
+
+class RolloutModel:
+    """A `WorldModel` (lyra_core.world_models.protocol) around a rollout."""
+
+    def __init__(self, name: str, weights_digest: str, walk: Walk) -> None:
+        """`weights_digest` identifies all weights, 64 hex digits."""
         self.name = name
         self.weights_digest = weights_digest
-        self.parts = parts
-        self.rollout = Rollout(parts.models, parts.config)
-        self.native = Native(
-            size=parts.size,
-            side_step=parts.models.vae.config.spatial_factor,
-            min_side=parts.min_side,
-            chunk_frames=self.rollout.chunk_frames,
-            prompt=parts.prompt,
-        )
+        self.walk = walk
+        self.native = walk.native
 
     @property
     def provenance(self) -> Provenance:
-        """As the rollout's choices say."""
-        config, models = self.parts.config, self.parts.models
-        # The student was trained with guidance inside and runs without.
-        scale = 1.0 if config.sampler == "distilled" or models.text is None else config.guidance_scale
-        has_words = scale != 1.0 and models.negative_text is None
-        return Provenance(
-            precision=str(models.dit.dtype).removeprefix("torch."),
-            num_steps=len(DISTILLED_ENTRIES) if config.sampler == "distilled" else config.num_steps,
-            guidance=scale,
-            negative_prompt=config.negative_prompt if has_words else None,
-            metric_scale_source="depth_model" if self.parts.is_metric else "relative",
-        )
+        """How it computes."""
+        return self.walk.provenance
 
     def generate(
         self,
@@ -124,7 +156,7 @@ class GenerativeModel:
         Args:
             image: a photograph, or a seed, whose size then counts; sides are multiples of the latent stride.
             camera_path: a preset's name, a trajectory file, or OpenCV cameras in metres of the seed's depth.
-            num_frames: 1 + chunks (81, 161, ... for the released layout).
+            num_frames: 1 + chunks (81, 161, ... for the released layout of Lyra 2).
             seed: of the noise, where no chunk_ids are given.
             prompts: one caption, or one a chunk; None takes the model's own (`native.prompt`) or asks its captioner.
                 Where chunk_ids are given, they stand for certain words already, and only the captioner is asked.
@@ -150,10 +182,10 @@ class GenerativeModel:
         photo = image if isinstance(image, Seed) else open_image(image, *self.native.chosen_size(width, height))
         self.native.require_size(photo.image.shape[1], photo.image.shape[0])
         self.native.require_frames(num_frames)
-        if prompts is None and chunk_ids is None and self.native.prompt is not None and self.parts.captioner is None:
+        if prompts is None and chunk_ids is None and self.native.prompt is not None and self.walk.captioner is None:
             prompts = [self.native.prompt]
         folder = None if chunk_dir is None else Path(chunk_dir) / "video"
-        estimate = estimate_seed(photo, self.parts.models.depth, self.weights_digest, folder)
+        estimate = estimate_seed(photo, self.walk.depth, self.weights_digest, folder)
         photo = _with_intrinsics(photo, estimate)
         cameras = cameras_for_seed(
             camera_path,
@@ -163,14 +195,14 @@ class GenerativeModel:
             sky=estimate.sky[0],
         )
         ids = chunk_ids or self._chunk_ids(photo, seed, cameras, prompts, photographs)
-        return self.rollout.run(
+        return self.walk.rollout.run(
             photo,
             cameras,
             prompts or self._captioner(),
             ids,
             folder,
             photographs=photographs,
-            seed_depth_m=mask_depth(estimate, self.parts.config.depth)[0],
+            seed_depth_m=mask_depth(estimate, self.walk.depth_config)[0],
             on_frame=on_frame,
         )
 
@@ -188,10 +220,10 @@ class GenerativeModel:
             as lyra_core.gaussians.reconstruct.reconstruct.
         """
         folder = None if chunk_dir is None else Path(chunk_dir) / "gaussians"
-        return self.parts.reconstructor(clip, chunk_dir=folder, on_report=on_report)
+        return self.walk.reconstructor(clip, chunk_dir=folder, on_report=on_report)
 
     def _captioner(self) -> Captioner:
-        return self.parts.captioner or NoCaptions(network_reads_text=self.parts.models.text is not None)
+        return self.walk.captioner or NoCaptions(network_reads_text=self.walk.reads_text)
 
     def _chunk_ids(
         self,
@@ -202,11 +234,11 @@ class GenerativeModel:
         photographs: Sequence[Photograph],
     ) -> tuple[str, ...]:
         """Ids of a world that no plan named: each chained to what its chunk is asked for."""
-        step = self.rollout.chunk_frames
+        step = self.walk.rollout.chunk_frames
         count = (len(cameras) - 1) // step
         # Presets are asked for by name, but here only their cameras are known; the photograph's pixels stand for all
         # that its depth depends on.
-        fields = {"seed": seed, "model": self.name, "choices": identity_text(self.parts.config)}
+        fields = {"seed": seed, "model": self.name, "choices": self.walk.choices}
         start = chain_start(
             chain_inputs("", photo.image, photo.intrinsics), fields, (self.weights_digest,), ALGORITHM_VERSION, 0
         )
@@ -223,6 +255,53 @@ class GenerativeModel:
         captions = list(prompts or [""])
         per_chunk = captions * count if len(captions) == 1 else [*captions, *[""] * count][:count]
         return chunk_ids(start, asked, per_chunk)
+
+
+class GenerativeModel(RolloutModel):
+    """Lyra 2's rollout, built from parts."""
+
+    def __init__(self, name: str, weights_digest: str, parts: Parts) -> None:
+        """`weights_digest` identifies all weights, 64 hex digits.
+
+        Raises:
+            RecipeError: networks and choices that do not belong together.
+        """
+        config, models = parts.config, parts.models
+        self.parts = parts
+        self.rollout = Rollout(models, config)
+        native = Native(
+            size=parts.size,
+            side_step=models.vae.config.spatial_factor,
+            min_side=parts.min_side,
+            chunk_frames=self.rollout.chunk_frames,
+            prompt=parts.prompt,
+        )
+        walk = Walk(
+            rollout=self.rollout,
+            native=native,
+            depth=models.depth,
+            depth_config=config.depth,
+            reconstructor=parts.reconstructor,
+            choices=identity_text(config),
+            captioner=parts.captioner,
+            reads_text=models.text is not None,
+        )
+        super().__init__(name, weights_digest, walk)
+
+    @property
+    def provenance(self) -> Provenance:
+        """As the rollout's choices say."""
+        config, models = self.parts.config, self.parts.models
+        # The student was trained with guidance inside and runs without.
+        scale = 1.0 if config.sampler == "distilled" or models.text is None else config.guidance_scale
+        has_words = scale != 1.0 and models.negative_text is None
+        return Provenance(
+            precision=str(models.dit.dtype).removeprefix("torch."),
+            num_steps=len(DISTILLED_ENTRIES) if config.sampler == "distilled" else config.num_steps,
+            guidance=scale,
+            negative_prompt=config.negative_prompt if has_words else None,
+            metric_scale_source="depth_model" if self.parts.is_metric else "relative",
+        )
 
 
 def _with_intrinsics(photo: Seed, estimate: DepthEstimate) -> Seed:

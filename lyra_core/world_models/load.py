@@ -19,6 +19,10 @@ MODELS = {
     "mini": "lyra_core.world_models.mini:load_mini_model",
     "lyra2": "lyra_core.world_models.lyra2:load_lyra2",
     "parallax-da3": "lyra_core.world_models.parallax_da3:load_parallax_da3",
+    "cosmos3-nano": "lyra_core.cosmos.model:load_nano",
+    "cosmos3-super": "lyra_core.cosmos.model:load_super",
+    "cosmos3-super-i2v": "lyra_core.cosmos.model:load_super_i2v",
+    "cosmos3-super-i2v-4step": "lyra_core.cosmos.model:load_super_i2v_4step",
 }
 
 Option = str | float | bool | Path | None | Mapping[str, object]

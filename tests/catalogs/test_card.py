@@ -12,7 +12,7 @@ from catalogs.card import dataset_card, write_card
 from catalogs.commit import commit
 from catalogs.compaction import compact
 from lyra_core import snapshot
-from lyra_core.errors import CatalogError, LicenceError
+from lyra_core.errors import CatalogError, LicenseError
 from lyra_core.records import FrameRecord, WorldRecord, arrow_schema
 
 LYRA = "NVIDIA Internal Scientific Research and Development Model License"
@@ -33,7 +33,7 @@ def test_the_card_describes_the_snapshot(local, sample):
     assert "| Apache-2.0 | 8 |" in readme
     assert "| mini | 8 |" in readme
     assert "Not for publication" not in readme
-    assert "licence is unknown" not in readme
+    assert "license is unknown" not in readme
     for name in arrow_schema(WorldRecord).names:
         assert f"| `{name}` | " in readme
 
@@ -75,14 +75,14 @@ def test_the_code_of_the_card_runs(local, sample, monkeypatch):
         ({"weights_licenses": (LYRA,), "accepted_licenses": ("lyra2",)}, LYRA),
         ({"accepted_licenses": ("lyra2",)}, "lyra2"),
         ({"weights_licenses": ("CC-BY-NC-4.0",)}, "CC-BY-NC-4.0"),
-        ({"weights_licenses": ()}, "weights of unknown licence"),
+        ({"weights_licenses": ()}, "weights of unknown license"),
     ],
 )
 def test_restricted_weights_are_flagged_and_not_published(local, sample, changes, why):
     sample.commit_worlds(local, range(3))
     commit(local, sample.world(3, **changes))
     compact(local)
-    with pytest.raises(LicenceError, match=rf"1 of 4 worlds cannot be published.*{sample.world(3).world_id}.*{why}"):
+    with pytest.raises(LicenseError, match=rf"1 of 4 worlds cannot be published.*{sample.world(3).world_id}.*{why}"):
         write_card(local, name="x", publishable=True)
     assert not local.exists("README.md")
     card = write_card(local, name="x")
@@ -95,7 +95,7 @@ def test_worlds_without_weights_are_free(local, sample):
     commit(local, sample.world(0, weights_licenses=(), weights_digests=(), seed_license=None, output_license=None))
     compact(local)
     card = dataset_card(local, name="x", publishable=True)
-    assert "The seed's licence is unknown for 1 worlds" in card.readme
+    assert "The seed's license is unknown for 1 worlds" in card.readme
     assert "license: unknown" in card.readme
 
 

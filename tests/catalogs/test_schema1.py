@@ -108,7 +108,7 @@ def test_its_card_is_written(old):
 
 
 def test_a_column_that_was_renamed_keeps_its_values(old):
-    """Restricted licences that a run accepted must not be lost: they keep worlds from being published."""
+    """Restricted licenses that a run accepted must not be lost: they keep worlds from being published."""
     ref = snapshot.latest(old)
     part = Path(old.uri(ref.worlds[0].key))
     table = pq.read_table(part)

@@ -15,7 +15,7 @@ from lyra_core.records import SCHEMA_VERSION
 
 OPTIONS = {
     "run": [
-        *("--accept-licence", "--camera-path", "--dry-run", "--frames", "--help", "--json", "--limit", "--out"),
+        *("--accept-license", "--camera-path", "--dry-run", "--frames", "--help", "--json", "--limit", "--out"),
         *("--ray", "--recipe", "--retry-rejects", "--set", "--workers"),
     ],
     "status": ["--help", "--json"],

@@ -17,7 +17,7 @@ from tasks.plan import Request, make_plan
 from tasks.worker import Worker
 from tasks.worker_config import WorkerConfig
 
-# Null in a world of the baseline without licence and refinement: what nothing computes, and what it has none of.
+# Null in a world of the baseline without license and refinement: what nothing computes, and what it has none of.
 NOT_COMPUTED = {
     *("usd_uri", "safety_checker", "has_people", "has_faces", "has_text"),
 }
@@ -37,7 +37,7 @@ OF_THE_RUN = {"code_git_commit", "attempt", "retries", "queue_s", "worker_id"}
 
 @pytest.fixture(scope="module")
 def row(tmp_path_factory) -> WorldRecord:
-    """Of one world of the baseline, from a manifest with licence, source and credit."""
+    """Of one world of the baseline, from a manifest with license, source and credit."""
     from PIL import Image
 
     folder = tmp_path_factory.mktemp("commit")

@@ -157,7 +157,7 @@ def test_a_manifest_without_rows_is_told(tmp_path):
 @pytest.mark.parametrize(
     "header",
     [
-        "Seed, prompt,Camera_Path,licence",
+        "Seed, prompt,Camera_Path,license",
         "\ufeffseed,PROMPT,camera path,License",
         '"seed","prompt",camera-path,LICENCE',
     ],

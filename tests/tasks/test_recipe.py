@@ -11,8 +11,14 @@ from lyra_core.errors import RecipeError
 from lyra_core.identity import canonical_digest
 from tasks.recipe import WORLD_FILES, Recipe, field_names, with_fields
 
-# What each recipe puts into ids, without the group `geometry` and its files, digested at commit 89b88d7.
+# What each recipe puts into ids, without the group `geometry` and its files, digested at commit 89b88d7
+# (those of Cosmos 3 when they were added).
 IDS = {
+    "cosmos3-nano": "104a456dd3bb9941",
+    "cosmos3-nano-depth": "ea1d3d2b2bc9c6a1",
+    "cosmos3-super": "4806627e862d6e56",
+    "cosmos3-super-i2v": "b03093dac4983622",
+    "cosmos3-super-i2v-4step": "015adc44dd423112",
     "lyra2": "fd39bb93dd091e8e",
     "lyra2-fast": "b6b0847af5837714",
     "lyra2-corrected": "e052e8efaf348c22",
@@ -25,6 +31,11 @@ IDS = {
 
 # The same with that group, since algorithm version 3: a change would make every existing world anew.
 IDS_WITH_GEOMETRY = {
+    "cosmos3-nano": "9c1b169990d6e48b",
+    "cosmos3-nano-depth": "0bac5812c6eaab29",
+    "cosmos3-super": "06c6888e7d6c4378",
+    "cosmos3-super-i2v": "ba439483e88f38b4",
+    "cosmos3-super-i2v-4step": "6482639a886b4ef5",
     "lyra2": "315c521104e0309e",
     "lyra2-fast": "8cc868e69dbbc595",
     "lyra2-corrected": "86f73596d12b5050",
@@ -116,9 +127,17 @@ def test_a_choice_without_effect_is_refused(recipe, name, value):
         ("lyra2", "height=476", "found 832x476; the model's own size is 832x480"),
         ("parallax", "num_frames=8081", "num_frames: .*8001, found '8081'"),
         ("parallax", "num_frames=100", r"num_frames must be 1 \+ 80k .* found 100; the nearest are 81 and 161$"),
-        ("parallax", "model=paralax", "wanted parallax, mini, lyra2, parallax-da3 or package.module:factory"),
+        (
+            "parallax",
+            "model=paralax",
+            "wanted parallax, mini, lyra2, parallax-da3, cosmos3-nano, .* or package.module:factory",
+        ),
         ("mini", "reconstruction.tier=large", "a tier is one of 100k, 500k, 2m or a positive number, found 'large'"),
         ("mini", "reconstruction.tier=0", "a tier is one of"),
+        ("cosmos3-nano", "num_frames=81", r"num_frames must be 1 \+ 60k .* found 81; the nearest are 61 and 121$"),
+        ("cosmos3-nano", "width=848", "found 848x480; the nearest are 1280x720, .* the model's own is 832x480"),
+        ("cosmos3-nano", "cosmos.chunk_frames=62", "multiple of 4, .*found 62; the nearest are 60 and 64"),
+        ("cosmos3-nano", "cosmos.mode=verbs", "cosmos.mode: .*found 'verbs'"),
         ("mini", "video.shift=inf", "video.shift: .*finite"),
     ],
 )
@@ -217,7 +236,7 @@ def test_a_recipe_without_the_group_has_none_of_its_fields():
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
-def test_options_are_plain_and_licences_declared(name):
+def test_options_are_plain_and_licenses_declared(name):
     recipe = find_recipe(name)
     json.dumps(recipe.model_options())
     assert (recipe.weights is not None or recipe.model == "mini") == bool(recipe.weights_licenses)

@@ -74,10 +74,10 @@ def test_usage_errors_are_exit_code_two(run, arguments):
     assert run(*arguments).exit_code == 2
 
 
-def test_fetch_needs_the_licence(run, tmp_path):
+def test_fetch_needs_the_license(run, tmp_path):
     done = run("fetch", "lyra2-dit", tmp_path)
     assert done.exit_code == 1
-    assert "--accept-licence nvidia-internal-research" in done.stderr
+    assert "--accept-license nvidia-internal-research" in done.stderr
 
 
 def test_describe_lists_all_sets(run):
@@ -85,7 +85,7 @@ def test_describe_lists_all_sets(run):
     assert done.exit_code == 0
     assert "nvidia/Lyra-2.0" in done.stdout
     content = json.loads(run("describe", "--json").stdout)
-    assert content["licences"][content["sets"]["lyra2-dit"]["licence"]]["restricted"] is True
+    assert content["licenses"][content["sets"]["lyra2-dit"]["license"]]["restricted"] is True
 
 
 def test_describe_a_model(run):
@@ -98,7 +98,7 @@ def test_describe_a_model(run):
     assert "da3-base" in run("describe", "parallax-da3").stdout
     refused = run("describe", "parallax")
     assert refused.exit_code == 1
-    assert "those are lyra2, parallax-da3, mini" in refused.stderr
+    assert "those are lyra2, parallax-da3, cosmos3-nano," in refused.stderr
 
 
 def test_describe_one(run):

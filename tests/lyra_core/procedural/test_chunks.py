@@ -91,6 +91,19 @@ def test_rows_keep_the_inputs_and_the_target(maker, clips):
     torch.testing.assert_close(rows.target.float(), direct, atol=0.02, rtol=0.01)
 
 
+def test_true_frames_are_kept_beside_their_latents(maker, clips):
+    assert maker.rows(clips, maker.encode(clips.frames), 1, torch.Generator()).frames.shape[2] == 0
+    keeping = ChunkMaker(maker.vae, LAYOUT, MINI, replace(maker.config, kept_latents=2))
+    for seed in range(3):
+        rows = keeping.rows(clips, keeping.encode(clips.frames), 1, torch.Generator().manual_seed(seed))
+        assert rows.frames.shape == (2, 3, 8, HEIGHT, WIDTH)
+        for item, group in enumerate(rows.group.tolist()):
+            assert 1 <= group <= LAYOUT.num_generated - 2
+            first = 1 + CHUNK + 4 * group
+            wanted = clips.frames[item, first : first + 8].transpose(0, 1)
+            torch.testing.assert_close(rows.frames[item].float() / 127.5 - 1, wanted, atol=0.005, rtol=0.0)
+
+
 def test_a_perfect_network_augments_with_its_reconstruction(maker, clips):
     """History is what was decoded and encoded again; the target stays that of the true frames."""
     latents = maker.encode(clips.frames)

@@ -42,7 +42,7 @@ def test_defaults_follow_what_is_trained():
     assert (teacher.student, teacher.loop.evaluate_every_s) == (None, 180)
     assert video_config(options(VideoTrainingOptions, evaluate_every=0.0)).loop.evaluate_every_s == 0
     assert video_config(options(VideoTrainingOptions, no_augmentation=True)).mix.augmented == 0
-    assert sharpen_config(options(VaeTrainingOptions, gan_weight=0.25)).matching == pytest.approx(0.05)
+    assert sharpen_config(options(VaeTrainingOptions, gan_weight=0.25)).critics.matching == pytest.approx(0.05)
 
 
 def test_depth_has_its_own_schedule():
@@ -52,3 +52,17 @@ def test_depth_has_its_own_schedule():
     assert not depth_config(options(DepthTrainingOptions, no_cuda_graph=True)).is_recorded
     assert depth_config(options(DepthTrainingOptions, splats_from=-1)).splat_from_step is None
     assert depth_config(options(DepthTrainingOptions, within=2.0)).within_s == 120
+    usual, single = (depth_config(options(DepthTrainingOptions, window_every=every)) for every in (None, 4))
+    assert [usual.is_single(step) for step in range(6)] == [False, False, True] * 2
+    assert [single.is_single(step) for step in range(5)] == [False, True, True, True, False]
+
+
+def test_an_adversarial_student_keeps_what_critics_see():
+    weights = Path("lite0.safetensors")
+    config = video_config(options(VideoTrainingOptions, adversarial=True, feature_weights=weights))
+    assert config.adversarial is not None
+    assert (config.student, config.augment_from) == (None, 0)
+    assert config.chunks.kept_latents == config.adversarial.latents == 2
+    assert config.adversarial.feature_weights == weights
+    assert video_config(options(VideoTrainingOptions, adversarial=True, debug=True)).chunks.kept_latents == 1
+    assert video_config(options(VideoTrainingOptions)).chunks.kept_latents == 0

@@ -5,13 +5,14 @@ import torch
 from torch.func import functional_call
 
 from lyra_core.mini.vae import TINY_MINI_VAE
+from lyra_core.training.frame_critics import CriticsConfig
 from lyra_core.training.gan import SharpenConfig, Sharpening, sharpen_losses, sharpen_vae
 from lyra_core.training.loop_config import LoopConfig
 from lyra_core.training.run import TrainingRun
 from lyra_core.training.vae import VaeTrainingConfig, initial_vae, reconstruction_loss, train_vae
 from lyra_core.weights.ema_weights import WEIGHTS, load_weights
 
-CONFIG = SharpenConfig(critic_first=2, dims=(8, 16, 16))
+CONFIG = SharpenConfig(critics=CriticsConfig(dims=(8, 16, 16)), critic_first=2)
 
 
 def config(steps):
@@ -51,8 +52,8 @@ def gradients(module, loss):
 def test_gradients_are_those_of_the_plain_sum(both, video):
     """The short form runs the decoder's graph once; the plain form adds losses and differentiates the sum."""
     noise = torch.zeros(2, 16, 3, 4, 7)
-    short = gradients(both, sharpen_losses(both, video, noise, CONFIG, is_judged=True)["loss"])
-    vae, critic = both.vae, both.critic
+    short = gradients(both, sharpen_losses(both, video, noise, is_judged=True)["loss"])
+    vae, critic = both.vae, both.critics.patch
     with torch.no_grad():
         latents = vae.posterior(video)[0]
     found = vae.reconstruct(latents)
@@ -66,12 +67,12 @@ def test_gradients_are_those_of_the_plain_sum(both, video):
     matching = sum((a - b.detach()).abs().mean() for a, b in zip(features, wanted, strict=True))
     errors = reconstruction_loss(found, video)
     by_errors, by_verdict = (torch.autograd.grad(x, found, retain_graph=True)[0] for x in (errors, -verdict.mean()))
-    share = CONFIG.adversarial * by_errors.norm() / by_verdict.norm()
+    share = CONFIG.critics.adversarial * by_errors[:, :, 1:].norm() / by_verdict.norm()  # of whole groups
     hinge = (1 - critic(groups(video))[-1]).relu().mean() + (1 + critic(groups(found.detach()))[-1]).relu().mean()
-    plain = gradients(both, errors - share * verdict.mean() + CONFIG.matching * matching + 0.5 * hinge)
+    plain = gradients(both, errors - share * verdict.mean() + CONFIG.critics.matching * matching + 0.5 * hinge)
     assert short.keys() == plain.keys()
     assert not any(name.startswith("vae.encoder") for name in short)
-    assert any(name.startswith("critic") for name in short)
+    assert any(name.startswith("critics.patch") for name in short)
     for name, value in plain.items():
         torch.testing.assert_close(short[name], value, rtol=1e-4, atol=1e-6)
 

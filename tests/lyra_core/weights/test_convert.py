@@ -85,13 +85,13 @@ def test_a_known_set_is_checked_against_its_model(tmp_path, source):
         convert_set(source, tmp_path / "converted", "umt5-tokenizer")
 
 
-def test_a_known_set_carries_licence_and_origin(tmp_path, toy_state):
+def test_a_known_set_carries_license_and_origin(tmp_path, toy_state):
     """A LoRA fits no module of its own, so any keys do."""
     torch.save({"net.blocks.0.q.lora_A.weight": torch.ones(2, 6)}, tmp_path / "lora.pt")
-    record = {"lora-dmd": {"repo_id": "nvidia/Lyra-2.0", "revision": "abc", "licence": "x"}}
+    record = {"lora-dmd": {"repo_id": "nvidia/Lyra-2.0", "revision": "abc", "license": "x"}}
     (tmp_path / "fetched.json").write_text(json.dumps(record))
     manifest = convert_set(tmp_path / "lora.pt", tmp_path / "converted", "lora-dmd")
-    assert (manifest.name, manifest.licence) == ("lora-dmd", "nvidia-internal-research")
+    assert (manifest.name, manifest.license) == ("lora-dmd", "nvidia-internal-research")
     assert (manifest.source.repo_id, manifest.source.revision) == ("nvidia/Lyra-2.0", "abc")
     assert list(manifest.tensors) == ["net.blocks.0.q.lora_A.weight"]
 

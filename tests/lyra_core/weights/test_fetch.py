@@ -8,7 +8,7 @@ from threading import Thread
 
 import pytest
 
-from lyra_core.errors import LicenceError, MissingExtraError, WeightsError
+from lyra_core.errors import LicenseError, MissingExtraError, WeightsError
 from lyra_core.weights.fetch import by_hand, fetch, fetched_revision
 from lyra_core.weights.registry import weight_set
 
@@ -135,8 +135,8 @@ def test_offline_mode_is_respected(tmp_path, hub, monkeypatch):
     assert Hub.asked == []
 
 
-def test_nothing_is_asked_before_the_licence_is_accepted(tmp_path, hub):
-    with pytest.raises(LicenceError, match="--accept-licence nvidia-internal-research"):
+def test_nothing_is_asked_before_the_license_is_accepted(tmp_path, hub):
+    with pytest.raises(LicenseError, match="--accept-license nvidia-internal-research"):
         fetch("lyra2-dit", tmp_path, endpoint=hub)
     assert Hub.asked == []
 

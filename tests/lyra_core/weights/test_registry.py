@@ -2,17 +2,17 @@
 
 import pytest
 
-from lyra_core.errors import LicenceError, WeightsError
+from lyra_core.errors import LicenseError, WeightsError
 from lyra_core.weights.describe import BUILDERS
 from lyra_core.weights.keys import RULES
-from lyra_core.weights.registry import LICENCES, WEIGHT_SETS, require_accepted, weight_set
+from lyra_core.weights.registry import LICENSES, WEIGHT_SETS, require_accepted, weight_set
 
 
-def test_every_set_names_a_known_licence_and_kind():
+def test_every_set_names_a_known_license_and_kind():
     for name, item in WEIGHT_SETS.items():
         assert item.name == name
-        assert item.licence in LICENCES
-        assert item.kind in RULES or item.kind == "tokenizer"
+        assert item.license in LICENSES
+        assert item.kind in RULES or item.kind in ("tokenizer", "component folder")
         assert item.repo_id or item.by_hand
         assert (not item.repo_id) or item.files
 
@@ -21,9 +21,9 @@ def test_every_described_model_is_a_known_set():
     assert set(BUILDERS) <= set(WEIGHT_SETS)
 
 
-def test_restricted_licences_say_what_they_forbid():
-    assert all(licence.forbids for licence in LICENCES.values() if licence.restricted)
-    assert all(not licence.forbids for licence in LICENCES.values() if not licence.restricted)
+def test_restricted_licenses_say_what_they_forbid():
+    assert all(terms.forbids for terms in LICENSES.values() if terms.restricted)
+    assert all(not terms.forbids for terms in LICENSES.values() if not terms.restricted)
 
 
 @pytest.mark.parametrize(
@@ -36,15 +36,15 @@ def test_restricted_licences_say_what_they_forbid():
     ],
 )  # fmt: skip
 def test_restrictions_follow_the_model_cards(name, restricted):
-    assert LICENCES[weight_set(name).licence].restricted is restricted
+    assert LICENSES[weight_set(name).license].restricted is restricted
 
 
 def test_restricted_weights_need_their_flag():
-    with pytest.raises(LicenceError, match="--accept-licence nvidia-internal-research") as caught:
+    with pytest.raises(LicenseError, match="--accept-license nvidia-internal-research") as caught:
         require_accepted(["apache-2.0", "nvidia-internal-research", "cc-by-nc-4.0"], [])
-    assert "--accept-licence cc-by-nc-4.0" in str(caught.value)
+    assert "--accept-license cc-by-nc-4.0" in str(caught.value)
     assert "no production use" in str(caught.value)
-    with pytest.raises(LicenceError) as caught:
+    with pytest.raises(LicenseError) as caught:
         require_accepted(["nvidia-internal-research", "cc-by-nc-4.0"], ["cc-by-nc-4.0"])
     assert "cc-by-nc" not in str(caught.value)
 
@@ -55,7 +55,7 @@ def test_accepted_and_permissive_weights_pass():
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(LicenceError, match="known are nvidia-internal-research"):
+    with pytest.raises(LicenseError, match="known are nvidia-internal-research"):
         require_accepted([], ["mit"])
     with pytest.raises(WeightsError, match="known are lyra2-dit"):
         weight_set("lyra3")

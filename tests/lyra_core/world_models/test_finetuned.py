@@ -71,11 +71,11 @@ def test_training_begins_with_wan(data, weights, tiny_weights, load, tmp_path):
     save_file({n: t for n, t in shared.items() if not n.startswith("accum_")}, raw)
     config = asdict(replace(tiny_weights.DIT, layout=tiny_weights.SHORT))
     convert(
-        raw, sets / "wan-i2v-14b", "wan-dit", labels=Labels(name="wan-i2v-14b", config=config, licence="apache-2.0")
+        raw, sets / "wan-i2v-14b", "wan-dit", labels=Labels(name="wan-i2v-14b", config=config, license="apache-2.0")
     )
     folder = tuned(data, sets, tmp_path / "run", "--init-from-wan", "--learning-rate", "1e-9")
     made = open_weights(folder / "lyra2-dit")
-    assert read_manifest(folder / "lyra2-dit").licence == "apache-2.0"
+    assert read_manifest(folder / "lyra2-dit").license == "apache-2.0"
     assert torch.equal(made["head.head.weight"], released["head.head.weight"].to(torch.bfloat16))
     assert float(made["blocks.0.cam_encoder.weight"].abs().max()) < 1e-6
     assert len(load(weights=folder).weights_digest) == 64

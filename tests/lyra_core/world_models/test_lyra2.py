@@ -253,7 +253,7 @@ class TestWeights:
             load(weights=copied)
         message = str(error.value)
         assert "missing: lyra2-vae or wan-vae, umt5-tokenizer" in message
-        assert "lyra weights fetch lyra2-vae downloads/lyra2-vae --accept-licence nvidia-internal-research" in message
+        assert "lyra weights fetch lyra2-vae downloads/lyra2-vae --accept-license nvidia-internal-research" in message
         assert f"lyra weights convert downloads/lyra2-vae/checkpoints/vae/vae.pth {copied}/lyra2-vae" in message
         assert f"lyra weights fetch umt5-tokenizer {copied}/umt5-tokenizer" in message
         assert "lyra2-dit" not in message

@@ -1,0 +1,1 @@
+"""Cosmos 3 (NVIDIA) as a video model, through the library diffusers."""
