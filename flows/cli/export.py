@@ -33,17 +33,14 @@ def export(
     from catalogs.commit import read_commit
     from catalogs.find import require_catalog
     from catalogs.query import query
-    from lyra_core.errors import LyraError, StoreError
+    from lyra_core.errors import LyraError
     from lyra_core.formats.store import open_store
     from tasks.export import export_world, find_exports
 
     exports = find_exports([name.strip() for name in formats.split(",") if name.strip()])
     store = open_store(uri)
     require_catalog(store)
-    try:
-        to.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise StoreError(f"--to {to}: wanted a folder to write into, found {error.strerror}; choose another") from error
+    _make_folder(to)
     wanted = query(store, f"SELECT world_id, name FROM worlds WHERE {where} ORDER BY name, world_id").to_pylist()
     written, problems = 0, []
     with waiting("exporting") as spinner:
@@ -65,3 +62,12 @@ def export(
         for problem in problems:
             screen.print(styled(f"  {problem['name'] or ''}  {problem['world_id'][:12]}  {problem['problem']}"))
     return EXIT_FAILED if problems else 0
+
+
+def _make_folder(to: Path) -> None:
+    from lyra_core.errors import StoreError
+
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise StoreError(f"--to {to}: wanted a folder to write into, found {error.strerror}; choose another") from error
