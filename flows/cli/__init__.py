@@ -17,6 +17,7 @@ from flows.cli.calibrate import calibrate
 from flows.cli.card import card
 from flows.cli.doctor import doctor
 from flows.cli.down import down
+from flows.cli.export import export
 from flows.cli.garbage import gc
 from flows.cli.lineage import lineage
 from flows.cli.output import choose_json, leave_pipe, print_error, ready_streams
@@ -45,7 +46,9 @@ commands = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, status, query, peek, lineage, verify, simcheck, gc, card, recipes, calibrate, doctor, up, down):
+for command in (
+    run, status, query, peek, lineage, verify, simcheck, export, gc, card, recipes, calibrate, doctor, up, down,
+):  # fmt: skip
     commands.command()(command)
 commands.command(
     # everything after the name belongs to the training commands, --help too

@@ -15,14 +15,13 @@ import torch
 from torch import Tensor
 
 from lyra_core.errors import CameraPathError, FormatError
+from lyra_core.formats.points import MAX_POINTS, surface_points
 from lyra_core.geometry.rotation import matrix_to_quat, rigid, unit_quat_to_matrix
 from lyra_core.replacing import replacing
-from lyra_core.spherical_harmonics import SH_C0
-from lyra_core.values import CameraPath, Gaussians, Part
+from lyra_core.values import CameraPath, Gaussians
 
 # OpenCV camera axes (x right, y down, z forward) to OpenGL's (x right, y up, z backward), and back.
 OPENCV_TO_OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
-_COLMAP_POINTS = 50_000
 _SCHEMA_FORMAT = "lyra-worlds cameras 1"
 
 
@@ -106,14 +105,18 @@ def read_cameras_parquet(file: str | Path) -> CameraPath:
     )
 
 
-def write_transforms_json(path: CameraPath, file: str | Path, file_paths: list[str] | None = None) -> None:
+def write_transforms_json(
+    path: CameraPath, file: str | Path, file_paths: list[str] | None = None, *, points_file: str | None = None
+) -> None:
     """Write nerfstudio's transforms.json: OpenGL camera-to-world, intrinsics once if all frames
     share them.
 
     Args:
         path: the cameras.
         file: usually `transforms.json` beside a folder of images.
-        file_paths: image of each frame, relative to the file; left out where None.
+        file_paths: image of each frame, relative to the file; left out where None, and then nerfstudio cannot train.
+        points_file: a PLY of coloured points in the same frame, relative to the file. Where given, the poses keep their
+            orientation in nerfstudio too.
 
     Raises:
         CameraPathError: a number of image names that is not the number of frames.
@@ -137,6 +140,7 @@ def write_transforms_json(path: CameraPath, file: str | Path, file_paths: list[s
         "k2": 0.0,
         "p1": 0.0,
         "p2": 0.0,
+        **({} if points_file is None else {"orientation_override": "none", "ply_file_path": points_file}),
         "frames": frames,
     }
     with replacing(file) as temporary:
@@ -149,7 +153,7 @@ def write_colmap_text(
     gaussians: Gaussians | None = None,
     *,
     image_names: list[str] | None = None,
-    max_points: int = _COLMAP_POINTS,
+    max_points: int = MAX_POINTS,
 ) -> None:
     """Write a COLMAP text model: cameras.txt (PINHOLE), images.txt (world to camera, wxyz),
     points3D.txt.
@@ -246,16 +250,12 @@ def _numbers(values: list[float] | tuple[float, ...]) -> str:
 
 
 def _point_lines(gaussians: Gaussians | None, max_points: int) -> list[str]:
-    if gaussians is None or len(gaussians) == 0 or max_points < 1:
+    if gaussians is None:
         return []
-    surface = gaussians.of_parts(Part.KEYFRAME)
-    stride = max(1, -(-len(surface) // max_points))
-    sample = surface[::stride].to("cpu")
-    colors = ((0.5 + SH_C0 * sample.sh[:, 0]).clamp(0, 1) * 255).round().int().tolist()
-    means = sample.means.double().tolist()
+    means, colors = surface_points(gaussians, max_points)
     return [
         f"{i + 1} {_numbers(mean)} {color[0]} {color[1]} {color[2]} 0"
-        for i, (mean, color) in enumerate(zip(means, colors, strict=True))
+        for i, (mean, color) in enumerate(zip(means.tolist(), colors.tolist(), strict=True))
     ]
 
 
