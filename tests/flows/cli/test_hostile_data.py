@@ -202,7 +202,7 @@ def test_json_is_json(lyra, catalog):
 def test_a_query_touches_no_file(here, catalog, tmp_path, sql):
     finished = here("query", catalog.root, sql.format(out=tmp_path / "x"))
     assert finished.code == 1
-    assert "reads worlds, frames and rejects and nothing else" in finished.err
+    assert "reads worlds, frames, rejects, simchecks and nothing else" in finished.err
     assert not (tmp_path / "x").exists()
     assert "root:" not in everything(finished)
 
