@@ -17,11 +17,11 @@ from dataclasses import replace
 
 import torch
 
-from lyra_core.video.attention import cudnn_first
-from lyra_core.video.context import ChunkInputs
-from lyra_core.video.dit import LYRA2_14B, build_dit
+from lyra_core.video.dit.attention import cudnn_first
+from lyra_core.video.dit.context import ChunkInputs
+from lyra_core.video.dit.network import LYRA2_14B, build_dit
 from lyra_core.video.sampler import guided_velocity
-from lyra_core.video.vae import WAN21_VAE, build_vae
+from lyra_core.video.vae.network import WAN21_VAE, build_vae
 
 TEXT_TOKENS, IMAGE_TOKENS = 512, 257
 

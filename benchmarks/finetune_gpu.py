@@ -25,8 +25,8 @@ from lyra_core.procedural.chunks import ChunkRows
 from lyra_core.training.flow import FlowConfig, flow_loss
 from lyra_core.training.loop import step_generator
 from lyra_core.training.run import TrainingRun
-from lyra_core.video.attention import cudnn_first
-from lyra_core.video.dit import LYRA2_14B
+from lyra_core.video.dit.attention import cudnn_first
+from lyra_core.video.dit.network import LYRA2_14B
 
 START = time.perf_counter()
 

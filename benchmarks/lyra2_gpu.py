@@ -27,13 +27,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.results import RESULTS, write_result
 from lyra_core.config.rollout import CORRECTED_CONDITIONING, REFERENCE_CONDITIONING, REFERENCE_MEMORY
 from lyra_core.video.conditioning import ChunkRequest, Conditioner
-from lyra_core.video.dit import LYRA2_14B, build_dit
+from lyra_core.video.dit.narrow_attention import attend_narrow, has_narrow_attention
+from lyra_core.video.dit.network import LYRA2_14B, build_dit
+from lyra_core.video.dit.speed import PROFILES, apply_speed
 from lyra_core.video.memory import StoredView
-from lyra_core.video.narrow_attention import attend_narrow, has_narrow_attention
 from lyra_core.video.sampler import guided_velocity, sample_distilled
 from lyra_core.video.schedule import distilled_schedule
-from lyra_core.video.speed import PROFILES, apply_speed
-from lyra_core.video.vae import WAN21_VAE, build_vae
+from lyra_core.video.vae.network import WAN21_VAE, build_vae
 from lyra_core.video.world_state import WorldState
 
 TEXT_TOKENS, IMAGE_TOKENS = 512, 257

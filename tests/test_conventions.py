@@ -28,7 +28,7 @@ MANY_PARAMETERS = {
     "lyra_core/world_models/generative.py:generate": "the protocol's, and photographs",
     "lyra_core/world_models/parallax.py:generate": "the protocol's",
     "lyra_core/world_models/parallax_da3.py:generate": "the protocol's",
-    "lyra_core/video/dit.py:step": "checkpointing keeps the arguments of what it computes again: tensors, not values",
+    "lyra_core/video/dit/network.py:step": "checkpointing keeps the arguments of what it repeats: tensors, not values",
     "lyra_core/procedural/photo_worlds.py:_draw": "one formula, cut from its only caller at the device's border",
 }
 

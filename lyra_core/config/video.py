@@ -132,8 +132,8 @@ class RolloutOptions(Bounded):
         photographs_replace_seed: photographs known from the start take the seed's place in the memory, and the first
             one supplies the depth of the first warp.
         latents_per_window: of the autoencoder; more is faster and takes more memory. Changes no world.
-        speed: how the network computes (lyra_core.video.speed): "exact", or in 8 bits for part of its products ("fast")
-            and of its attention too ("fastest").
+        speed: how the network computes (lyra_core.video.dit.speed): "exact", or in 8 bits for part of its products
+            ("fast") and of its attention too ("fastest").
     """
 
     conditioning: ConditioningOptions = ConditioningOptions()

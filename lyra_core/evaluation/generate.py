@@ -19,7 +19,7 @@ from lyra_core.mini.networks import MiniNetworks
 from lyra_core.procedural.chunks import ChunkMaker
 from lyra_core.procedural.clips import Clips
 from lyra_core.video.chunk_batch import build_inputs
-from lyra_core.video.context import PreparedContext
+from lyra_core.video.dit.context import PreparedContext
 from lyra_core.video.sampler import sample_distilled, sample_euler
 from lyra_core.video.schedule import distilled_schedule, euler_schedule
 

@@ -20,7 +20,7 @@ from lyra_core.finetuning.trained_weights import save_trained
 from lyra_core.procedural.chunks import ChunkConfig, ChunkMaker
 from lyra_core.training.flow import FlowConfig
 from lyra_core.training.run import TrainingRun
-from lyra_core.video.attention import cudnn_first
+from lyra_core.video.dit.attention import cudnn_first
 
 ROLLOUT = replace(REFERENCE, latents_per_window=4)
 """The released conditions; the autoencoder works on four latents at a time, which gives the same numbers sooner."""

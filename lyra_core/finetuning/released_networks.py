@@ -14,8 +14,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from lyra_core.mini.encoders import END
-from lyra_core.video.context import ChunkInputs
-from lyra_core.video.dit import DiT
+from lyra_core.video.dit.context import ChunkInputs
+from lyra_core.video.dit.network import DiT
 
 
 class ReleasedNetworks(nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lyra_core.errors import ConfigError
 from lyra_core.mini.encoders import ByteText, FrameTokens
-from lyra_core.video.dit_config import DiTConfig
+from lyra_core.video.dit.config import DiTConfig
 
 
 def stand_in_encoders(

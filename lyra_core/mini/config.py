@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lyra_core.config.rollout import REFERENCE, ConditioningConfig, CorrespondenceConfig, with_options
 from lyra_core.config.video import MINI_VIDEO
-from lyra_core.video.dit_config import DiTConfig
+from lyra_core.video.dit.config import DiTConfig
 
 MAP_DOWNSAMPLE = 4
 """Pixels along each axis a ray or a coordinate stands for: maps of 32x56 for frames of 128x224."""

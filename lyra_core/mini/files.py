@@ -36,8 +36,8 @@ from lyra_core.mini.manifest import (
 from lyra_core.mini.networks import MiniNetworks
 from lyra_core.mini.super_resolution import SuperResolution, SuperResolutionConfig
 from lyra_core.mini.vae import MiniVAE, MiniVAEConfig, build_mini_vae
-from lyra_core.video.dit import DiT
-from lyra_core.video.dit_config import DiTConfig
+from lyra_core.video.dit.config import DiTConfig
+from lyra_core.video.dit.network import DiT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from lyra_core.errors import RecipeError
 from lyra_core.mini.encoders import ByteText, FrameTokens
-from lyra_core.video.context import ChunkInputs
-from lyra_core.video.dit import build_dit
-from lyra_core.video.dit_config import DiTConfig
+from lyra_core.video.dit.config import DiTConfig
+from lyra_core.video.dit.context import ChunkInputs
+from lyra_core.video.dit.network import build_dit
 
 
 class MiniNetworks(nn.Module):
@@ -47,7 +47,7 @@ class MiniNetworks(nn.Module):
 
 def build_mini_networks(config: DiTConfig, seed: int, device: torch.device | str = "cpu") -> MiniNetworks:
     """Networks with the first weights of a training run, float32."""
-    from lyra_core.video.dit import initialise
+    from lyra_core.video.dit.network import initialise
 
     with torch.random.fork_rng(devices=[]):
         # embeddings and convolutions draw from the global generator, which is put back afterwards

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lyra_core.errors import FrameError
-from lyra_core.video.vae_layers import CausalCache, ChannelNorm
+from lyra_core.video.vae.layers import CausalCache, ChannelNorm
 
 PATCH = 4
 GROUP = 4

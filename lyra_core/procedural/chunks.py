@@ -24,13 +24,13 @@ from torch.nn import functional
 
 from lyra_core.config.rollout import CorrespondenceConfig, RolloutConfig
 from lyra_core.procedural.clips import Clips
-from lyra_core.video.autoencoder import VideoAutoencoder
 from lyra_core.video.chunk_batch import ChunkBatch, RetrievedViews, build_inputs
-from lyra_core.video.context import ChunkInputs
 from lyra_core.video.correspondence import history_maps
-from lyra_core.video.layout import HistoryLayout
+from lyra_core.video.dit.context import ChunkInputs
+from lyra_core.video.dit.layout import HistoryLayout
 from lyra_core.video.memory import query_offsets
 from lyra_core.video.memory_batch import coverage, retrieve
+from lyra_core.video.vae.interface import VideoAutoencoder
 
 if TYPE_CHECKING:
     from typing import Self

@@ -28,8 +28,8 @@ from lyra_core.training.distill import clean_latents, noised
 from lyra_core.training.flow import FlowConfig, hole_share, noised_slots
 from lyra_core.training.frame_critics import CriticsConfig, FrameCritics, judge
 from lyra_core.video.conditioning import MASK_CHANNELS
-from lyra_core.video.context import ChunkInputs, PreparedContext
-from lyra_core.video.layout import HistoryLayout
+from lyra_core.video.dit.context import ChunkInputs, PreparedContext
+from lyra_core.video.dit.layout import HistoryLayout
 from lyra_core.video.schedule import DISTILLED_ENTRIES, distilled_schedule
 from lyra_core.weights.ema_weights import load_weights
 

@@ -25,8 +25,8 @@ from lyra_core.errors import ConfigError
 from lyra_core.mini.networks import MiniNetworks
 from lyra_core.procedural.chunks import ChunkRows
 from lyra_core.training.flow import FlowConfig, hole_share, noised_slots
-from lyra_core.video.context import ChunkInputs, PreparedContext
-from lyra_core.video.layout import HistoryLayout
+from lyra_core.video.dit.context import ChunkInputs, PreparedContext
+from lyra_core.video.dit.layout import HistoryLayout
 from lyra_core.video.schedule import DISTILLED_ENTRIES, NUM_TRAIN_TIMESTEPS, distilled_schedule
 
 LOWEST, HIGHEST = 0.02, 0.98

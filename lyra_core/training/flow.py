@@ -16,9 +16,9 @@ from torch import Tensor
 from lyra_core.config.rollout import RolloutConfig
 from lyra_core.procedural.chunks import ChunkRows
 from lyra_core.video.conditioning import MASK_CHANNELS
-from lyra_core.video.context import ChunkInputs
-from lyra_core.video.dit_config import DiTConfig
-from lyra_core.video.layout import HistoryLayout
+from lyra_core.video.dit.config import DiTConfig
+from lyra_core.video.dit.context import ChunkInputs
+from lyra_core.video.dit.layout import HistoryLayout
 from lyra_core.video.schedule import NUM_TRAIN_TIMESTEPS, TrainingSchedule, training_schedule
 
 MAX_SLOT_NOISE = 1.0

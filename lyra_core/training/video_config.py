@@ -16,7 +16,7 @@ from lyra_core.training.adversarial import AdversarialConfig
 from lyra_core.training.distill import StudentConfig
 from lyra_core.training.flow import FlowConfig
 from lyra_core.training.loop_config import LoopConfig
-from lyra_core.video.dit_config import DiTConfig
+from lyra_core.video.dit.config import DiTConfig
 
 MINI_FLOW = FlowConfig(shift=3.0, weighting="even", hole_weight=2.0)
 

@@ -19,12 +19,12 @@ from lyra_core.config.rollout import COORDINATE_CHANNELS, ConditioningConfig, Co
 from lyra_core.geometry.densify import densify
 from lyra_core.geometry.gaps import close_gaps
 from lyra_core.geometry.warp import WarpSource, forward_warp
-from lyra_core.video.autoencoder import VideoAutoencoder
 from lyra_core.video.conditioning import MASK_CHANNELS
-from lyra_core.video.context import ChunkInputs
 from lyra_core.video.correspondence import LATENT_FRAMES, canonical_coordinates, history_maps
-from lyra_core.video.layout import HistoryLayout
+from lyra_core.video.dit.context import ChunkInputs
+from lyra_core.video.dit.layout import HistoryLayout
 from lyra_core.video.rays import camera_rays
+from lyra_core.video.vae.interface import VideoAutoencoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,12 +24,12 @@ from lyra_core.errors import FrameError
 from lyra_core.geometry.densify import densify
 from lyra_core.geometry.gaps import close_gaps
 from lyra_core.geometry.warp import Warp, WarpSource, forward_warp
-from lyra_core.video.autoencoder import VideoAutoencoder
-from lyra_core.video.context import ChunkInputs
 from lyra_core.video.correspondence import generated_maps, history_maps
-from lyra_core.video.layout import HistoryLayout
+from lyra_core.video.dit.context import ChunkInputs
+from lyra_core.video.dit.layout import HistoryLayout
 from lyra_core.video.memory import StoredView
 from lyra_core.video.rays import ray_channels
+from lyra_core.video.vae.interface import VideoAutoencoder
 
 MASK_CHANNELS = 4
 SEED_FRAME = 0

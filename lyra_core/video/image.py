@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lyra_core.errors import RecipeError
-from lyra_core.video.attention import KeyValue, attend, split_heads
+from lyra_core.video.dit.attention import KeyValue, attend, split_heads
 
 VISUAL_PREFIX = "visual."
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -37,14 +37,13 @@ from lyra_core.depth import DepthEstimator
 from lyra_core.identity import rng_seed
 from lyra_core.native import FRAMES_PER_SECOND
 from lyra_core.values import CameraPath, Seed, VideoClip
-from lyra_core.video.attention import KeyValue
-from lyra_core.video.autoencoder import VideoAutoencoder
 from lyra_core.video.captions import Captioner, CaptionRequest, ManifestCaptions
 from lyra_core.video.chunk_store import ChunkRecord, ChunkStore
 from lyra_core.video.conditioning import ChunkRequest, Conditioner
-from lyra_core.video.context import ChunkInputs
 from lyra_core.video.depth_cache import estimate_window, scale_views, window_frames
-from lyra_core.video.dit import DiT
+from lyra_core.video.dit.attention import KeyValue
+from lyra_core.video.dit.context import ChunkInputs
+from lyra_core.video.dit.network import DiT
 from lyra_core.video.memory import query_offsets
 from lyra_core.video.rollout_request import Photograph, RolloutRequest, require_fitting_network
 from lyra_core.video.sampler import (
@@ -55,6 +54,7 @@ from lyra_core.video.sampler import (
     sample_unipc,
 )
 from lyra_core.video.schedule import FlowSchedule, distilled_schedule, euler_schedule, unipc_schedule
+from lyra_core.video.vae.interface import VideoAutoencoder
 from lyra_core.video.world_state import WorldState
 
 TextEncoder = Callable[[Sequence[str]], Tensor]

@@ -10,10 +10,10 @@ from torch import Tensor
 from lyra_core.config.rollout import RolloutConfig
 from lyra_core.errors import CameraPathError, FrameError, RecipeError
 from lyra_core.values import CameraPath, Seed
-from lyra_core.video.autoencoder import AutoencoderConfig
 from lyra_core.video.chunk_store import chain_inputs
 from lyra_core.video.conditioning import MASK_CHANNELS
-from lyra_core.video.dit_config import DiTConfig
+from lyra_core.video.dit.config import DiTConfig
+from lyra_core.video.vae.interface import AutoencoderConfig
 
 RAY_CHANNELS = 6
 

@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra_core.video.attention import KeyValue
-from lyra_core.video.context import PreparedContext
-from lyra_core.video.dit import DiT
+from lyra_core.video.dit.attention import KeyValue
+from lyra_core.video.dit.context import PreparedContext
+from lyra_core.video.dit.network import DiT
 from lyra_core.video.schedule import FlowSchedule
 
 Latents = Float[Tensor, "b c t h w"]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from lyra_core.errors import RecipeError, WeightsError
 from lyra_core.extras import require
-from lyra_core.video.attention import RMSNorm, split_heads
+from lyra_core.video.dit.attention import RMSNorm, split_heads
 
 TEXT_LENGTH = 512
 MAX_DISTANCE = 128

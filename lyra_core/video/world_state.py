@@ -16,10 +16,10 @@ from torch import Tensor
 from lyra_core.config.rollout import MemoryConfig
 from lyra_core.errors import FrameError
 from lyra_core.values import CameraPath
-from lyra_core.video.autoencoder import VideoAutoencoder
 from lyra_core.video.memory import SpatialMemory
-from lyra_core.video.vae import VAE
-from lyra_core.video.vae_layers import CausalCache
+from lyra_core.video.vae.interface import VideoAutoencoder
+from lyra_core.video.vae.layers import CausalCache
+from lyra_core.video.vae.network import VAE
 
 
 class WorldState:

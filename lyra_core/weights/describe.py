@@ -96,13 +96,13 @@ def is_described(name: str) -> bool:
 
 
 def _dit() -> nn.Module:
-    from lyra_core.video.dit import LYRA2_14B, DiT
+    from lyra_core.video.dit.network import LYRA2_14B, DiT
 
     return DiT(LYRA2_14B)
 
 
 def _vae() -> nn.Module:
-    from lyra_core.video.vae import VAE, WAN21_VAE
+    from lyra_core.video.vae.network import VAE, WAN21_VAE
 
     return VAE(WAN21_VAE)
 

@@ -134,7 +134,7 @@ def _mini_modules() -> dict[str, nn.Module]:
     from lyra_core.mini.networks import MiniNetworks
     from lyra_core.mini.super_resolution import SuperResolution, SuperResolutionConfig
     from lyra_core.mini.vae import MiniVAEConfig, build_mini_vae
-    from lyra_core.video.dit_config import DiTConfig
+    from lyra_core.video.dit.config import DiTConfig
 
     widths = {name: component.widths for name, component in read_components().items()}
     with torch.device("meta"):

@@ -15,8 +15,8 @@ from lyra_core.mini.enlarge import Enlarger
 from lyra_core.mini.files import load_mini, load_mini_depth, load_super_resolution
 from lyra_core.mini.manifest import MINI_FOLDER, super_resolution_digest
 from lyra_core.precision import Precision, choose_dtype
+from lyra_core.video.dit.speed import PROFILES, apply_speed
 from lyra_core.video.rollout import RolloutModels
-from lyra_core.video.speed import PROFILES, apply_speed
 from lyra_core.world_models.generative import GenerativeModel, Parts
 from lyra_core.world_models.presets import Options, build_reconstructor, take_captioner
 from lyra_core.world_models.reconstructor import Reconstructor

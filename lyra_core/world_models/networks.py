@@ -24,10 +24,10 @@ from lyra_core.gaussians.depth_anything.config import (
     NestedConfig,
 )
 from lyra_core.gaussians.depth_anything.model import NestedDepthAnything3, build_model
-from lyra_core.video.dit import LYRA2_14B, DiT, build_dit
+from lyra_core.video.dit.network import LYRA2_14B, DiT, build_dit
 from lyra_core.video.image import CLIP_VIT_H14, ImageEncoder, build_image_encoder, encode_images
 from lyra_core.video.text import UMT5_XXL, TextEncoder, Tokenizer, build_text_encoder, encode_captions, load_tokenizer
-from lyra_core.video.vae import VAE, WAN21_VAE, build_vae
+from lyra_core.video.vae.network import VAE, WAN21_VAE, build_vae
 from lyra_core.weights.adapter import DtypePolicy, Weights, load_into, open_weights
 from lyra_core.weights.lora import merge_loras, read_lora
 from lyra_core.weights.manifest import read_manifest

@@ -9,8 +9,8 @@ from lyra_core.config.rollout import CORRECTED, REFERENCE
 from lyra_core.configure import configured
 from lyra_core.errors import RecipeError
 from lyra_core.gaussians.depth_anything.config import PRESETS
-from lyra_core.video.dit import LYRA2_14B, TINY
-from lyra_core.video.vae import TINY_VAE, WAN21_VAE
+from lyra_core.video.dit.network import LYRA2_14B, TINY
+from lyra_core.video.vae.network import TINY_VAE, WAN21_VAE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

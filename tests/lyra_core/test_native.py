@@ -6,7 +6,7 @@ import pytest
 
 from lyra_core.errors import FrameError
 from lyra_core.native import CHUNK_FRAMES, NATIVE, Native
-from lyra_core.video.vae import WAN21_VAE
+from lyra_core.video.vae.network import WAN21_VAE
 from lyra_core.world_models.load import MODELS
 from lyra_core.world_models.lyra2 import LYRA2_MIN_SIDE, LYRA2_SIZE
 from lyra_core.world_models.parallax import ParallaxModel

@@ -26,10 +26,10 @@ from lyra_core.gaussians.depth_anything.config import (
     NestedConfig,
 )
 from lyra_core.gaussians.depth_anything.model import random_state
-from lyra_core.video.dit import TINY, build_dit
+from lyra_core.video.dit.network import TINY, build_dit
 from lyra_core.video.image import ImageConfig, build_image_encoder
 from lyra_core.video.text import TextConfig, build_text_encoder
-from lyra_core.video.vae import TINY_VAE, build_vae
+from lyra_core.video.vae.network import TINY_VAE, build_vae
 from lyra_core.weights.convert import Labels, convert
 
 WORDS = ["<pad>", "</s>", "<unk>", "a", "the", "room", "meadow", "path", "light", "stone"]

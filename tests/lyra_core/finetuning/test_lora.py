@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from lyra_core.errors import ConfigError
 from lyra_core.finetuning.lora import LoraConfig, add_lora, initialise_lora, lora_layers, save_lora
 from lyra_core.training.flow import random_inputs
-from lyra_core.video.dit import TINY, build_dit
+from lyra_core.video.dit.network import TINY, build_dit
 from lyra_core.weights.lora import merge_loras, read_lora
 
 CONFIG = replace(TINY, layout="f1k1f4s2f1s1f4k4f2k2f1k1_g2")

@@ -17,8 +17,8 @@ from lyra_core.training.flow import FlowConfig, flow_loss, one_step_prediction
 from lyra_core.training.loop import train
 from lyra_core.training.loop_config import LoopConfig
 from lyra_core.training.run import TrainingRun
-from lyra_core.video.dit import TINY, build_dit
-from lyra_core.video.vae import TINY_VAE, build_vae
+from lyra_core.video.dit.network import TINY, build_dit
+from lyra_core.video.vae.network import TINY_VAE, build_vae
 
 LAYOUT = "f1k1f4s2f1s1f4k4f2k2f1k1_g2"
 SIZE = (32, 48)

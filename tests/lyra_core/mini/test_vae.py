@@ -7,8 +7,8 @@ import torch
 
 from lyra_core.errors import FrameError
 from lyra_core.mini.vae import MINI_VAE, TINY_MINI_VAE, MiniVAE, build_mini_vae
-from lyra_core.video.vae import VAE
-from lyra_core.video.vae_layers import CausalCache
+from lyra_core.video.vae.layers import CausalCache
+from lyra_core.video.vae.network import VAE
 
 
 @pytest.fixture(scope="module")

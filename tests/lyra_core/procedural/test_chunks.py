@@ -14,7 +14,7 @@ from lyra_core.procedural.clips import Clips
 from lyra_core.procedural.worlds import SceneLook, scene_clip
 from lyra_core.video.chunk_batch import build_inputs
 from lyra_core.video.conditioning import ChunkRequest, Conditioner
-from lyra_core.video.layout import HistoryLayout
+from lyra_core.video.dit.layout import HistoryLayout
 from lyra_core.video.memory import SpatialMemory, query_offsets
 
 LAYOUT = HistoryLayout.parse("f1k1f4s2f1s1f4k2f1k1_g4")

@@ -4,7 +4,7 @@ from lyra_core.finetuning.released_networks import ReleasedNetworks
 from lyra_core.mini.config import MINI_DIT
 from lyra_core.mini.networks import MiniNetworks
 from lyra_core.training.flow import VideoNetworks
-from lyra_core.video.dit import TINY, build_dit
+from lyra_core.video.dit.network import TINY, build_dit
 
 
 def test_both_kinds_of_networks_can_be_trained_by_the_flow():

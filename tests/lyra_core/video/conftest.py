@@ -12,9 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lyra_core.video.context import ChunkInputs
-from lyra_core.video.dit import BOOKKEEPING_KEYS, DiTConfig, build_dit
-from lyra_core.video.layout import HistoryLayout
+from lyra_core.video.dit.context import ChunkInputs
+from lyra_core.video.dit.layout import HistoryLayout
+from lyra_core.video.dit.network import BOOKKEEPING_KEYS, DiTConfig, build_dit
 
 OFFICIAL_COUNTS = (1, 4, 1, 16, 2, 1)
 SMALL_COUNTS = (1, 4, 1, 4, 2, 1)

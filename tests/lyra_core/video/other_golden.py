@@ -26,16 +26,16 @@ from lyra_core.geometry.warp import (
     unproject_integer,
 )
 from lyra_core.video.correspondence import canonical_coordinates
-from lyra_core.video.dit import TINY, DiTConfig, build_dit, expand_patch_embedding
+from lyra_core.video.dit.network import TINY, DiTConfig, build_dit, expand_patch_embedding
+from lyra_core.video.dit.packing import camera_tokens
+from lyra_core.video.dit.rope import packed_angles
 from lyra_core.video.image import ImageConfig, build_image_encoder, encode_images, preprocess_images
 from lyra_core.video.memory import SpatialMemory
-from lyra_core.video.packing import camera_tokens
 from lyra_core.video.rays import camera_rays, latent_cells, relative_cameras
-from lyra_core.video.rope import packed_angles
 from lyra_core.video.sampler import guided_velocity, reference_noise, sample_distilled, sample_unipc
 from lyra_core.video.schedule import distilled_schedule, unipc_schedule
 from lyra_core.video.text import TextConfig, build_text_encoder
-from lyra_core.video.vae import TINY_VAE, build_vae
+from lyra_core.video.vae.network import TINY_VAE, build_vae
 
 HERE = Path(__file__).resolve().parent
 GOLDEN = HERE.parents[1] / "golden"
@@ -133,7 +133,7 @@ def run_case(golden, case, dtype, prefix, rnd) -> dict[str, torch.Tensor]:
     found[f"{case}.gen_range"] = torch.tensor([history, history + generated])
     found[f"{case}.freqs"] = packed_angles(layout, rows, columns, DIT.head_dim)[:, None, None]
     if case == "A":
-        from lyra_core.video.block import time_sinusoid
+        from lyra_core.video.dit.block import time_sinusoid
 
         e, e0 = model.embed_time(timestep)
         other = context.with_text(model.prepare_text(rnd(900, inputs.text.shape)))

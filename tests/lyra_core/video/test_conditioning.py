@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from lyra_core.config.rollout import REFERENCE_CONDITIONING, ConditioningConfig, CorrespondenceConfig
 from lyra_core.errors import FrameError
 from lyra_core.video.conditioning import ChunkRequest, Conditioner
-from lyra_core.video.layout import HistoryLayout
+from lyra_core.video.dit.layout import HistoryLayout
 from lyra_core.video.memory import SpatialMemory
-from lyra_core.video.vae import VAE, VAEConfig
+from lyra_core.video.vae.network import VAE, VAEConfig
 
 LAYOUT = HistoryLayout.parse("f1k1f4s2f1s1f16k4f2k2f1k1_g20")
 

@@ -18,9 +18,9 @@ from lyra_core.config.rollout import CORRECTED, REFERENCE
 from lyra_core.depth import DepthEstimate
 from lyra_core.mini.vae import TINY_MINI_VAE, build_mini_vae
 from lyra_core.values import CameraPath, Seed
-from lyra_core.video.dit import TINY, build_dit
+from lyra_core.video.dit.network import TINY, build_dit
 from lyra_core.video.rollout import Rollout, RolloutModels
-from lyra_core.video.vae import TINY_VAE, build_vae
+from lyra_core.video.vae.network import TINY_VAE, build_vae
 
 HEIGHT, WIDTH, CHUNK = 32, 48, 8
 LAYOUT = "f1k1f4s2f1s1f4k4f2k2f1k1_g2"

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lyra_core.errors import StateDictError
-from lyra_core.video.dit import BOOKKEEPING_KEYS, TINY, DiT, build_dit
+from lyra_core.video.dit.network import BOOKKEEPING_KEYS, TINY, DiT, build_dit
 from lyra_core.weights.adapter import load_into, open_weights
 from lyra_core.weights.convert import convert
 from lyra_core.weights.lora import merge_loras, read_lora

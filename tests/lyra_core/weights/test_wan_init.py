@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from lyra_core.errors import StateDictError
-from lyra_core.video.dit import TINY, DiT, build_dit, expand_patch_embedding
+from lyra_core.video.dit.network import TINY, DiT, build_dit, expand_patch_embedding
 from lyra_core.weights.wan_init import WanStart, spread_patch_embedding
 
 POOLINGS = [segment.pooling for segment in TINY.history_layout.segments]

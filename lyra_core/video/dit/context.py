@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra_core.errors import FrameError
-from lyra_core.video.attention import KeyValue
-from lyra_core.video.layout import HistoryLayout
-from lyra_core.video.rope import Rotation
+from lyra_core.video.dit.attention import KeyValue
+from lyra_core.video.dit.layout import HistoryLayout
+from lyra_core.video.dit.rope import Rotation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra_core.video.layout import HistoryLayout
+from lyra_core.video.dit.layout import HistoryLayout
 
 ROPE_BASE = 10000.0
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from lyra_core.errors import LyraWarning, RecipeError
-from lyra_core.video.context import ChunkInputs
-from lyra_core.video.dit import TINY, build_dit, step
-from lyra_core.video.narrow_attention import NarrowAttention
-from lyra_core.video.scaled_linear import ScaledLinear, multiply_reference, narrow_rows
-from lyra_core.video.speed import PROFILES, CompiledStep, SpeedProfile, apply_speed
+from lyra_core.video.dit.context import ChunkInputs
+from lyra_core.video.dit.narrow_attention import NarrowAttention
+from lyra_core.video.dit.network import TINY, build_dit, step
+from lyra_core.video.dit.scaled_linear import ScaledLinear, multiply_reference, narrow_rows
+from lyra_core.video.dit.speed import PROFILES, CompiledStep, SpeedProfile, apply_speed
 
 CONFIG = replace(
     TINY, dim=64, ffn_dim=128, num_layers=4, text_dim=32, image_dim=32, layout="f1k1f4s2f1s1f4k4f2k2f1k1_g2"

@@ -1,9 +1,9 @@
 """How fast the video network computes, and what is given up for it: profiles that a loader applies to the network.
 
     exact    compiled blocks; the same arithmetic, rounded in another order here and there
-    fast     and 8-bit products in the wide linear layers of every block (lyra_core.video.scaled_linear)
+    fast     and 8-bit products in the wide linear layers of every block (lyra_core.video.dit.scaled_linear)
     fastest  and 8-bit attention among the tokens in all but the first and the last block
-             (lyra_core.video.narrow_attention)
+             (lyra_core.video.dit.narrow_attention)
 
 The plain path is the network as built. Where a machine lacks something, the profile falls back to what it has and says
 so: the result then is nearer to the plain one, never farther.
@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from lyra_core.errors import LyraWarning
-from lyra_core.video.block import Block
-from lyra_core.video.dit import DiT, step
-from lyra_core.video.narrow_attention import NarrowAttention, has_narrow_attention
-from lyra_core.video.scaled_linear import MULTIPLE, ScaledLinear, has_scaled_products
+from lyra_core.video.dit.block import Block
+from lyra_core.video.dit.narrow_attention import NarrowAttention, has_narrow_attention
+from lyra_core.video.dit.network import DiT, step
+from lyra_core.video.dit.scaled_linear import MULTIPLE, ScaledLinear, has_scaled_products
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class SpeedProfile:
     """What a profile asks for.
 
     Attributes:
-        is_compiled: blocks compiled by torch.compile, with the kernels of lyra_core.video.block_kernels.
+        is_compiled: blocks compiled by torch.compile, with the kernels of lyra_core.video.dit.block_kernels.
         has_narrow_products: 8-bit linear layers.
         has_narrow_attention: 8-bit attention among the tokens.
         num_kept: blocks at either end whose attention stays as it is.
@@ -69,7 +69,7 @@ def apply_speed(dit: DiT, profile: SpeedProfile, *, is_emulated: bool = False) -
     attends = profile.has_narrow_attention and (is_emulated or _can_attend(device))
     compiled = profile.is_compiled and device.type == "cuda" and not is_emulated
     if compiled or (narrow and not is_emulated):
-        importlib.import_module("lyra_core.video.block_kernels")  # its operations become known to torch
+        importlib.import_module("lyra_core.video.dit.block_kernels")  # its operations become known to torch
     blocks = [block for block in dit.blocks if isinstance(block, Block)]
     for index, block in enumerate(blocks):
         if compiled:

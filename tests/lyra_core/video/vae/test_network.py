@@ -8,10 +8,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from lyra_core.errors import FrameError, RecipeError
-from lyra_core.video.vae import TINY_VAE, WAN21_VAE, VAEConfig, build_vae
-from lyra_core.video.vae_layers import CausalCache
+from lyra_core.video.vae.layers import CausalCache
+from lyra_core.video.vae.network import TINY_VAE, WAN21_VAE, VAEConfig, build_vae
 
-REPOSITORY_GOLDEN = Path(__file__).resolve().parents[2] / "golden"  # lists of names never vary
+REPOSITORY_GOLDEN = Path(__file__).resolve().parents[3] / "golden"  # lists of names never vary
 
 SMALL = VAEConfig(
     dim=4,

@@ -7,20 +7,20 @@ import torch
 from safetensors.torch import load_file
 
 from lyra_core.errors import FrameError, RecipeError
-from lyra_core.video.attention import cudnn_first
-from lyra_core.video.block import time_sinusoid
-from lyra_core.video.context import ChunkInputs
-from lyra_core.video.dit import (
+from lyra_core.video.dit.attention import cudnn_first
+from lyra_core.video.dit.block import time_sinusoid
+from lyra_core.video.dit.context import ChunkInputs
+from lyra_core.video.dit.network import (
     BOOKKEEPING_KEYS,
     LYRA2_14B,
     TINY,
     build_dit,
     expand_patch_embedding,
 )
-from lyra_core.video.packing import camera_tokens, correspondence_tokens
-from lyra_core.video.rope import packed_angles
+from lyra_core.video.dit.packing import camera_tokens, correspondence_tokens
+from lyra_core.video.dit.rope import packed_angles
 
-REPOSITORY_GOLDEN = Path(__file__).resolve().parents[2] / "golden"  # lists of names never vary
+REPOSITORY_GOLDEN = Path(__file__).resolve().parents[3] / "golden"  # lists of names never vary
 
 SMALL = replace(
     TINY,
@@ -219,7 +219,7 @@ def test_token_pieces_do_not_change_the_features(monkeypatch, assert_close):
     model = random_model(SMALL)
     inputs, latents = random_inputs(SMALL)
     whole = model(latents, torch.tensor([400]), model.prepare_context(inputs))
-    monkeypatch.setattr("lyra_core.video.dit.TOKENS_AT_ONCE", 7)
+    monkeypatch.setattr("lyra_core.video.dit.network.TOKENS_AT_ONCE", 7)
     assert_close(model(latents, torch.tensor([400]), model.prepare_context(inputs)), whole, 1e-6)
 
 

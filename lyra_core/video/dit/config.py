@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lyra_core.errors import RecipeError
-from lyra_core.video.layout import HistoryLayout
+from lyra_core.video.dit.layout import HistoryLayout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class DiTConfig:
     """Every width of the network.
 
     Attributes:
-        layout: history layout in its written form (lyra_core.video.layout).
+        layout: history layout in its written form (lyra_core.video.dit.layout).
         latent_channels: channels of a latent, and of the predicted velocity.
         condition_channels: channels concatenated to the latents in the content tokens (mask and
             condition latents).

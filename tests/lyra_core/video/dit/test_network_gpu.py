@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lyra_core.video.attention import cudnn_first
-from lyra_core.video.context import ChunkInputs
+from lyra_core.video.dit.attention import cudnn_first
+from lyra_core.video.dit.context import ChunkInputs
 
 pytestmark = [
     pytest.mark.gpu,

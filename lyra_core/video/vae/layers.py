@@ -122,7 +122,7 @@ class CausalConv3d(nn.Conv3d):
         self, norm: ChannelNorm, x: Tensor, bias: Tensor | None, cache: CausalCache
     ) -> Float[Tensor, "b d t h w"]:
         """Convolve SiLU of the normalised x (+ bias) without adding the own bias, by GPU kernels."""
-        from lyra_core.video.vae_kernels import activate, activate_taps
+        from lyra_core.video.vae.kernels import activate, activate_taps
 
         past = cache.read()
         past = x[:, :, :0] if past is None else past
@@ -187,7 +187,7 @@ class ResidualBlock(nn.Module):
 
     def _in_few_passes(self, x: Tensor, cache: CausalCache) -> Tensor:
         """The same with biases, norms, SiLU and what is remembered joined into one kernel between convolutions."""
-        from lyra_core.video.vae_kernels import add
+        from lyra_core.video.vae.kernels import add
 
         norms = [cast("ChannelNorm", self.residual[name]) for name in ("0", "3")]
         first, second = (cast("CausalConv3d", self.residual[name]) for name in ("2", "6"))
@@ -278,7 +278,7 @@ class Upsample(nn.Module):
     def _enlarge(self, frames: Tensor, by_kernel: bool) -> Tensor:
         if not by_kernel:
             return self.resample(frames)
-        from lyra_core.video.vae_kernels import double
+        from lyra_core.video.vae.kernels import double
 
         enlarged: Tensor = self.resample[1](double(frames))
         return enlarged

@@ -1,7 +1,7 @@
 """The autoencoder's work between its convolutions on a GPU, one pass over memory where plain tensors take six.
 
 Tensors are channels last in memory: the channels of a pixel lie together. The plain forms are in
-lyra_core.video.vae_layers. Needs Triton. Legend: b batch, c channels, t frames, h w rows and columns, r past frames.
+lyra_core.video.vae.layers. Needs Triton. Legend: b batch, c channels, t frames, h w rows and columns, r past frames.
 """
 # mypy: disable-error-code="no-untyped-def"
 # ruff: noqa: ANN001
@@ -14,7 +14,7 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra_core.video.block_kernels import kernel
+from lyra_core.video.dit.block_kernels import kernel
 
 LAST = torch.channels_last_3d
 NUMBERS = 4096

@@ -2,7 +2,7 @@
 
 A row is an output channel of the weights and a token of the inputs, so that one loud channel or token costs the others
 no precision. Weights are converted once; inputs are scaled as they come, in the kernels of
-lyra_core.video.block_kernels. The plain layer is what it is compared with; `multiply_reference` is the plain form of
+block_kernels. The plain layer is what it is compared with; `multiply_reference` is the plain form of
 the product.
 
 Legend: m tokens, n output channels, k input channels.
@@ -138,7 +138,7 @@ class ScaledLinear(nn.Module):
     def _narrow(self, x: Tensor) -> Rows:
         if self.is_emulated:
             return Rows(*narrow_rows(nn.functional.gelu(x, approximate="tanh") if self.has_gelu else x))
-        operations = torch.ops.lyra  # of lyra_core.video.block_kernels
+        operations = torch.ops.lyra  # of lyra_core.video.dit.block_kernels
         return Rows(*(operations.gelu_rows(x) if self.has_gelu else operations.narrow(x, None, None)))
 
     def forward(self, x: Float[Tensor, "b l k"] | Rows) -> Float[Tensor, "b l n"]:

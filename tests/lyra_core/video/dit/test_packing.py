@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from lyra_core.video.layout import HistoryLayout
-from lyra_core.video.packing import (
+from lyra_core.video.dit.layout import HistoryLayout
+from lyra_core.video.dit.packing import (
     average_pool,
     camera_tokens,
     correspondence_tokens,

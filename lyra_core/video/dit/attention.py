@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lyra_core.video.narrow_attention import NarrowAttention
-from lyra_core.video.rope import Rotation, rotate
-from lyra_core.video.scaled_linear import Rows
+from lyra_core.video.dit.narrow_attention import NarrowAttention
+from lyra_core.video.dit.rope import Rotation, rotate
+from lyra_core.video.dit.scaled_linear import Rows
 
 
 class RMSNorm(nn.Module):
@@ -88,7 +88,7 @@ class SelfAttention(nn.Module):
         self.norm_q = RMSNorm(dim, eps)
         self.norm_k = RMSNorm(dim, eps)
         self.narrow: NarrowAttention | None = None  # set where the products are to be made in 8 bits
-        self.has_kernels = False  # whether lyra_core.video.block_kernels does what lies between the products
+        self.has_kernels = False  # whether lyra_core.video.dit.block_kernels does what lies between the products
 
     def forward(
         self,

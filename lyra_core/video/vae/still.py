@@ -17,7 +17,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from lyra_core.video.vae_layers import CausalCache, Upsample
+from lyra_core.video.vae.layers import CausalCache, Upsample
 
 
 @dataclass(frozen=True, slots=True)

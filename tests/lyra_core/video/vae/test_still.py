@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lyra_core.video.still import needed_windows
-from lyra_core.video.vae import TINY_VAE, build_vae
-from lyra_core.video.vae_layers import CausalCache
+from lyra_core.video.vae.layers import CausalCache
+from lyra_core.video.vae.network import TINY_VAE, build_vae
+from lyra_core.video.vae.still import needed_windows
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@ import pytest
 import torch
 from einops import rearrange
 
-from lyra_core.video.layout import HistoryLayout
-from lyra_core.video.packing import average_pool
-from lyra_core.video.rope import Rotation, axis_dims, packed_angles, packed_positions, rotate
+from lyra_core.video.dit.layout import HistoryLayout
+from lyra_core.video.dit.packing import average_pool
+from lyra_core.video.dit.rope import Rotation, axis_dims, packed_angles, packed_positions, rotate
 
 OFFICIAL = HistoryLayout.parse("f1k1f4s2f1s1f16k4f2k2f1k1_g20")
 

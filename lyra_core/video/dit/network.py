@@ -30,19 +30,19 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lyra_core.errors import RecipeError
-from lyra_core.video.attention import KeyValue
-from lyra_core.video.block import Block, Head, ImageEmbedding, Store, linear_fp32, time_sinusoid
-from lyra_core.video.context import ChunkInputs, PreparedContext
-from lyra_core.video.dit_config import LYRA2_14B, TINY, DiTConfig
-from lyra_core.video.layout import HistoryLayout
-from lyra_core.video.packing import (
+from lyra_core.video.dit.attention import KeyValue
+from lyra_core.video.dit.block import Block, Head, ImageEmbedding, Store, linear_fp32, time_sinusoid
+from lyra_core.video.dit.config import LYRA2_14B, TINY, DiTConfig
+from lyra_core.video.dit.context import ChunkInputs, PreparedContext
+from lyra_core.video.dit.layout import HistoryLayout
+from lyra_core.video.dit.packing import (
     camera_tokens,
     correspondence_tokens,
     patchify,
     sinusoidal_features,
     unpatchify,
 )
-from lyra_core.video.rope import Rotation, packed_angles
+from lyra_core.video.dit.rope import Rotation, packed_angles
 
 __all__ = ["BOOKKEEPING_KEYS", "LYRA2_14B", "TINY", "DiT", "DiTConfig", "build_dit"]
 
@@ -70,7 +70,7 @@ class DiT(nn.Module):
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False
-        self.step: Step = step  # a compiled one computes the same (lyra_core.video.speed)
+        self.step: Step = step  # a compiled one computes the same (lyra_core.video.dit.speed)
         self.store: Store = "squeezed"
         self.drops_history = False  # whether the last block leaves out tokens that nothing reads (another rounding)
         dim, patch_area = config.dim, config.patch**2

@@ -5,8 +5,7 @@
     narrow      rows in 8 bits, of attention's result
     gelu_rows   GELU, and the rows in 8 bits
 
-Each has its plain form beside it: lyra_core.video.attention, lyra_core.video.block, lyra_core.video.scaled_linear.
-docs/log.md has the times. Needs Triton.
+Each has its plain form in the files beside it: attention, block, scaled_linear. Times: docs/log.md. Needs Triton.
 
 Legend: b batch, l tokens, d channels.
 """

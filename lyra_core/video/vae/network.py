@@ -17,8 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lyra_core.errors import FrameError, RecipeError
-from lyra_core.video.still import run_still, run_trailing
-from lyra_core.video.vae_layers import (
+from lyra_core.video.vae.layers import (
     CausalCache,
     CausalConv3d,
     ChannelNorm,
@@ -28,6 +27,7 @@ from lyra_core.video.vae_layers import (
     Upsample,
     has_kernels,
 )
+from lyra_core.video.vae.still import run_still, run_trailing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

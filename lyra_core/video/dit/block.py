@@ -22,10 +22,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lyra_core.video.attention import CrossAttention, KeyValue, SelfAttention
-from lyra_core.video.packing import sinusoidal_features
-from lyra_core.video.rope import Rotation
-from lyra_core.video.scaled_linear import Rows
+from lyra_core.video.dit.attention import CrossAttention, KeyValue, SelfAttention
+from lyra_core.video.dit.packing import sinusoidal_features
+from lyra_core.video.dit.rope import Rotation
+from lyra_core.video.dit.scaled_linear import Rows
 
 Store = Literal["squeezed", "full"]
 
@@ -66,7 +66,7 @@ class Block(nn.Module):
         self.ffn = nn.Sequential(nn.Linear(dim, ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(ffn_dim, dim))
         self.modulation = nn.Parameter(torch.zeros(1, 6, dim))
         self.has_text = has_text
-        self.has_kernels = False  # lyra_core.video.block_kernels, for what lies between the products
+        self.has_kernels = False  # lyra_core.video.dit.block_kernels, for what lies between the products
         self.has_rows = False  # and tokens travel between norms and products in 8 bits
 
     def add_position_encoders(

@@ -6,16 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lyra_core.video.attention import RMSNorm, split_heads
-from lyra_core.video.block import modulate
-from lyra_core.video.context import ChunkInputs
-from lyra_core.video.dit import TINY, build_dit
-from lyra_core.video.narrow_attention import NarrowAttention, has_narrow_attention
-from lyra_core.video.rope import Rotation, rotate
-from lyra_core.video.scaled_linear import ScaledLinear, has_scaled_products, narrow_rows
-from lyra_core.video.speed import PROFILES, apply_speed
-from lyra_core.video.vae import WAN21_VAE, build_vae
-from lyra_core.video.vae_layers import CausalCache
+from lyra_core.video.dit.attention import RMSNorm, split_heads
+from lyra_core.video.dit.block import modulate
+from lyra_core.video.dit.context import ChunkInputs
+from lyra_core.video.dit.narrow_attention import NarrowAttention, has_narrow_attention
+from lyra_core.video.dit.network import TINY, build_dit
+from lyra_core.video.dit.rope import Rotation, rotate
+from lyra_core.video.dit.scaled_linear import ScaledLinear, has_scaled_products, narrow_rows
+from lyra_core.video.dit.speed import PROFILES, apply_speed
+from lyra_core.video.vae.layers import CausalCache
+from lyra_core.video.vae.network import WAN21_VAE, build_vae
 
 pytestmark = [
     pytest.mark.gpu,
@@ -52,7 +52,7 @@ def seeded():
 @torch.no_grad()
 @pytest.mark.parametrize(("heads", "dim"), [(40, 128), (3, 32)])
 def test_turn_is_norm_and_rotation(heads, dim):
-    import lyra_core.video.block_kernels  # noqa: F401
+    import lyra_core.video.dit.block_kernels  # noqa: F401
 
     norm = RMSNorm(heads * dim, 1e-6).to("cuda", torch.bfloat16)
     norm.weight.uniform_(0.5, 1.5)
@@ -73,7 +73,7 @@ def rows_error(values, scale, wanted):
 @torch.no_grad()
 @pytest.mark.parametrize("width", [5120, 192])
 def test_norm_rows_are_residual_norm_modulation_and_rows(width):
-    import lyra_core.video.block_kernels  # noqa: F401
+    import lyra_core.video.dit.block_kernels  # noqa: F401
 
     norm_rows = torch.ops.lyra.norm_rows
     bare = torch.nn.LayerNorm(width, 1e-6, elementwise_affine=False)
@@ -97,7 +97,7 @@ def test_norm_rows_are_residual_norm_modulation_and_rows(width):
 
 @torch.no_grad()
 def test_narrow_is_the_rows_of_what_a_unit_and_a_mean_bring_back():
-    import lyra_core.video.block_kernels  # noqa: F401
+    import lyra_core.video.dit.block_kernels  # noqa: F401
 
     x, unit, mean = draw(2, 101, 5120), draw(2, 1, 5120, dtype=torch.float32), draw(2, 1, 5120, dtype=torch.float32)
     assert rows_error(*torch.ops.lyra.narrow(x, None, None), x) < 1.1
@@ -107,7 +107,7 @@ def test_narrow_is_the_rows_of_what_a_unit_and_a_mean_bring_back():
 
 @torch.no_grad()
 def test_gelu_rows_are_the_rows_of_gelu():
-    import lyra_core.video.block_kernels  # noqa: F401
+    import lyra_core.video.dit.block_kernels  # noqa: F401
 
     x = draw(2, 77, 13824) * 3
     assert rows_error(*torch.ops.lyra.gelu_rows(x), torch.nn.functional.gelu(x, approximate="tanh")) < 1.1
@@ -115,7 +115,7 @@ def test_gelu_rows_are_the_rows_of_gelu():
 
 @torch.no_grad()
 def test_linear_gelu_is_linear_and_gelu():
-    import lyra_core.video.block_kernels  # noqa: F401
+    import lyra_core.video.dit.block_kernels  # noqa: F401
 
     layer, x = torch.nn.Linear(256, 384, device="cuda", dtype=torch.bfloat16), draw(2, 100, 256)
     wanted = torch.nn.functional.gelu(layer(x).float(), approximate="tanh")
@@ -126,7 +126,7 @@ def test_linear_gelu_is_linear_and_gelu():
 @pytest.mark.skipif(not (torch.cuda.is_available() and has_scaled_products("cuda")), reason="no fp8 products")
 @pytest.mark.parametrize("has_gelu", [False, True])
 def test_scaled_products_are_those_of_the_plain_form(has_gelu):
-    import lyra_core.video.block_kernels  # noqa: F401
+    import lyra_core.video.dit.block_kernels  # noqa: F401
 
     layer = torch.nn.Linear(256, 384, device="cuda", dtype=torch.bfloat16)
     x = draw(2, 100, 256)

@@ -13,7 +13,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lyra_core.video.layout import HistoryLayout
+from lyra_core.video.dit.layout import HistoryLayout
 
 INVALID_CORRESPONDENCE = -1.0
 

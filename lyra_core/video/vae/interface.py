@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra_core.video.vae_layers import CausalCache
+from lyra_core.video.vae.layers import CausalCache
 
 
 @runtime_checkable

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lyra_core.errors import FrameError, RecipeError
-from lyra_core.video.layout import HistoryLayout
+from lyra_core.video.dit.layout import HistoryLayout
 
 OFFICIAL = HistoryLayout.parse("f1k1f4s2f1s1f16k4f2k2f1k1_g20")
 

@@ -1,0 +1,1 @@
+"""The video diffusion transformer: packed tokens, attention, blocks, kernels and speed profiles."""

@@ -1,0 +1,1 @@
+"""The causal video autoencoder: its network, the interface the rollout uses, and the photograph that stands still."""
