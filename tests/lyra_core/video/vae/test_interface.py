@@ -8,7 +8,7 @@ from lyra_core.video.vae.network import TINY_VAE, build_vae
 
 
 @pytest.mark.parametrize(
-    "build", [lambda: build_vae(TINY_VAE), lambda: build_mini_vae(MiniVAEConfig())], ids=["wan", "mini"]
+    "build", [lambda: build_vae(TINY_VAE), lambda: build_mini_vae(TINY_MINI_VAE)], ids=["wan", "mini"]
 )
 def test_both_autoencoders_have_what_the_rollout_asks_for(build):
     network = build()
