@@ -14,10 +14,12 @@ from lyra_core.errors import CatalogError, FormatError, RecipeError
 from lyra_core.formats.cameras import read_cameras_parquet, write_colmap_text, write_transforms_json
 from lyra_core.formats.clip import iterate_frames
 from lyra_core.formats.colmap import write_colmap_binary
-from lyra_core.formats.image import write_jpeg
+from lyra_core.formats.image import write_depth_png, write_jpeg
 from lyra_core.formats.points import write_points_ply
 from lyra_core.formats.store import Store
 from lyra_core.records import WorldRecord
+from lyra_core.sensors.cast import Caster
+from lyra_core.sensors.rays import pinhole_rays
 from lyra_core.values import CameraPath, Gaussians
 
 FRAME_QUALITY = 95  # trainers learn from these pictures
@@ -130,6 +132,17 @@ def write_frames(world: StoredWorld, folder: Path) -> list[str]:
     return names
 
 
+def write_depths(world: StoredWorld, folder: Path) -> list[str]:
+    """Write the depth of the splats' surface as `frame_00000.png`, ...: 16 bits, thousandths of a unit; the names."""
+    caster, names = Caster(world.gaussians), []
+    size = (world.cameras.image_height, world.cameras.image_width)
+    for number, pose in enumerate(world.cameras.world_to_cam):
+        depth = caster.capture(pinhole_rays(world.cameras.intrinsics[number], *size), pose).depth
+        names.append(f"frame_{number:05d}.png")
+        write_depth_png(depth, folder / names[-1])
+    return names
+
+
 def _write_colmap(world: StoredWorld, folder: Path) -> None:
     names = write_frames(world, folder / "images")
     model = folder / "sparse" / "0"
@@ -145,6 +158,7 @@ def _write_nerfstudio(world: StoredWorld, folder: Path) -> None:
         folder / "transforms.json",
         [f"images/{name}" for name in names],
         points_file="points.ply",
+        depth_paths=[f"depths/{name}" for name in write_depths(world, folder / "depths")],
     )
 
 
