@@ -56,6 +56,7 @@ FOR_USERS = {
     "make_tiers": "smaller versions of a finished world (docs/reconstruction.md)",
     "perturbed_clip": "a film with known faults: benchmarks and tests of the reconstruction",
     "random_state": "weights for benchmarks of the depth networks",
+    "cast_reference": "the plain ray caster that the fast one is compared with",
     "fit_similarity": "the plain fit that align_cameras is compared with",
     "is_unused_key": "says which tensors of the released image tower are left out",
     "readinto": "called by io.BufferedReader",

@@ -15,9 +15,13 @@ def dataset(
     to: Annotated[Path, typer.Option("--to", help="Folder to write; it must not exist.")],
     form: Annotated[str, typer.Option("--format", help="lerobot (an episode a world) or webdataset (tar shards).")],
     where: Annotated[str, typer.Option("--where", help="Which worlds, as SQL over the table worlds.")] = "accepted",
-    split: Annotated[str | None, typer.Option("--split", help="train, val or test, by photograph; all if absent.")] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="train, val or test, by photograph; all if absent.")
+    ] = None,
     version: Annotated[int | None, typer.Option(min=1, help="Snapshot to read. (default: the latest)")] = None,
-    no_depth: Annotated[bool, typer.Option("--no-depth", help="Leave depth out of webdataset; it takes longest.")] = False,
+    no_depth: Annotated[
+        bool, typer.Option("--no-depth", help="Leave depth out of webdataset; it takes longest.")
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
     """Write many worlds of a snapshot as one data set, whole or not at all.

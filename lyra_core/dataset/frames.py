@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +11,9 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from lyra_core.canonical_json import canonical_json
-from lyra_core.dataset.cache import FileCache
 from lyra_core.dataset.order import Shard, epoch_order, part_bounds, pools
-from lyra_core.dataset.sources import FrameSource, NewPaths, Picture, WorldEntry
+from lyra_core.dataset.sources import FrameSource, Picture, WorldEntry
 from lyra_core.errors import CatalogError, ConfigError
-from lyra_core.formats.store import Store
 
 DTYPES = ("uint8", "float32")
 
@@ -53,19 +51,16 @@ class PosedFrames(IterableDataset[dict[str, Any]]):
 
     def __init__(
         self,
-        store: Store,
+        source: FrameSource,
         entries: Sequence[WorldEntry],
         *,
-        paths: NewPaths | None,
-        depth: bool,
         dtype: str,
-        size: tuple[int, int] | None,
         every: int,
         seed: int | None,
         shard: tuple[int, int] | None,
-        cache: FileCache,
     ) -> None:
         super().__init__()
+        paths, size = source.paths, source.size
         self._require(entries, dtype, size, every)
         self._rank, self._num_ranks = _here() if shard is None else shard
         if not 0 <= self._rank < self._num_ranks:
@@ -74,7 +69,7 @@ class PosedFrames(IterableDataset[dict[str, Any]]):
         names = ("",) if paths is None else paths.names
         self._items = [(entry, name) for entry in self._entries for name in names]
         self._counts = [e.num_frames or 0 if paths is None else paths.num_frames for e, _ in self._items]
-        self._source = FrameSource(store, cache, paths=paths, depth=depth, size=size)
+        self._source = source
         told = [[e.world_id for e in entries], list(names), self._counts, every, seed, self._rank, self._num_ranks]
         self._fingerprint = hashlib.sha256(canonical_json(told).encode()).hexdigest()[:16]
         # Shared, so that workers that live for several epochs see the next one.
@@ -116,7 +111,8 @@ class PosedFrames(IterableDataset[dict[str, Any]]):
             loaded = self._load(items[left].tolist(), frames[left].tolist())
             for place in left.tolist():
                 self._progress.done[number] += 1
-                yield loaded.pop((int(items[place]), int(frames[place])))
+                item, frame = int(items[place]), int(frames[place])
+                yield self._sample(item, frame, loaded.pop((item, frame))())
         # An epoch that was read to its end starts anew.
         self._progress = _Progress(epoch=epoch)
 
@@ -150,7 +146,9 @@ class PosedFrames(IterableDataset[dict[str, Any]]):
         )
         self._epoch.fill_(int(state["epoch"]))
 
-    def state_after(self, batches: int, *, batch_size: int, num_workers: int, drop_last: bool = False) -> dict[str, Any]:
+    def state_after(
+        self, batches: int, *, batch_size: int, num_workers: int, drop_last: bool = False
+    ) -> dict[str, Any]:
         """The state of a plain DataLoader after so many batches of this epoch, counted from its beginning.
 
         A DataLoader takes batches from its workers in turn, so their number tells where each worker stands. After the
@@ -193,9 +191,7 @@ class PosedFrames(IterableDataset[dict[str, Any]]):
         return sum(-(-count // self._every) for count in self._counts)
 
     @staticmethod
-    def _require(
-        entries: Sequence[WorldEntry], dtype: str, size: tuple[int, int] | None, every: int
-    ) -> None:
+    def _require(entries: Sequence[WorldEntry], dtype: str, size: tuple[int, int] | None, every: int) -> None:
         if dtype not in DTYPES:
             raise ConfigError(f"dtype of images: wanted one of {', '.join(DTYPES)}, found {dtype!r}")
         if every < 1 or (size is not None and (len(size) != 2 or min(size) < 1)):
@@ -209,18 +205,18 @@ class PosedFrames(IterableDataset[dict[str, Any]]):
                 "one with where(...), or resize with size=(height, width)"
             )
 
-    def _load(self, items: list[int], frames: list[int]) -> dict[tuple[int, int], dict[str, Any]]:
+    def _load(self, items: list[int], frames: list[int]) -> dict[tuple[int, int], Callable[[], Picture]]:
         wanted: dict[int, list[int]] = {}
         for item, frame in zip(items, frames, strict=True):
             wanted.setdefault(item, []).append(frame)
-        loaded = {}
-        for item, numbers in wanted.items():
-            entry, name = self._items[item]
-            for frame, picture in self._source.load(entry, name, sorted(numbers)):
-                loaded[item, frame] = self._sample(entry, name, frame, picture)
-        return loaded
+        return {
+            (item, frame): picture
+            for item, numbers in wanted.items()
+            for frame, picture in self._source.load(*self._items[item], sorted(numbers))
+        }
 
-    def _sample(self, entry: WorldEntry, path: str, frame: int, picture: Picture) -> dict[str, Any]:
+    def _sample(self, item: int, frame: int, picture: Picture) -> dict[str, Any]:
+        entry, path = self._items[item]
         image = torch.from_numpy(picture.image).permute(2, 0, 1)
         sample: dict[str, Any] = {
             "image": image.contiguous() if self._dtype == "uint8" else image.float() / 255,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lyra_core import snapshot
 from lyra_core.dataset.cache import FileCache
 from lyra_core.dataset.frames import PosedFrames
-from lyra_core.dataset.sources import NewPaths, WorldEntry
+from lyra_core.dataset.sources import FrameSource, NewPaths, WorldEntry
 from lyra_core.dataset.split import SHARES, split_of
 from lyra_core.errors import CatalogError, ConfigError
 from lyra_core.extras import require
@@ -116,12 +116,10 @@ class WorldSet:
             CatalogError: no worlds, worlds without the files that are needed, or of several sizes.
             ConfigError: an impossible option.
         """
-        return PosedFrames(
-            self.store,
-            [WorldEntry.from_row(row) for row in self.table.select(WorldEntry.columns()).to_pylist()],
-            paths=paths, depth=depth, dtype=dtype, size=size, every=every, seed=seed, shard=shard,
-            cache=cache or FileCache(),
-        )  # fmt: skip
+        source = FrameSource(self.store, cache or FileCache(), paths=paths, depth=depth, size=size)
+        rows = self.table.select(WorldEntry.columns()).to_pylist()
+        entries = [WorldEntry.from_row(row) for row in rows]
+        return PosedFrames(source, entries, dtype=dtype, every=every, seed=seed, shard=shard)
 
 
 def open_dataset(uri: str | Path, *, version: int | None = None) -> WorldSet:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from lyra_core.formats.clip import read_frames
 from lyra_core.formats.store import Store
 from lyra_core.geometry.camera_paths import build_camera_path, measure_scene_depth_m
 from lyra_core.geometry.requests import require_preset
+from lyra_core.geometry.rotation import invert_rigid
 from lyra_core.sensors.cast import Caster
 from lyra_core.sensors.rays import pinhole_rays
 from lyra_core.values import CameraPath, Gaussians
@@ -113,8 +115,10 @@ class FrameSource:
     ) -> None:
         self.store, self.cache, self.paths, self.depth, self.size = store, cache, paths, depth, size
 
-    def load(self, entry: WorldEntry, path_name: str, frames: Sequence[int]) -> Iterator[tuple[int, Picture]]:
-        """Frames of a world, in ascending order.
+    def load(
+        self, entry: WorldEntry, path_name: str, frames: Sequence[int]
+    ) -> Iterator[tuple[int, Callable[[], Picture]]]:
+        """Frames of a world, in ascending order, decoded; rays are cast when a picture is called for.
 
         Args:
             entry: the world.
@@ -131,60 +135,52 @@ class FrameSource:
             stored = stored.resized(*self.size)
         caster = _LateCaster(self, entry)
         if self.paths is not None:
-            yield from self._rendered(caster, self._path(caster, stored, path_name), frames)
+            path = self._path(caster, stored, path_name, self.paths)
+            for frame in frames:
+                yield frame, partial(self._rendered, caster, path, frame)
             return
         if frames and frames[-1] >= len(stored):
             raise CatalogError(
                 f"world {entry.world_id}: wanted a camera for frame {frames[-1]}, found {len(stored)}; lyra verify "
                 "tells whether its files are whole"
             )
-        cam_to_world = stored.cam_to_world
         video = self.cache.fetch(self.store, entry.key("video_uri"))
         size = (stored.image_height, stored.image_width)
         for frame, image in read_frames(video, frames, size=size, threads=0 if _is_main() else 1):
-            yield (
-                frame,
-                Picture(
-                    image=image,
-                    depth=self._depth(caster, stored, frame) if self.depth else None,
-                    intrinsics=stored.intrinsics[frame],
-                    cam_to_world=cam_to_world[frame],
-                ),
-            )
+            yield frame, partial(self._stored, caster, stored, frame, image)
 
-    def _rendered(
-        self, caster: _LateCaster, path: CameraPath, frames: Sequence[int]
-    ) -> Iterator[tuple[int, Picture]]:
-        cam_to_world = path.cam_to_world
-        for frame in frames:
-            rays = pinhole_rays(path.intrinsics[frame], path.image_height, path.image_width)
-            cast = caster.ready().capture(rays, path.world_to_cam[frame])
-            yield (
-                frame,
-                Picture(
-                    image=(cast.color * 255).round().byte().numpy(),
-                    depth=cast.depth if self.depth else None,
-                    intrinsics=path.intrinsics[frame],
-                    cam_to_world=cam_to_world[frame],
-                ),
-            )
+    def _stored(self, caster: _LateCaster, path: CameraPath, frame: int, image: np.ndarray) -> Picture:
+        return Picture(
+            image=image,
+            depth=self._depth(caster, path, frame) if self.depth else None,
+            intrinsics=path.intrinsics[frame],
+            cam_to_world=invert_rigid(path.world_to_cam[frame]),
+        )
 
-    def _path(self, caster: _LateCaster, stored: CameraPath, name: str) -> CameraPath:
+    def _rendered(self, caster: _LateCaster, path: CameraPath, frame: int) -> Picture:
+        rays = pinhole_rays(path.intrinsics[frame], path.image_height, path.image_width)
+        cast = caster.ready().capture(rays, path.world_to_cam[frame])
+        return Picture(
+            image=(cast.color * 255).round().byte().numpy(),
+            depth=cast.depth if self.depth else None,
+            intrinsics=path.intrinsics[frame],
+            cam_to_world=invert_rigid(path.world_to_cam[frame]),
+        )
+
+    def _path(self, caster: _LateCaster, stored: CameraPath, name: str, paths: NewPaths) -> CameraPath:
         """A preset from the world's first camera, scaled by how far its surfaces are there."""
-        assert self.paths is not None
         size = (stored.image_height, stored.image_width)
         first = caster.ready().capture(pinhole_rays(stored.intrinsics[0], *size), stored.world_to_cam[0])
-        path = build_camera_path(
+        return build_camera_path(
             name,
-            num_frames=self.paths.num_frames,
+            num_frames=paths.num_frames,
             intrinsics=stored.intrinsics[0],
             image_height=size[0],
             image_width=size[1],
             scene_depth_m=measure_scene_depth_m(first.depth),
-            strength=self.paths.strength,
+            strength=paths.strength,
             any_count=True,
         )
-        return path
 
     def _depth(self, caster: _LateCaster, path: CameraPath, frame: int) -> Tensor:
         """Casting takes far longer than decoding, so depth is kept beside the copies of files."""

@@ -125,8 +125,8 @@ def write_transforms_json(
     Args:
         path: the cameras.
         file: usually `transforms.json` beside a folder of images.
-        file_paths: image of each frame, relative to the file. None: `images/frame_00000.jpg`, ..., where the command that
-            the file names puts the frames of `video_file`.
+        file_paths: image of each frame, relative to the file. None: `images/frame_00000.jpg`, ..., where the command
+            that the file names puts the frames of `video_file`.
         points_file: a PLY of coloured points in the same frame, relative to the file. Where given, the poses keep their
             orientation in nerfstudio too.
         depth_paths: depth of each frame as a 16-bit PNG in thousandths of a unit, relative to the file, or None.

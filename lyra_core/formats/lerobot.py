@@ -173,7 +173,10 @@ def _write_meta(folder: Path, rows: list[dict[str, Any]], tasks: dict[str, int],
     note = {"index_columns": ["task"], "column_indexes": [], "columns": described, "pandas_version": "2.2.0"}
     table = pa.table({"task_index": pa.array(tasks.values(), pa.int64()), "task": pa.array(tasks, pa.string())})
     pq.write_table(table.replace_schema_metadata({"pandas": json.dumps(note)}), meta / "tasks.parquet")
-    scalars = {"timestamp": "float32", **dict.fromkeys(("frame_index", "episode_index", "index", "task_index"), "int64")}
+    scalars = {
+        "timestamp": "float32",
+        **dict.fromkeys(("frame_index", "episode_index", "index", "task_index"), "int64"),
+    }
     video = {
         "video.fps": fps, "video.height": height, "video.width": width, "video.channels": 3, "video.codec": "h264",
         "video.pix_fmt": "yuv420p", "video.is_depth_map": False, "has_audio": False,

@@ -1,7 +1,7 @@
 """Frames as WebDataset shards: tar files that training jobs stream one after the other.
 
 A sample is three files of one key, `<world id>_<frame>`: `jpg`, `depth.npy` (float32 z-depth, 0 where there is none;
-where depth was asked for) and `camera.json`. Depth is no .png, because the readers' usual decoders make eight bits of it.
+where depth was asked for) and `camera.json`. Depth is no .png, of which the readers' usual decoders make eight bits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from lyra_core.formats.image import encode_jpeg
 JPEG_QUALITY = 95  # trainers learn from these pictures
 
 
-def write_webdataset(samples: Iterable[Mapping[str, Any]], folder: str | Path, *, shard_bytes: int = 500_000_000) -> int:
+def write_webdataset(
+    samples: Iterable[Mapping[str, Any]], folder: str | Path, *, shard_bytes: int = 500_000_000
+) -> int:
     """Write samples of `lyra_core.dataset` as shard-000000.tar, ...; returns how many there were.
 
     Args:
@@ -58,7 +60,9 @@ def write_webdataset(samples: Iterable[Mapping[str, Any]], folder: str | Path, *
 def _files(sample: Mapping[str, Any]) -> dict[str, bytes]:
     world = str(sample["world_id"])
     if not world.isalnum():
-        raise FormatError(f"the key of a sample is made of its world's id, which has letters and digits, found {world!r}")
+        raise FormatError(
+            f"the key of a sample is made of its world's id, which has letters and digits, found {world!r}"
+        )
     key = f"{world}_{int(sample['frame']):05d}"
     camera = {
         "intrinsics": sample["intrinsics"].tolist(),
@@ -69,7 +73,7 @@ def _files(sample: Mapping[str, Any]) -> dict[str, bytes]:
         **{name: sample[name] for name in ("world_id", "seed_id", "frame", "metric_scale_source")},
         **{
             # NaN is no JSON.
-            name: None if sample[name] != sample[name] else sample[name]  # noqa: PLR0124
+            name: None if sample[name] != sample[name] else sample[name]
             for name in ("meters_per_unit", "scale_confidence")
         },
     }

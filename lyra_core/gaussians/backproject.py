@@ -14,10 +14,10 @@ from torch import Tensor
 from lyra_core.gaussians import backproject_kernels
 from lyra_core.gaussians import rasterize_kernels as kernels
 from lyra_core.gaussians.rasterize import (
-    ONE_LAUNCH_AT_A_TIME,
     EPS2D_PX2,
     FAR_PLANE_M,
     NEAR_PLANE_M,
+    ONE_LAUNCH_AT_A_TIME,
     Rasterizer,
     _contiguous,
 )

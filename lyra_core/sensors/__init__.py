@@ -4,7 +4,7 @@ caster = Caster(gaussians)
 capture = caster.capture(fisheye_rays(...), world_to_cam)  # colour, depth, range, normals of the same rays
 """
 
-from lyra_core.sensors.cast import Caster, Cast
+from lyra_core.sensors.cast import Cast, Caster
 from lyra_core.sensors.lidar import LidarModel
 from lyra_core.sensors.rays import Rays, fisheye_rays, lidar_rays, pinhole_rays
 from lyra_core.sensors.returns import write_lidar_ply

@@ -103,7 +103,8 @@ class Caster:
         require_drawable(gaussians)
         self._gaussians = gaussians.to("cpu")
         self._axes = quat_to_matrix(self._gaussians.quats.float())
-        self._part = self._gaussians.marked(Part.KEYFRAME).part if gaussians.part is None else self._gaussians.part
+        part = self._gaussians.part
+        self._part = torch.zeros(len(gaussians), dtype=torch.uint8) if part is None else part
         self._parallel = parallel
 
     def capture(self, rays: Rays, world_to_cam: Float[Tensor, "4 4"]) -> Cast:

@@ -40,8 +40,10 @@ def cast_reference(
         _one_ray(ray, offsets, sharp, blurred, colors, gaussians.opacities.double(), distance - reach, distance + reach)
         for ray in rays.double() @ pose[:3, :3].mT
     ]
-    return torch.stack([c for c, _, _ in found]), torch.stack([t for _, t, _ in found]), torch.stack(
-        [a for _, _, a in found]
+    return (
+        torch.stack([c for c, _, _ in found]),
+        torch.stack([t for _, t, _ in found]),
+        torch.stack([a for _, _, a in found]),
     )
 
 

@@ -28,7 +28,9 @@ print(item["episode_index"].item(), item["frame_index"].item(), round(item["acti
 """
 
 
-def episode(folder: Path, name: str, count: int, *, height: int = 32, lossless: bool = False, task: str = "") -> Episode:
+def episode(
+    folder: Path, name: str, count: int, *, height: int = 32, lossless: bool = False, task: str = ""
+) -> Episode:
     frames = torch.randint(0, 255, (count, height, 48, 3), dtype=torch.uint8)
     video = folder / f"{name}.{'mkv' if lossless else 'mp4'}"
     (write_lossless if lossless else write_mp4)(frames, video, 16.0)

@@ -83,7 +83,9 @@ def test_depth_is_the_surface_within_two_percent(scene, sensor):
     elif sensor == "fisheye":
         rays = fisheye_rays(torch.tensor([[60.0, 0, 64], [0, 60.0, 36], [0, 0, 1]]), 72, 128, max_angle_deg=30.0)
     else:
-        rays = lidar_rays(LidarModel(elevations_deg=tuple(float(e) for e in range(-18, 15, 2)), columns=100, horizontal_fov_deg=60.0))
+        rays = lidar_rays(
+            LidarModel(elevations_deg=tuple(float(e) for e in range(-18, 15, 2)), columns=100, horizontal_fov_deg=60.0)
+        )
     cast = Caster(scene).capture(rays, EYE)
     truth = surface(rays.directions)
     seen = (cast.range > 0) & (truth > 0)

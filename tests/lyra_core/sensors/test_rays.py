@@ -35,7 +35,9 @@ def test_fisheye_rays_invert_the_model_of_kannala_and_brandt():
 
 
 def test_a_fisheye_sees_behind_itself_and_nothing_outside_its_circle():
-    rays = fisheye_rays(torch.tensor([[20.0, 0, 50], [0, 20.0, 50], [0, 0, 1]]), 100, 100, max_angle_deg=110.0).directions
+    rays = fisheye_rays(
+        torch.tensor([[20.0, 0, 50], [0, 20.0, 50], [0, 0, 1]]), 100, 100, max_angle_deg=110.0
+    ).directions
     length = rays.norm(dim=-1)
     assert length[0, 0] == 0
     assert length[50, 50] == pytest.approx(1)
