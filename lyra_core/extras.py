@@ -36,6 +36,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "skimage": ("geometry",),  # of scikit-image
     "fast_simplification": ("geometry",),
     "mujoco": ("sim",),
+    "rerun": ("rerun",),  # of rerun-sdk
     "polars": ("viewer",),
     "pandas": ("viewer",),
 }
