@@ -53,7 +53,6 @@ SEVERAL_CLASSES = {
 FOR_USERS = {
     "save_trajectory": "writes the files that camera_path takes (examples/custom_camera_path.py)",
     "read_colmap_text": "reads a world's colmap folder",
-    "make_tiers": "smaller versions of a finished world (docs/reconstruction.md)",
     "perturbed_clip": "a film with known faults: benchmarks and tests of the reconstruction",
     "random_state": "weights for benchmarks of the depth networks",
     "fit_similarity": "the plain fit that align_cameras is compared with",
