@@ -18,6 +18,7 @@ from flows.cli.card import card
 from flows.cli.doctor import doctor
 from flows.cli.down import down
 from flows.cli.export import export
+from flows.cli.gallery import gallery
 from flows.cli.garbage import gc
 from flows.cli.lineage import lineage
 from flows.cli.output import choose_json, leave_pipe, print_error, ready_streams
@@ -47,7 +48,7 @@ commands = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    run, status, query, peek, lineage, verify, simcheck, export, gc, card, recipes, calibrate, doctor, up, down,
+    run, status, query, peek, lineage, verify, simcheck, export, gallery, gc, card, recipes, calibrate, doctor, up, down,
 ):  # fmt: skip
     commands.command()(command)
 commands.command(
