@@ -31,6 +31,7 @@ PERMISSIVE = frozenset(
         "cc0-1.0",
         "cc-by-4.0",
         "unlicense",
+        "openmdw-1.1",
     ]
 )
 _COLUMNS = (

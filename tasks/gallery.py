@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from catalogs.commit import read_commit
 from catalogs.gallery.page import SplatFile, WorldFiles, world_page
-from catalogs.gallery.site import world_folder
+from catalogs.gallery.write import world_folder
 from lyra_core.errors import StoreError
 from lyra_core.formats.clip import iterate_frames
 from lyra_core.formats.store import Store

@@ -51,7 +51,7 @@ def served(folder: Path) -> Iterator[str]:
 
 
 class Browser:
-    """One Chromium with one page; `requests` are the addresses it asked for, `problems` what its console complained of."""
+    """One Chromium with one page; `requests` are the addresses it asked for, `problems` its console's complaints."""
 
     def __init__(self, executable: str):
         self._profile = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import PurePath
 from urllib.parse import quote
 
 from catalogs.gallery.rows import quality_score
@@ -77,19 +78,21 @@ def world_page(
         f"""<div class="stage{" upright" if upright else ""}" id="stage">
 <canvas id="canvas" tabindex="0" aria-label="3D view; drag to look around, W A S D to move"></canvas>{poster}
 <span class="note" id="note" role="status">Loading 3D</span></div>
-<div class="controls"><button class="button" id="home" disabled>Photograph’s view <kbd>R</kbd></button>
+<div class="controls"><button class="button" id="home" disabled>Seed view <kbd>R</kbd></button>
 <button class="button" id="fly" aria-pressed="false" disabled>Fly along path <kbd>P</kbd></button>
 <button class="button" id="lines" aria-pressed="false" disabled>Cameras <kbd>C</kbd></button>
 <button class="button" id="full" disabled>Full screen <kbd>F</kbd></button>
 <button class="button" id="more" hidden></button>
-<span class="hint">drag to look, wheel or <kbd>W</kbd><kbd>A</kbd><kbd>S</kbd><kbd>D</kbd> to move, shift-drag to slide</span></div>"""
+<span class="hint">drag to look, wheel or <kbd>W</kbd><kbd>A</kbd><kbd>S</kbd><kbd>D</kbd> to move,
+shift-drag to slide</span></div>"""
         if files.splats and frames
         else '<p class="warning">This world has no Gaussians to show.</p>'
     )
     video = (
         f"""<section class="panel"><h2>Video</h2><video controls loop muted playsinline preload="metadata"
 {f'poster="{_url(files.poster)}"' if files.poster else ""} src="{_url(files.video)}"></video>
-<p class="small soft">{_text(world.trajectory_name)}, {world.num_frames or 0} frames, {world.width} x {world.height}, {world.fps or 0:g} per second</p></section>"""
+<p class="small soft">{_text(world.trajectory_name)}, {world.num_frames or 0} frames,
+{world.width} x {world.height}, {world.fps or 0:g} per second</p></section>"""
         if files.video
         else ""
     )
@@ -100,7 +103,7 @@ def world_page(
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">
 <meta name="referrer" content="no-referrer">
-<title>{_text(name)} – {_text(title)}</title>
+<title>{_text(name)} | {_text(title)}</title>
 <link rel="icon" href="data:,">
 <link rel="stylesheet" href="{ROOT}assets/site.css">
 <script src="{ROOT}assets/theme.js"></script>
@@ -111,18 +114,18 @@ def world_page(
 <header class="bar"><a class="brand" href="{ROOT}index.html">← {_text(title)}</a><span class="grow"></span>
 <button class="button small" id="theme" type="button" title="Dark or light">Theme</button></header>
 <main>
-<div class="head"><div><h1>{_text(name)}</h1><span class="soft small">{_text(world.recipe)} · {_text(world.trajectory_name)} · <span class="mono">{_text(world.world_id)}</span></span></div>
+<div class="head"><div><h1>{_text(name)}</h1>
+<span class="soft small">{_text(world.recipe)} · {_text(world.trajectory_name)} ·
+<span class="mono">{_text(world.world_id)}</span></span></div>
 {_verdict(world)}</div>
 <div class="world"><div>
 {viewer}
-<div class="below">{video}{_plan(frames)}</div>
+<div class="below">{video}{_plan(frames)}{_cost(world)}{_downloads(files)}</div>
 </div>
 <aside>
 {_quality(world)}
 {_license(world)}
 {_provenance(world)}
-{_cost(world)}
-{_downloads(files)}
 </aside></div>
 </main>
 </body>
@@ -179,14 +182,15 @@ def _quality(world: WorldRecord) -> str:
         ("path", _length(world), "length of the camera's path"),
     ]
     cells = "".join(
-        f'<div title="{escape(meaning)}"><dt>{label}</dt><dd>{escape(value)}</dd></div>' for label, value, meaning in figures
+        f'<div title="{escape(meaning)}"><dt>{label}</dt><dd>{escape(value)}</dd></div>'
+        for label, value, meaning in figures
     )
     return f'<section class="panel"><h2>Quality</h2><dl class="figures">{cells}</dl></section>'
 
 
 def _length(world: WorldRecord) -> str:
     if world.path_length_m is None:
-        return "–"
+        return "-"
     if world.meters_per_unit is None:
         return f"{world.path_length_m:.2f} units"
     return f"{world.path_length_m * world.meters_per_unit:.2f} m"
@@ -202,7 +206,8 @@ def _license(world: WorldRecord) -> str:
         "Weights": ", ".join(weights) if weights else ("not declared" if world.weights_digests else "none used"),
     }
     warning = (
-        f'<p class="warning small">Made with weights under {_text(", ".join(world.accepted_licenses))}: do not publish.</p>'
+        f'<p class="warning small">Made with weights under {_text(", ".join(world.accepted_licenses))}: '
+        "do not publish.</p>"
         if world.accepted_licenses
         else ""
     )
@@ -217,7 +222,8 @@ def _provenance(world: WorldRecord) -> str:
     rows = {
         "Model": world.model_name,
         "Caption": world.prompt,
-        "Photograph": world.seed_uri,
+        # A path of the machine that made it is nobody's business.
+        "Photograph": world.seed_uri if "://" in (world.seed_uri or "") else PurePath(world.seed_uri or "").name,
         "Digest": world.seed_sha256[:16] if world.seed_sha256 else None,
         "Variant": world.variant,
         "Weights": ", ".join(digest[:12] for digest in world.weights_digests) or None,
@@ -236,14 +242,19 @@ def _provenance(world: WorldRecord) -> str:
 def _cost(world: WorldRecord) -> str:
     most = max(world.stage_s.values(), default=0.0) or 1.0
     bars = "".join(
-        f'<span class="soft">{_text(stage)}</span><svg viewBox="0 0 100 9" preserveAspectRatio="none" aria-hidden="true">'
-        f'<rect class="rail" width="100" height="9" rx="2"/><rect width="{100 * seconds / most:.1f}" height="9" rx="2"/></svg>'
+        f'<span class="soft">{_text(stage)}</span>'
+        '<svg viewBox="0 0 100 9" preserveAspectRatio="none" aria-hidden="true">'
+        '<rect class="rail" width="100" height="9" rx="2"/>'
+        f'<rect width="{100 * seconds / most:.1f}" height="9" rx="2"/></svg>'
         f"<span>{seconds:.1f} s</span>"
         for stage, seconds in world.stage_s.items()
     )
     where = world.gpu_name or "CPU"
     total = f"{world.wall_s:.1f} s on {where}" if world.wall_s is not None else "not recorded"
-    return f'<section class="panel"><h2>Cost</h2><div class="stages">{bars}</div><p class="small soft">{_text(total)}</p></section>'
+    return (
+        f'<section class="panel"><h2>Cost</h2><div class="stages">{bars}</div>'
+        f'<p class="small soft">{_text(total)}</p></section>'
+    )
 
 
 def _downloads(files: WorldFiles) -> str:
@@ -252,7 +263,9 @@ def _downloads(files: WorldFiles) -> str:
         f'<td class="number soft">{_size(size)}</td></tr>'
         for role, url, size, digest in files.downloads
     )
-    return f'<section class="panel"><h2>Downloads</h2><table class="downloads">{lines}</table></section>' if lines else ""
+    return (
+        f'<section class="panel"><h2>Downloads</h2><table class="downloads">{lines}</table></section>' if lines else ""
+    )
 
 
 def _plan(frames: Sequence[FrameRecord]) -> str:
@@ -273,13 +286,16 @@ def _plan(frames: Sequence[FrameRecord]) -> str:
     line = " ".join(f"{x:.5g},{y:.5g}" for x, y in points)
     return f"""<section class="panel"><h2>Camera path from above</h2>
 <svg class="plan" viewBox="{" ".join(f"{value:.5g}" for value in box)}" role="img" aria-label="camera path from above">
-<path class="view" d="{views}"/><polyline class="path" points="{line}"/><circle class="start" cx="{points[0][0]:.5g}" cy="{points[0][1]:.5g}" r="{0.02 * span:.5g}"/></svg>
+<path class="view" d="{views}"/><polyline class="path" points="{line}"/>
+<circle class="start" cx="{points[0][0]:.5g}" cy="{points[0][1]:.5g}" r="{0.02 * span:.5g}"/></svg>
 <p class="small soft">The dot is the photograph; thin lines show where cameras look.</p></section>"""
 
 
 def _table(rows: Mapping[str, object]) -> str:
     lines = "".join(
-        f"<tr><th>{escape(label)}</th><td>{_text(value)}</td></tr>" for label, value in rows.items() if value not in (None, "")
+        f"<tr><th>{escape(label)}</th><td>{_text(value)}</td></tr>"
+        for label, value in rows.items()
+        if value not in (None, "")
     )
     return f"<table>{lines}</table>"
 
@@ -303,7 +319,7 @@ def _embedded(values: object) -> str:
 
 
 def _number(value: float | None, form: str) -> str:
-    return "–" if value is None or value != value else form.format(value)
+    return "-" if value is None or value != value else form.format(value)
 
 
 def _size(size: int) -> str:

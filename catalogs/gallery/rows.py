@@ -1,4 +1,4 @@
-"""What the gallery's index knows of each world: a choice of columns, one number to sort by, and the place of its page."""
+"""What the gallery's index knows of each world: a choice of columns, and one number to sort by."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lyra_core.records import WorldRecord
 # Columns of `worlds` that the page can search, filter and sort, in the order in which it lists them.
 COLUMNS = (
     *("world_id", "name", "prompt", "recipe", "model_name", "trajectory_name", "variant", "run_id"),
-    *("accepted", "reject_reasons", "psnr_db", "ssim", "coverage_frac", "floater_frac", "needle_frac"),
+    *("accepted", "reject_reasons", "psnr_db", "ssim", "coverage_frac", "floater_frac", "isolated_frac", "needle_frac"),
     *("texture_frac", "motion_frac", "motion_px", "flicker_levels", "revisit_db", "opacity_mean"),
     *("num_splats", "num_surface_splats", "sh_degree", "num_frames", "width", "height", "path_length_m"),
     *("total_rotation_deg", "up_source", "floor_confidence", "floor_rmse_m", "free_area_m2", "meters_per_unit"),
@@ -54,7 +54,7 @@ def quality_score(row: Mapping[str, object]) -> float | None:
         return None
     score = 100.0 * min(1.0, max(0.0, (psnr - LEAST_DB) / (MOST_DB - LEAST_DB)))
     score *= _number(row, "coverage_frac", 1.0) or 0.0
-    for name in ("floater_frac", "needle_frac"):
+    for name in ("floater_frac", "isolated_frac", "needle_frac"):
         score *= 1.0 - (_number(row, name, 0.0) or 0.0)
     for name in ("texture_frac", "motion_frac"):
         score *= min(1.0, (_number(row, name, 1.0) or 0.0) / 0.05)

@@ -66,7 +66,9 @@ def published(file: Vendored) -> bytes:
     try:
         return lzma.decompress(path.read_bytes())
     except (OSError, lzma.LZMAError) as error:
-        raise FormatError(f"{path}: wanted {file.name} of {file.package}, found {error}; install the package again") from error
+        raise FormatError(
+            f"{path}: wanted {file.name} of {file.package}, found {error}; install the package again"
+        ) from error
 
 
 def for_site(file: Vendored) -> bytes:

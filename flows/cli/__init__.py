@@ -48,7 +48,8 @@ commands = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    run, status, query, peek, lineage, verify, simcheck, export, gallery, gc, card, recipes, calibrate, doctor, up, down,
+    run, status, query, peek, gallery, report, lineage, verify, simcheck, export, gc, card, publish, recipes, calibrate,
+    doctor, up, down,
 ):  # fmt: skip
     commands.command()(command)
 commands.command(

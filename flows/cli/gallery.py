@@ -15,7 +15,8 @@ def gallery(
     uri: Annotated[str, typer.Argument(help="Where worlds are stored.")] = "./worlds",
     where: Annotated[str, typer.Option("--where", help="Which worlds, as SQL over the table worlds.")] = "true",
     to: Annotated[
-        str | None, typer.Option("--to", help="Folder or URL of the site. (default: gallery/ beside the worlds, without copies)")
+        str | None,
+        typer.Option("--to", help="Folder or URL of the site. (default: gallery/ beside the worlds, without copies)"),
     ] = None,
     title: Annotated[str, typer.Option("--title", help="Shown on every page.")] = "Worlds",
     again: Annotated[bool, typer.Option("--again", help="Also pages that are there.")] = False,
@@ -35,7 +36,7 @@ def gallery(
     """
     choose_json(as_json)
     from catalogs.find import require_catalog
-    from catalogs.gallery.site import write_assets, write_index
+    from catalogs.gallery.write import write_assets, write_index
     from catalogs.query import query
     from lyra_core.errors import LyraError
     from lyra_core.formats.store import open_store
@@ -73,5 +74,9 @@ def gallery(
         if "://" not in index:
             folder = store.root if to is None else site.store.root
             page = "gallery/" if to is None else ""
-            screen.print(styled(f"to see it with the 3D views: python -m http.server -d {folder}  and open http://localhost:8000/{page}"))
+            screen.print(
+                styled(
+                    f"to see it with the 3D views: python -m http.server -d {folder}  and open http://localhost:8000/{page}"
+                )
+            )
     return EXIT_FAILED if problems else 0

@@ -109,16 +109,16 @@ addEventListener("keydown", (event) => {
 addEventListener("keyup", (event) => held.delete(event.code));
 addEventListener("blur", () => held.clear());
 
-/* The path as a line, with the pyramid of every eighth camera. */
+/* The path as a line, with the pyramid of every tenth camera. */
 const lines = new THREE.Group();
 lines.visible = false;
 {
   const points = shots.map((s) => s.position);
   lines.add(new THREE.Line(new THREE.BufferGeometry().setFromPoints(points), new THREE.LineBasicMaterial({ color: 0x4aa8ff, depthTest: false })));
-  const x = (world.camera.width / 2 / world.camera.fx) * world.pivot * 0.04, y = (world.camera.height / 2 / world.camera.fy) * world.pivot * 0.04, z = -world.pivot * 0.04;
+  const x = (world.camera.width / 2 / world.camera.fx) * world.pivot * 0.025, y = (world.camera.height / 2 / world.camera.fy) * world.pivot * 0.025, z = -world.pivot * 0.025;
   const corners = [[x, y, z], [-x, y, z], [-x, -y, z], [x, -y, z]].map((c) => new THREE.Vector3(...c));
   shots.forEach((shot, number) => {
-    if (number % 8) return;
+    if (number % 10) return;
     const [a, b, c, d] = corners.map((corner) => corner.clone().applyQuaternion(shot.quaternion).add(shot.position)), o = shot.position;
     const edges = [o, a, o, b, o, c, o, d, a, b, b, c, c, d, d, a];
     lines.add(new THREE.LineSegments(new THREE.BufferGeometry().setFromPoints(edges), new THREE.LineBasicMaterial({ color: 0xffc14a, depthTest: false, transparent: true, opacity: 0.8 })));
@@ -132,7 +132,7 @@ $("fly").addEventListener("click", () => { if (flying === null) flying = perform
 $("lines").addEventListener("click", () => {
   lines.visible = !lines.visible;
   /* from the seed the path starts inside the lens: step back to see it */
-  if (lines.visible && flying === null && camera.position.length() < world.pivot * 0.05) shift(0, world.pivot * 0.08, -world.pivot * 0.3);
+  if (lines.visible && flying === null && camera.position.length() < world.pivot * 0.05) shift(0, world.pivot * 0.05, -world.pivot * 0.16);
   label(); moved = true;
 });
 $("full").addEventListener("click", () => { if (document.fullscreenElement) document.exitFullscreen(); else if (stage.requestFullscreen) stage.requestFullscreen().catch(() => {}); });

@@ -1,13 +1,14 @@
 """Writes a gallery: the index with its rows in parts, the scripts and the viewer; pages of worlds are put in between.
 
 index.html, assets/...                        the same for every catalog
-data/site.js, data/rows-<n>.js                columns and rows, the best first, as scripts: a page from the disk may load them
+data/site.js, data/rows-<n>.js                columns and rows, the best first; scripts, for a page from the disk
 w/<id[:2]>/<id>/index.html, poster.jpg, ...   one world
 w/<id[:2]>/<id>/made.json                     what was made of it and when it need not be made again
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -73,7 +74,7 @@ def write_index(
     ordered = by_quality(rows)
     bounds = [0, *range(FIRST_PART, len(ordered), OTHER_PARTS), len(ordered)] if ordered else [0]
     parts = []
-    for number, (first, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for number, (first, end) in enumerate(itertools.pairwise(bounds)):
         part = [[*index_row(row), *media.get(str(row["world_id"]), (None, False))] for row in ordered[first:end]]
         parts.append(f"data/rows-{number:03d}.js")
         site.put_bytes(parts[-1], f"lyraRows({number},{_script(part)});\n".encode())
