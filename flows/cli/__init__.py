@@ -23,8 +23,10 @@ from flows.cli.garbage import gc
 from flows.cli.lineage import lineage
 from flows.cli.output import choose_json, leave_pipe, print_error, ready_streams
 from flows.cli.peek import peek
+from flows.cli.publish import publish
 from flows.cli.query import query
 from flows.cli.recipes import recipes
+from flows.cli.report import report
 from flows.cli.run import run
 from flows.cli.simcheck import simcheck
 from flows.cli.status import status
