@@ -68,6 +68,7 @@ def report_page(store: Store, *, title: str) -> str:
         _distributions(worlds),
         _sheet(store, "Best worlds", ordered[:SHEET]),
         _sheet(store, "Worst worlds", ordered[::-1][:SHEET]) if len(ordered) > SHEET else "",
+        f'<p class="small soft">The number below a picture is the quality: {_text(SCORE_MEANING)}.</p>',
         _failures(worlds, rejects),
         _cost(worlds),
         _versions(worlds),
@@ -104,8 +105,8 @@ def _headline(worlds: Sequence[Row], rejects: Sequence[Row]) -> str:
         "accepted": f"{accepted:,}" + (f" ({accepted / len(worlds):.0%})" if worlds else ""),
         "rejects": f"{len(rejects):,}",
         "Gaussians": f"{sum(_numbers(worlds, 'num_splats')):,.0f}",
-        "files": f"{files / 1e9:,.2f} GB",
-        "time": f"{seconds / 3600:,.2f} h",
+        "files": f"{files / 1e9:,.1f} GB" if files >= 1e9 else f"{files / 1e6:,.1f} MB",
+        "time": f"{seconds / 3600:,.1f} h" if seconds >= 3600 else f"{seconds / 60:,.1f} min",
         "a world": f"{seconds / len(worlds):,.1f} s" if worlds else "-",
         "an accepted world": f"{seconds / accepted:,.1f} s" if accepted else "-",
     }
@@ -169,10 +170,7 @@ def _sheet(store: Store, title: str, rows: Sequence[Row]) -> str:
         )
     if not figures:
         return ""
-    return (
-        f'<h2>{title}</h2><p class="small soft">The number is the quality: {_text(SCORE_MEANING)}.</p>'
-        f'<div class="sheet">{"".join(figures)}</div>'
-    )
+    return f'<h2>{title}</h2><div class="sheet">{"".join(figures)}</div>'
 
 
 def _thumbnail(store: Store, row: Row) -> str | None:
@@ -219,8 +217,9 @@ def _cost(worlds: Sequence[Row]) -> str:
     )
     gpu = sum(_numbers(worlds, "gpu_seconds"))
     return (
-        '<h2>Cost</h2><section class="panel"><table><tr><th>stage</th><th>seconds</th><th>a world</th>'
-        f"<th>an accepted world</th></tr>{lines}</table>"
+        '<h2>Cost</h2><section class="panel"><table><tr><th>stage</th><th class="number">seconds</th>'
+        '<th class="number">a world</th>'
+        f'<th class="number">an accepted world</th></tr>{lines}</table>'
         f'<p class="small soft">{gpu:,.0f} GPU seconds; retries: {sum(_numbers(worlds, "retries")):,.0f}</p></section>'
     )
 
