@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from catalogs.gallery.rows import SCORE_MEANING, by_quality, quality_score
 from catalogs.gallery.write import ASSETS
@@ -258,7 +258,7 @@ def _brief(value: object) -> str:
     return text[:12] if re.fullmatch(r"[0-9a-f]{32,64}", text) else text
 
 
-def _items(value: object) -> list[dict[str, object]]:
+def _items(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 

@@ -5,15 +5,10 @@ A gate that could not measure says nothing: the world passes it, and the column 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lyra_core.errors import RecipeError
-
-if TYPE_CHECKING:
-    from lyra_core.quality import Quality
 
 DEFAULT_GATES = ("empty", "motion")
 
@@ -101,23 +96,3 @@ def require_gates(names: Sequence[str]) -> None:
     unknown = [name for name in names if name not in GATES]
     if unknown:
         raise RecipeError(f"gates: wanted some of {', '.join(GATES)}, found {unknown[0]!r}")
-
-
-def failed_gates(quality: Quality, names: Sequence[str]) -> list[str]:
-    """A reason for each gate that a world fails, in the order of the names.
-
-    Raises:
-        RecipeError: no gate has such a name.
-    """
-    require_gates(names)
-    reasons = []
-    for name in dict.fromkeys(names):
-        gate = GATES[name]
-        value = float(getattr(quality, gate.column))
-        if math.isnan(value):
-            continue
-        if gate.limit.min is not None and value < gate.limit.min:
-            reasons.append(f"{name}: {gate.meaning} ({gate.column} {value:.4g} < {gate.limit.min:.4g})")
-        if gate.limit.max is not None and value > gate.limit.max:
-            reasons.append(f"{name}: {gate.meaning} ({gate.column} {value:.4g} > {gate.limit.max:.4g})")
-    return reasons

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lyra_core.clip_quality import flicker_levels, motion_frac, motion_px, revisit_db, texture_frac
 from lyra_core.errors import GaussiansError, RecipeError
-from lyra_core.gates import Gate
+from lyra_core.gates import GATES, Gate, require_gates
 from lyra_core.gaussians.render import render
 from lyra_core.gaussians.shape_quality import isolated_frac, needle_frac
 from lyra_core.image_metrics import psnr_db, ssim
@@ -156,6 +156,26 @@ def accept(quality: Quality, gates: Mapping[str, Gate]) -> tuple[bool, list[str]
         elif gate.max is not None and value > gate.max:
             reasons.append(f"{name} {value:.4g} > {gate.max:.4g}")
     return not reasons, reasons
+
+
+def failed_gates(quality: Quality, names: Sequence[str]) -> list[str]:
+    """A reason for each gate that a world fails, in the order of the names.
+
+    Raises:
+        RecipeError: no gate has such a name.
+    """
+    require_gates(names)
+    reasons = []
+    for name in dict.fromkeys(names):
+        gate = GATES[name]
+        value = float(getattr(quality, gate.column))
+        if math.isnan(value):
+            continue
+        if gate.limit.min is not None and value < gate.limit.min:
+            reasons.append(f"{name}: {gate.meaning} ({gate.column} {value:.4g} < {gate.limit.min:.4g})")
+        if gate.limit.max is not None and value > gate.limit.max:
+            reasons.append(f"{name}: {gate.meaning} ({gate.column} {value:.4g} > {gate.limit.max:.4g})")
+    return reasons
 
 
 def sharpness(frame: Float[Tensor, "h w 3"]) -> float:

@@ -6,6 +6,7 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -155,8 +156,9 @@ def _put_splats(worlds: Store, world: WorldRecord, site: Site, scratch: Path) ->
     return files, pivot_distance(gaussians)
 
 
-def _made(site: Store, folder: str) -> dict[str, object] | None:
+def _made(site: Store, folder: str) -> dict[str, Any] | None:
     try:
-        return json.loads(site.read_bytes(f"{folder}made.json"))
+        note: dict[str, Any] = json.loads(site.read_bytes(f"{folder}made.json"))
     except (StoreError, ValueError):
         return None
+    return note

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lyra_core.gates import Gate, failed_gates
+from lyra_core.gates import Gate
 from lyra_core.gaussians.reconstruct import ReconstructionReport
-from lyra_core.quality import Quality, accept, measure
+from lyra_core.quality import Quality, accept, failed_gates, measure
 from lyra_core.values import Gaussians, VideoClip
 from tasks.recipe import Recipe
 

@@ -27,18 +27,23 @@ def report(
     choose_json(as_json)
     from catalogs.find import require_catalog
     from catalogs.report import report_page
-    from lyra_core.errors import StoreError
     from lyra_core.formats.store import open_store
 
     store = open_store(uri)
     require_catalog(store)
     page = report_page(store, title=title)
-    try:
-        to.write_text(page, encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        raise StoreError(f"--to {to}: wanted a file to write, found {error.strerror}; choose another") from error
+    _write(to, page)
     if as_json:
         print_json({"file": str(to), "bytes": len(page.encode())})
     else:
         console().print(styled(f"wrote {to}"))
     return 0
+
+
+def _write(to: Path, page: str) -> None:
+    from lyra_core.errors import StoreError
+
+    try:
+        to.write_text(page, encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        raise StoreError(f"--to {to}: wanted a file to write, found {error.strerror}; choose another") from error

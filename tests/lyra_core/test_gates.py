@@ -11,9 +11,9 @@ from PIL import Image
 
 from lyra_core.clip_quality import flicker_levels, motion_frac, motion_px, returning_pair, revisit_db
 from lyra_core.errors import RecipeError
-from lyra_core.gates import DEFAULT_GATES, GATES, failed_gates, require_gates
+from lyra_core.gates import DEFAULT_GATES, GATES, require_gates
 from lyra_core.gaussians.shape_quality import isolated_frac, needle_frac
-from lyra_core.quality import measure
+from lyra_core.quality import failed_gates, measure
 from lyra_core.values import Gaussians, Part, VideoClip
 from lyra_core.world_models.load import load_model
 

@@ -76,12 +76,12 @@ const pointers = new Map();
 canvas.addEventListener("pointerdown", (event) => { canvas.setPointerCapture(event.pointerId); pointers.set(event.pointerId, event); stopFlight(); });
 for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, (event) => pointers.delete(event.pointerId));
 canvas.addEventListener("pointermove", (event) => {
-  const before = pointers.get(event.pointerId);
-  if (!before) return;
-  const dx = event.clientX - before.clientX, dy = event.clientY - before.clientY, size = Math.max(1, stage.clientHeight);
+  const last = pointers.get(event.pointerId);
+  if (!last) return;
+  const dx = event.clientX - last.clientX, dy = event.clientY - last.clientY, size = Math.max(1, stage.clientHeight);
   if (pointers.size === 2) {
     const other = [...pointers.values()].find((p) => p.pointerId !== event.pointerId);
-    const was = Math.hypot(before.clientX - other.clientX, before.clientY - other.clientY);
+    const was = Math.hypot(last.clientX - other.clientX, last.clientY - other.clientY);
     const now = Math.hypot(event.clientX - other.clientX, event.clientY - other.clientY);
     shift(-dx / size * view.distance / 2, dy / size * view.distance / 2, (now - was) / size * view.distance);
   } else if (event.shiftKey || event.buttons & 6) shift(-dx / size * view.distance, dy / size * view.distance, 0);
@@ -97,7 +97,7 @@ canvas.addEventListener("wheel", (event) => { event.preventDefault(); stopFlight
 
 const held = new Set();
 const KEYS = { KeyW: [0, 0, 1], KeyS: [0, 0, -1], KeyA: [-1, 0, 0], KeyD: [1, 0, 0], KeyE: [0, 1, 0], KeyQ: [0, -1, 0] };
-const TURNS = { ArrowLeft: [0.02, 0], ArrowRight: [-0.02, 0], ArrowUp: [0, 0.02], ArrowDown: [0, -0.02] };
+const TURNS = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA|VIDEO)$/.test(event.target.tagName)) return;
   if (event.code in KEYS || (event.code in TURNS && document.activeElement === canvas)) { held.add(event.code); stopFlight(); event.preventDefault(); }
@@ -148,12 +148,16 @@ function flight(now) {
   moved = true;
 }
 
+let before = 0;
 renderer.setAnimationLoop((now) => {
   if (document.hidden) return;
   if (flying !== null) flight(now);
+  /* by the clock, so that slow machines move as fast as others */
+  const passed = Math.min(0.25, (now - before) / 1000);
+  before = now;
   for (const code of held) {
-    if (code in KEYS) shift(...KEYS[code].map((step) => step * world.pivot * 0.012));
-    else { view.yaw += TURNS[code][0]; view.pitch = Math.max(-1.5, Math.min(1.5, view.pitch + TURNS[code][1])); place(); }
+    if (code in KEYS) shift(...KEYS[code].map((step) => step * world.pivot * 0.5 * passed));
+    else { view.yaw += TURNS[code][0] * passed; view.pitch = Math.max(-1.5, Math.min(1.5, view.pitch + TURNS[code][1] * passed)); place(); }
   }
   /* Spark sorts a few frames behind the camera: draw on for a while after the last movement, then rest. */
   if (moved) { quiet = 0; moved = false; }
@@ -184,13 +188,13 @@ async function show(file) {
   const mesh = placed(new SplatMesh({ url: file.url }), file.turned);
   await mesh.initialized;
   scene.add(mesh);
-  const before = current;
+  const smaller = current;
   current = mesh;
   moved = true;
-  if (before) {
+  if (smaller) {
     /* both lie there for the blink of an eye; better than a black frame */
     await new Promise((resolve) => setTimeout(resolve, 120));
-    scene.remove(before); before.dispose(); moved = true;
+    scene.remove(smaller); smaller.dispose(); moved = true;
   }
   return untilDrawn();
 }

@@ -44,13 +44,8 @@ def frame(number, w2c):
 
 @pytest.fixture
 def page():
-    hostile = dict.fromkeys(
-        (
-            *("name", "recipe", "prompt", "trajectory_name", "seed_attribution", "seed_license", "model_name"),
-            *("output_license", "seed_source_url", "gpu_name", "run_id"),
-        ),
-        HOSTILE,
-    )
+    names = ["name", "recipe", "prompt", "trajectory_name", "seed_attribution", "seed_license", "model_name"]
+    hostile = dict.fromkeys([*names, "output_license", "seed_source_url", "gpu_name", "run_id"], HOSTILE)
     world = WorldRecord(
         world_id="a" * 32, seed_uri="/home/somebody/private/photo.jpg", accepted=False, reject_reasons=(HOSTILE,),
         stage_s={HOSTILE: 1.5}, psnr_db=30.0, accepted_licenses=(HOSTILE,), **hostile,
