@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from catalogs.gallery.rows import quality_score
 from lyra_core.escape import for_terminal
+from lyra_core.gates import GATES
 from lyra_core.records import FrameRecord, WorldRecord
 
 # Scripts of the site only; Spark decodes in a worker made from a blob and in WebAssembly from a data: address.
@@ -185,7 +186,25 @@ def _quality(world: WorldRecord) -> str:
         f'<div title="{escape(meaning)}"><dt>{label}</dt><dd>{escape(value)}</dd></div>'
         for label, value, meaning in figures
     )
-    return f'<section class="panel"><h2>Quality</h2><dl class="figures">{cells}</dl></section>'
+    return f'<section class="panel"><h2>Quality</h2><dl class="figures">{cells}</dl>{_gates(world)}</section>'
+
+
+def _gates(world: WorldRecord) -> str:
+    """What each gate measured, and whether it lies in the gate's range, chosen by the recipe or not."""
+    lines = ""
+    for gate in GATES.values():
+        value = getattr(world, gate.column)
+        if value is None or value != value:
+            continue
+        within = (gate.limit.min is None or value >= gate.limit.min) and (
+            gate.limit.max is None or value <= gate.limit.max
+        )
+        verdict = '<span class="good">within</span>' if within else '<span class="bad">outside</span>'
+        lines += (
+            f'<tr title="{escape(gate.meaning)}"><th>{gate.id}</th><td class="mono">{gate.column} {value:.3g}</td>'
+            f'<td class="number">{verdict}</td></tr>'
+        )
+    return f'<table class="gates">{lines}</table>' if lines else ""
 
 
 def _length(world: WorldRecord) -> str:

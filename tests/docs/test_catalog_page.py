@@ -85,6 +85,7 @@ def test_the_package_reads(worlds):
         ("catalog/attempts/<id[:2]>/<id>/<n>.json", layout.attempts_prefix("ab" * 16) + "1.json"),
         ("catalog/simchecks/<id[:2]>/<id>.parquet", layout.simcheck_key("ab" * 16)),
         ("catalog/snapshots/vNNNNNN.json", layout.snapshot_key(12)),
+        ("catalog/releases/<name>.json", layout.release_key("v1.0")),
     ],
 )
 def test_the_layout_is_that_of_the_code(documented, key):
@@ -93,6 +94,7 @@ def test_the_layout_is_that_of_the_code(documented, key):
         "<id[:2]>": "ab",
         "<id>": "ab" * 16,
         "<run>": "run",
+        "<name>": "v1.0",
         "<ordinal>": "000000007",
         "<n>": "1",
         "<upload>": "0123456789ab",
