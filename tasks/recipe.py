@@ -12,6 +12,7 @@ from lyra_core.config.geometry import GeometryOptions
 from lyra_core.config.reconstruction import ReconstructionOptions
 from lyra_core.config.video import VideoOptions
 from lyra_core.errors import FrameError, RecipeError
+from lyra_core.gates import DEFAULT_GATES, GATES
 from lyra_core.geometry.requests import request_digest_parts
 from lyra_core.native import CHUNK_FRAMES, MINI_ENLARGED, NATIVE
 
@@ -92,6 +93,7 @@ class Recipe(BaseModel):
     quality_views: int = Field(3, ge=0, le=64, description="held-out views to measure; 0 turns quality off")
     min_psnr_db: float = Field(15.0, ge=0)
     min_coverage: float = Field(0.8, ge=0, le=1)
+    gates: tuple[str, ...] = Field(DEFAULT_GATES, description="further quality gates, see docs/catalog.md")
 
     seconds_per_world: float = Field(30.0, gt=0, description="on the hardware the recipe is meant for, for estimates")
     bytes_per_world: int = Field(30_000_000, gt=0)
@@ -111,6 +113,14 @@ class Recipe(BaseModel):
         if unnamed:
             raise ValueError(f"a stage is named package.module:function, {unnamed[0]!r} is not")
         return stages
+
+    @field_validator("gates")
+    @classmethod
+    def _known_gates(cls, gates: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [gate for gate in gates if gate not in GATES]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is none of {', '.join(GATES)}")
+        return gates
 
     @model_validator(mode="after")
     def _whole_chunks(self) -> Recipe:
@@ -165,6 +175,8 @@ class Recipe(BaseModel):
         fields = {k: v for k, v in self.model_dump(mode="json").items() if k not in skip}
         if not fields["stages"]:
             del fields["stages"]  # a recipe without any keeps the ids it had before the field was
+        if self.gates == DEFAULT_GATES:
+            del fields["gates"]  # the same
         for group in GROUPS:
             if fields[group] is None:
                 del fields[group]  # a recipe without the group keeps the ids it had before the group existed
