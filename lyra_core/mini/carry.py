@@ -219,7 +219,7 @@ def sample(
     total: Tensor | None = None
     for level, picture in enumerate(levels):
         weight = (1 - (lod - level).abs()).clamp(min=0)
-        found = functional.grid_sample(picture, grid, mode="bilinear", padding_mode="border", align_corners=False)
-        total = found * weight if total is None else total + found * weight
+        sampled = functional.grid_sample(picture, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        total = sampled * weight if total is None else total + sampled * weight
     assert total is not None  # noqa: S101 - there is a finest level
     return total

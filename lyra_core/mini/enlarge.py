@@ -107,12 +107,12 @@ class Enlarger:
             chunk = range(begin, min(begin + self.chunk_frames, len(clip)))
             chain = self._chain(chain, clip, chunk, known)
             path = None if folder is None else folder / f"enlarged-{begin // self.chunk_frames:04d}.safetensors"
-            found = None if path is None else _read(path, chain)
-            if found is None:
-                found = self._chunk(clip, frames, chunk, known)
+            finished = None if path is None else _read(path, chain)
+            if finished is None:
+                finished = self._chunk(clip, frames, chunk, known)
                 if path is not None:
-                    _write(path, found, chain)
-            frames[chunk.start : chunk.stop] = found
+                    _write(path, finished, chain)
+            frames[chunk.start : chunk.stop] = finished
             if on_frame is not None:
                 on_frame(chunk.stop, len(clip))
         height, width = (int(n) for n in photograph.shape[:2])

@@ -86,14 +86,14 @@ class Reference:
 
     def places(self, factor: int, shift: Float[Tensor, "b 2 h w"] | None = None) -> Places:
         """Coordinates in the picture, shifted by low-resolution pixels."""
-        found = places(self.carriage, factor, self.corner)
-        at = found.at - found.at.new_tensor([self.start[1], self.start[0]])
+        coordinates = places(self.carriage, factor, self.corner)
+        at = coordinates.at - coordinates.at.new_tensor([self.start[1], self.start[0]])
         if shift is not None:
             moved = shift
             if factor > 1:
                 moved = functional.interpolate(shift, scale_factor=float(factor), mode="bilinear", align_corners=False)
             at = at + moved.movedim(1, -1)
-        return Places(at=at, ratio=found.ratio)
+        return Places(at=at, ratio=coordinates.ratio)
 
     def seen_coarse(self) -> Carried:
         """The picture at low resolution as the frames' cameras see it; nothing beyond its border."""
@@ -173,9 +173,9 @@ class _Align(nn.Module):
 
     def forward(self, low: Tensor, carried: Tensor, cover: Tensor) -> Float[Tensor, "b 2 h w"]:
         """Shift of the coordinates, low-resolution pixels."""
-        found = self.layers(torch.cat([low, carried * cover, cover], dim=1)).float()
+        shift = self.layers(torch.cat([low, carried * cover, cover], dim=1)).float()
         size = (int(low.shape[2]), int(low.shape[3]))
-        return MAX_SHIFT_PX * torch.tanh(functional.interpolate(found, size, mode="bilinear", align_corners=False))
+        return MAX_SHIFT_PX * torch.tanh(functional.interpolate(shift, size, mode="bilinear", align_corners=False))
 
 
 class SuperResolution(nn.Module):

@@ -247,11 +247,11 @@ class DetailMaker:
     def _estimated(self, low: Float[Tensor, "b 4 3 h w"], views: _Views) -> Float[Tensor, "b 4 h w"]:
         """Depth of frames each looked at alone, in the scale of the truth."""
         sight = see_single(self.depth, low.flatten(0, 1), views.intrinsics.flatten(0, 1))
-        found, sky = (x.unflatten(0, (len(low), 4)) for x in (sight.depth_m, sight.sky))
+        depth_m, sky = (x.unflatten(0, (len(low), 4)) for x in (sight.depth_m, sight.sky))
         both = ~sky & (views.depth_m < SKY_DEPTH_M) & (views.depth_m > 0)
-        logs = torch.where(both, torch.log(views.depth_m.clamp(min=1e-6) / found), torch.nan)
+        logs = torch.where(both, torch.log(views.depth_m.clamp(min=1e-6) / depth_m), torch.nan)
         factor = torch.nan_to_num(logs.flatten(2).nanmedian(2).values).exp()[:, :, None, None]
-        return torch.where(sky, SKY_DEPTH_M, found * factor)
+        return torch.where(sky, SKY_DEPTH_M, depth_m * factor)
 
 
 def disturbed(depth_m: Float[Tensor, "b t h w"], generator: torch.Generator) -> Float[Tensor, "b t h w"]:
@@ -309,9 +309,11 @@ def _seen(views: _Views, frame: int) -> Bool[Tensor, "b h w"]:
     image = there @ views.intrinsics[:, 0].mT / z[..., None]
     grid = torch.stack([image[..., 0] * (2 / w) - 1, image[..., 1] * (2 / h) - 1], -1)[:, None]
     inverse = 1 / views.depth_m[:, 0].clamp(min=1e-6)
-    found = functional.grid_sample(inverse[:, None], grid, mode="bilinear", padding_mode="border", align_corners=False)
+    sampled = functional.grid_sample(
+        inverse[:, None], grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
     inside = (grid[:, 0].abs() <= 1).all(-1) & (there[..., 2] > 1e-6)
-    return (((1 / found[:, 0, 0].clamp(min=1e-9) - z).abs() <= 0.03 * z) & inside).unflatten(1, (h, w))
+    return (((1 / sampled[:, 0, 0].clamp(min=1e-9) - z).abs() <= 0.03 * z) & inside).unflatten(1, (h, w))
 
 
 def _scaled(intrinsics: Float[Tensor, "b t 3 3"], factor: float) -> Float[Tensor, "b t 3 3"]:

@@ -255,9 +255,9 @@ def detail_losses(
     drift, drift_of_truth, cover = flickering(batch, *made.chunk(2))
     flicker = ((drift - drift_of_truth).abs() * cover).mean()
     with torch.no_grad():
-        wanted = features((true + 1) / 2)
-    found = features((made + 1) / 2)
-    distance = _feature_distance(found, wanted, mask)
+        maps_true = features((true + 1) / 2)
+    maps_made = features((made + 1) / 2)
+    distance = _feature_distance(maps_made, maps_true, mask)
     errors = (
         absolute
         + weights.gradient * slopes
@@ -273,8 +273,8 @@ def detail_losses(
         "perceptual": distance.detach(),
     }
     critics = training.critics
-    verdicts_true = critics(true, wanted)
-    verdicts_made = critics(made.detach(), [one.detach() for one in found])
+    verdicts_true = critics(true, maps_true)
+    verdicts_made = critics(made.detach(), [one.detach() for one in maps_made])
     hinge = torch.stack(
         [
             functional.relu(1 - real.float()).mean() + functional.relu(1 + fake.float()).mean()
@@ -285,7 +285,7 @@ def detail_losses(
     if not is_judged:
         return {"loss": errors + hinge, **row}
     frozen = {name: value.detach() for name, value in critics.named_parameters()}
-    verdicts = functional_call(critics, frozen, (made, found))
+    verdicts = functional_call(critics, frozen, (made, maps_made))
     adversarial = -torch.stack([verdict.float().mean() for verdict in verdicts]).mean()
     (by_errors,) = torch.autograd.grad(errors, made, retain_graph=True)
     (by_verdict,) = torch.autograd.grad(adversarial, made, retain_graph=True)
@@ -306,7 +306,7 @@ class HeldOut:
         """PSNR where the truth is known, above bicubic enlargement and the untrained transfer; detail and flicker."""
         row: dict[str, float | int] = {}
         for name, samples in self.sets.items():
-            found: dict[str, list[Tensor]] = {}
+            values_by_name: dict[str, list[Tensor]] = {}
             for start in range(0, len(samples), at_once):
                 draw = torch.Generator().manual_seed(start)
                 size = (int(samples.low_key.shape[2]), int(samples.low_key.shape[3]))
@@ -314,8 +314,8 @@ class HeldOut:
                 with torch.autocast(batch.key.device.type, torch.bfloat16, enabled=batch.key.is_cuda):
                     key, frame = (x.float().clamp(-1, 1) for x in enlarge_batch(network, batch))
                 for what, values in _measures(batch, key, frame).items():
-                    found.setdefault(what, []).append(values.cpu())
-            for what, parts in found.items():
+                    values_by_name.setdefault(what, []).append(values.cpu())
+            for what, parts in values_by_name.items():
                 row[f"{what}_{name}"] = float(torch.cat(parts).nanmean())
         return row
 
