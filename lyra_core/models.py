@@ -35,12 +35,14 @@ class KnownModel:
         home: its factory, imported when its name is asked for.
         native: what it was made for; a test compares it with the model.
         parts: the sets of weights it loads, from a folder of them.
+        uses_device: it computes where it is told to, and not always on the CPU.
         group: which fields of a recipe are the choices of its video; None: it has none.
     """
 
     home: str
     native: Native
     parts: tuple[RequiredSet, ...] = ()
+    uses_device: bool = True
     group: Literal["video", "cosmos"] | None = None
 
 
@@ -82,6 +84,7 @@ MODELS: Mapping[str, KnownModel] = MappingProxyType(
         "parallax": KnownModel(
             home="lyra_core.world_models.parallax:ParallaxModel",
             native=Native(size=(416, 240)),
+            uses_device=False,
         ),
         "mini": KnownModel(
             home="lyra_core.world_models.mini:load_mini_model",

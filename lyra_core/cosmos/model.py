@@ -15,6 +15,7 @@ from lyra_core.cosmos.checkpoint import Checkpoint, read_checkpoint, require_fit
 from lyra_core.cosmos.components import Components, load_components
 from lyra_core.cosmos.pipeline import build_sampler
 from lyra_core.cosmos.rollout import CosmosRollout
+from lyra_core.device import require_device
 from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
 from lyra_core.gaussians.lifters import HeadLifter
 from lyra_core.models import MODELS
@@ -69,6 +70,7 @@ def load_parts(
     name: str, base: CosmosOptions, *, device: str, weights: str | Path | None, cosmos: Options | None
 ) -> CosmosParts:
     """The parts of a model; arguments and errors as load_cosmos."""
+    require_device(device)
     options = configured(base, dict(cosmos or {}), "cosmos.")
     homes = find_sets(weights, PARTS[name])
     checkpoint = read_checkpoint(homes["dit"])

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
+from lyra_core.device import require_device
 from lyra_core.entry_point import load_entry_point
 from lyra_core.errors import RecipeError
 from lyra_core.models import MODELS
@@ -35,5 +36,7 @@ def load_model(name: str = "mini", *, device: str = "cpu", **options: Option) ->
             f"unknown model {name!r}; choose one of: {', '.join(sorted(MODELS))}, "
             f"or name your own as package.module:factory"
         )
+    if name in MODELS and MODELS[name].uses_device:
+        require_device(device)
     factory = cast("Callable[..., WorldModel]", load_entry_point(home, "model"))
     return factory(device=device, **options)
