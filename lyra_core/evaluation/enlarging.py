@@ -22,7 +22,7 @@ from lyra_core.evaluation.measures import masked_psnr_db, seen_by_seed, sharpnes
 from lyra_core.evaluation.sheets import Strip, write_sheet
 from lyra_core.evaluation.video_parts import RETURNING, Measured, photo_seed
 from lyra_core.image_features import ImageFeatures, perceptual_distance
-from lyra_core.mini.carry import Carriage, Places, carry, places, pyramid, sample
+from lyra_core.mini.backward_warp import BackwardWarp, SamplePoints, backward_warp, pyramid, sample, sample_points
 from lyra_core.mini.enlarge import Enlarger, reduced_image
 from lyra_core.mini.files import load_super_resolution
 from lyra_core.mini.super_resolution import FACTOR, enlarged, reduced
@@ -170,18 +170,18 @@ def _flicker_ratio(clips: Clips, frames: dict[int, Tensor], truth: dict[int, Ten
     for images in (frames, truth):
         total = torch.zeros(len(clips), device=clips.depth_m.device)
         for frame in NEIGHBOURS:
-            carriage = _between(clips, frame, frame + 1)
-            moved = sample(pyramid(_detail(images[frame])), places(carriage, FACTOR), SIZE)
-            sure = _enlarged_mask(carriage.cover >= 1)
+            warp = _between(clips, frame, frame + 1)
+            moved = sample(pyramid(_detail(images[frame])), sample_points(warp, FACTOR), SIZE)
+            sure = _enlarged_mask(warp.cover >= 1)
             change = (_detail(images[frame + 1]) - moved).abs().mean(1)
             total = total + (change * sure).flatten(1).sum(1) / sure.flatten(1).sum(1).clamp(min=1)
         amounts.append(total)
     return amounts[0] / amounts[1].clamp(min=1e-6)
 
 
-def _between(clips: Clips, source: int, target: int) -> Carriage:
+def _between(clips: Clips, source: int, target: int) -> BackwardWarp:
     w2c, K = clips.world_to_cam, clips.intrinsics
-    return carry(clips.depth_m[:, source], w2c[:, source], K[:, source], w2c[:, target], K[:, target])
+    return backward_warp(clips.depth_m[:, source], w2c[:, source], K[:, source], w2c[:, target], K[:, target])
 
 
 def _detail(images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 3 H W"]:
@@ -231,16 +231,16 @@ def _photographs(bench: Bench, enlargers: dict[str, Enlarger]) -> None:
     write_sheet(f"Frame 80 at 512x896, {PATH}", columns, strips, bench.out / "enlarged-photographs.jpg")
 
 
-def _to_last(clip: VideoClip, device: torch.device) -> Carriage:
+def _to_last(clip: VideoClip, device: torch.device) -> BackwardWarp:
     """From the photograph to the last frame, by the photograph's estimated depth."""
     assert clip.depth_m is not None  # noqa: S101 - the model estimates it
     w2c, K = clip.cameras.world_to_cam.to(device), clip.cameras.intrinsics.to(device)
     first, last = slice(0, 1), slice(LAST, LAST + 1)
-    return carry(clip.depth_m[first].to(device), w2c[first], K[first], w2c[last], K[last])
+    return backward_warp(clip.depth_m[first].to(device), w2c[first], K[first], w2c[last], K[last])
 
 
 def crop_distances(
-    features: ImageFeatures, photograph: Tensor, images: dict[str, Tensor], carriage: Carriage
+    features: ImageFeatures, photograph: Tensor, images: dict[str, Tensor], warp: BackwardWarp
 ) -> dict[str, Float[Tensor, ""]]:
     """Mean feature distance of an image's crops from the photograph's crops around the same surfaces.
 
@@ -251,10 +251,10 @@ def crop_distances(
         features: of the network that measures.
         photograph: [1 3 H W] in [-1, 1]
         images: the same view made in several ways, likewise.
-        carriage: from the photograph to the images, one.
+        warp: from the photograph to the images, one.
     """
     half = CROP_PX / FACTOR / 2
-    there = places(carriage, 1)
+    there = sample_points(warp, 1)
     height, width = SIZE
     steps = (torch.arange(CROP_PX, device=photograph.device) + 0.5) / FACTOR - half
     offsets = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1)
@@ -265,7 +265,7 @@ def crop_distances(
         ratio, at = there.ratio[0, row, column], there.at[0, row, column]
         reach = half * float(ratio)
         is_inside = bool(((at >= reach) & (at <= at.new_tensor([width - reach, height - reach]))).all())
-        if not is_inside or float(carriage.cover[0, row, column]) < 1:
+        if not is_inside or float(warp.cover[0, row, column]) < 1:
             continue
         # pixel (row, column) has its centre half a pixel further
         original = _crop(photograph, at, offsets * ratio, ratio)
@@ -279,5 +279,5 @@ def crop_distances(
 
 def _crop(image: Tensor, middle: Tensor, offsets: Tensor, ratio: Tensor) -> Float[Tensor, "1 3 s s"]:
     """A square of CROP_PX pixels; coordinates in low-resolution pixels."""
-    where = Places(at=(middle + offsets)[None], ratio=ratio.expand(1, CROP_PX, CROP_PX))
+    where = SamplePoints(at=(middle + offsets)[None], ratio=ratio.expand(1, CROP_PX, CROP_PX))
     return sample(pyramid(image), where, SIZE).clamp(-1, 1)

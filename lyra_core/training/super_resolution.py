@@ -2,7 +2,7 @@
 
     result = train_super_resolution(SuperResolutionTrainingConfig(...), out_dir=Path("run"), device="cuda")
 
-Of each sample the key frame is enlarged first, then the frame, which sees the enlarged key frame carried to it: the
+Of each sample the key frame is enlarged first, then the frame, which sees the enlarged key frame warped to it: the
 network learns to live with its own output. Critics look at pixels and at features of photographs (Sauer et al. 2021,
 "Projected GANs Converge Faster"), and their share of the gradient follows that of the errors, as in
 `lyra_core.training.gan`.
@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from lyra_core.evaluation.measures import detail, masked_psnr_db
 from lyra_core.image_features import ImageFeatures, load_image_features
-from lyra_core.mini.carry import pyramid, sample
+from lyra_core.mini.backward_warp import pyramid, sample
 from lyra_core.mini.manifest import SUPER_RESOLUTION
 from lyra_core.mini.super_resolution import (
     FACTOR,
@@ -54,7 +54,7 @@ class DetailLosses:
     Attributes:
         gradient: absolute error of neighbouring pixels' differences.
         perceptual: distance of features.
-        temporal: how much more than the truth a frame differs from the key frame carried to it.
+        temporal: how much more than the truth a frame differs from the key frame warped to it.
         unseen: what the video invented is to keep its colours.
         adversarial: gradient of the critics by the pixels, against that of everything else.
         critic_first: steps in which critics learn and do not count.
@@ -166,7 +166,7 @@ class Enlarged:
 
     Attributes:
         both: key frames, then frames. [2b 3 H W]
-        flicker: difference of frames from key frames carried to them by true depth. [b 3 H W]
+        flicker: difference of frames from key frames warped to them by true depth. [b 3 H W]
         flicker_of_truth: the same of the truth.
         cover: where that means anything. [b 1 H W]
     """
@@ -193,10 +193,10 @@ def enlarge_batch(network: SuperResolution, batch: DetailBatch) -> tuple[Tensor,
 
 
 def flickering(batch: DetailBatch, key: Tensor, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """How frames differ from key frames carried by true depth, how the truth does, and where that can be said."""
+    """How frames differ from key frames warped by true depth, how the truth does, and where that can be said."""
     reference = batch.reference(key, batch.truly)
     coarse = reference.seen_coarse()
-    where = reference.places(FACTOR)
+    where = reference.sample_points(FACTOR)
     moved = sample(reference.levels[:1], where, reference.size)
     moved_truth = sample(pyramid(batch.key)[:1], where, reference.size)
     sure = ((coarse.cover >= 1) * 1.0).to(key)
