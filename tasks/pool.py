@@ -19,13 +19,14 @@ from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from lyra_core.errors import ConfigError, PoolBrokenError, WorkerLoadError
 from lyra_core.extras import require
 from lyra_core.spec import WorldSpec
 from tasks.ledger import Job, Ledger, Verdict, store_failure
 from tasks.outcome import Failure, Outcome, Start, Waiting
+from tasks.ray_settings import RaySettings
 
 if TYPE_CHECKING:
     from tasks.worker import Worker
@@ -37,48 +38,6 @@ TICK_S = 0.25
 ROOM_PATIENCE_S = 60.0
 """Until workers that wait for room in the cluster are told of."""
 JOIN_TIMEOUT_S = 60
-
-
-class Pool(Protocol):
-    """Makes worlds; every submitted world's future ends with an Outcome, or with PoolBrokenError or WorkerLoadError."""
-
-    def submit(self, spec: WorldSpec, past_deaths: int = 0) -> Future[Outcome]:
-        """Queue a world."""
-        ...
-
-    def close(self) -> None:
-        """Free the workers; waiting futures end with PoolBrokenError."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RaySettings:
-    """Where actors run and what each may use.
-
-    Attributes:
-        address: "local" starts a private cluster on this machine; otherwise an existing cluster's address.
-        num_workers: actors.
-        cpus_per_worker, gpus_per_worker: reserved per actor.
-        world_deadline_s: a world not made or not stored within this is a hang; the actor is killed.
-        load_deadline_s: for loading the models.
-        factory_root: folder put on the workers' import path (local) or shipped to them (existing cluster).
-        model_path: further folders of the import path, joined by os.pathsep, that exist where the workers run.
-    """
-
-    address: str = "local"
-    num_workers: int = 1
-    cpus_per_worker: float = 1
-    gpus_per_worker: float = 0
-    world_deadline_s: float = 3600
-    load_deadline_s: float = 1800
-    factory_root: str = "."
-    model_path: str = ""
 
 
 class _Actor:

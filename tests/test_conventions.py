@@ -51,6 +51,7 @@ SEVERAL_CLASSES = {
 
 # Used by tests and by users' own code only.
 FOR_USERS = {
+    "resampled": "brings camera files to another frame rate (docs/models.md)",
     "save_trajectory": "writes the files that camera_path takes (examples/custom_camera_path.py)",
     "read_colmap_text": "reads a world's colmap folder",
     "make_tiers": "smaller versions of a finished world (docs/reconstruction.md)",
