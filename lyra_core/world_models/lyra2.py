@@ -12,9 +12,10 @@ from lyra_core.errors import RecipeError
 from lyra_core.extras import require
 from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
 from lyra_core.gaussians.lifters import HeadLifter
+from lyra_core.models import LYRA2_PARTS
 from lyra_core.video.dit.speed import PROFILES, apply_speed
 from lyra_core.video.rollout import RolloutModels
-from lyra_core.weights.bundle import LYRA2_PARTS, find_sets, lora_parts, set_digests
+from lyra_core.weights.bundle import find_sets, lora_parts, set_digests
 from lyra_core.weights.manifest import manifest_digest
 from lyra_core.world_models.generative import GenerativeModel, Parts
 from lyra_core.world_models.networks import (
