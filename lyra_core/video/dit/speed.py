@@ -24,6 +24,7 @@ from lyra_core.video.dit.block import Block
 from lyra_core.video.dit.narrow_attention import NarrowAttention, has_narrow_attention
 from lyra_core.video.dit.network import DiT, step
 from lyra_core.video.dit.scaled_linear import MULTIPLE, ScaledLinear, has_scaled_products
+from lyra_core.video.dit.streaming import BlockStream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,8 @@ def apply_speed(dit: DiT, profile: SpeedProfile, *, is_emulated: bool = False) -
         importlib.import_module("lyra_core.video.dit.block_kernels")  # its operations become known to torch
     blocks = [block for block in dit.blocks if isinstance(block, Block)]
     for index, block in enumerate(blocks):
+        home = block.modulation.device  # host memory, where blocks will be streamed from it
+        block.to(device)
         if compiled:
             _use_kernels(block)
         if narrow:
@@ -79,13 +82,27 @@ def apply_speed(dit: DiT, profile: SpeedProfile, *, is_emulated: bool = False) -
         if attends and profile.num_kept <= index < len(blocks) - profile.num_kept:
             own = block.self_attn
             own.narrow = NarrowAttention(own.norm_q.weight, own.norm_k.weight, is_emulated=is_emulated)
+        block.to(home)
     if compiled:
         dit.step, dit.drops_history = CompiledStep(), True
-    if narrow and device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory >= ROOM_FOR_BIASES:
+    if narrow and _is_all_on(dit, device) and torch.cuda.get_device_properties(device).total_memory >= ROOM_FOR_BIASES:
         dit.store = "full"
     return SpeedProfile(
         is_compiled=compiled, has_narrow_products=narrow, has_narrow_attention=attends, num_kept=profile.num_kept
     )
+
+
+def stream_blocks(dit: DiT) -> None:
+    """Let the blocks of a network wait in host memory, and come to the device of the rest one after another."""
+    stream = BlockStream(dit.patch_embedding.weight.device)
+    for block in dit.blocks:
+        if isinstance(block, Block):
+            stream.take(block)
+    dit.stream = stream
+
+
+def _is_all_on(dit: DiT, device: torch.device) -> bool:
+    return device.type == "cuda" and all(parameter.device == device for parameter in dit.parameters())
 
 
 def _use_kernels(block: Block) -> None:
