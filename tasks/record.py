@@ -118,6 +118,7 @@ def _model(made: MadeWorld, config: WorkerConfig) -> dict[str, Any]:
         "code_git_commit": config.code_commit or None,
         "package_version": lyra_core.__version__,
         "precision": provenance.precision,
+        "speed": provenance.speed,
         "inference_steps": provenance.num_steps,
         "guidance": provenance.guidance,
         "negative_prompt": provenance.negative_prompt,
@@ -231,6 +232,7 @@ def _cost(config: WorkerConfig, clock: StageClock) -> dict[str, Any]:
     found: dict[str, Any] = {
         "stage_s": dict(clock.stage_s),
         "wall_s": wall_s,
+        "device_idle_s": clock.idle_s,
         "gpu_count": int(on_gpu),
         "gpu_seconds": wall_s if on_gpu else 0.0,
         "created_at": finished,

@@ -76,6 +76,7 @@ class DiT(nn.Module):
         self.step: Step = step  # a compiled one computes the same (lyra_core.video.dit.speed)
         self.store: Store = "squeezed"
         self.drops_history = False  # whether the last block leaves out tokens that nothing reads (another rounding)
+        self.speed: str | None = None  # profile of lyra_core.video.dit.speed that was applied
         self.share: Share | None = None  # this process among several that make each chunk together
         self.stream: BlockStream | None = None  # where blocks wait in host memory for their turn
         dim, patch_area = config.dim, config.patch**2

@@ -44,6 +44,7 @@ class SpeedProfile:
     num_kept: int = 1
 
 
+NOT_COMPILED = ", not compiled"
 ROOM_FOR_BIASES = 70 * 2**30
 """Bytes of a GPU on which narrow weights leave room for the position biases of all blocks (16 GB at full size)."""
 
@@ -87,9 +88,28 @@ def apply_speed(dit: DiT, profile: SpeedProfile, *, is_emulated: bool = False) -
         dit.step, dit.drops_history = CompiledStep(), True
     if narrow and _is_all_on(dit, device) and torch.cuda.get_device_properties(device).total_memory >= ROOM_FOR_BIASES:
         dit.store = "full"
-    return SpeedProfile(
+    applied = SpeedProfile(
         is_compiled=compiled, has_narrow_products=narrow, has_narrow_attention=attends, num_kept=profile.num_kept
     )
+    dit.speed = _name(applied)
+    return applied
+
+
+def real_speed(dit: DiT) -> str | None:
+    """What a network computes as: a profile's name, less what this machine cannot do; None if none was asked for.
+
+    "plain" is the network as built; "fast, not compiled" a profile whose blocks did not compile.
+    """
+    if dit.speed is None or not isinstance(dit.step, CompiledStep) or dit.step.is_compiled:
+        return dit.speed
+    return "plain" if dit.speed == "exact" else f"{dit.speed}{NOT_COMPILED}"
+
+
+def _name(applied: SpeedProfile) -> str:
+    kind = "fastest" if applied.has_narrow_attention else "fast" if applied.has_narrow_products else "exact"
+    if applied.is_compiled:
+        return kind
+    return "plain" if kind == "exact" else f"{kind}{NOT_COMPILED}"
 
 
 def stream_blocks(dit: DiT) -> None:
