@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from lyra_core.errors import RecipeError
 from lyra_core.extras import require
 from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
 from lyra_core.gaussians.lifters import HeadLifter
-from lyra_core.video.dit.speed import PROFILES, apply_speed
+from lyra_core.video.dit.speed import PROFILES, apply_speed, stream_blocks
 from lyra_core.video.rollout import RolloutModels
 from lyra_core.weights.bundle import LYRA2_PARTS, find_sets, lora_parts, set_digests
 from lyra_core.weights.manifest import manifest_digest
@@ -26,6 +27,7 @@ from lyra_core.world_models.networks import (
     load_vae,
     parse_lora,
 )
+from lyra_core.world_models.placement import choose_placement, home_of
 from lyra_core.world_models.presets import Options, build_reconstructor, joined_digest, take_captioner
 
 LYRA2_SIZE = (832, 480)
@@ -47,7 +49,7 @@ def load_lyra2(
         weights: the folder; None is `weights` in the current folder.
         video: fields of lyra_core.config.video.RolloutOptions that differ from the released choices, besides
             `loras` (converted sets with strengths, "lora-dmd:1.0") and `captioner` ("manifest", or the folder of a
-            vision-language model).
+            vision-language model) and `placement` (lyra_core.world_models.placement).
         reconstruction: fields of lyra_core.config.reconstruction.ReconstructionOptions that differ from its
             defaults.
 
@@ -62,21 +64,28 @@ def load_lyra2(
     loras = [str(lora) for lora in _sequence(choices.pop("loras", ()))]
     if choices.pop("super_resolution", "none") != "none":
         raise RecipeError("video.super_resolution: lyra2 has none; leave it at none")
+    placement = choose_placement(str(choices.pop("placement", "auto")), device, str(choices.get("speed", "exact")))
     config = configured(REFERENCE, choices, "video.")
     homes = find_sets(weights, (*LYRA2_PARTS, *lora_parts(loras)))
-    dit = load_dit(homes["dit"], device, [(homes[lora], parse_lora(lora)[1]) for lora in loras])
+    strengths = [(homes[lora], parse_lora(lora)[1]) for lora in loras]
+    dit = load_dit(homes["dit"], device, strengths, blocks_on_host=placement == "streamed")
     apply_speed(dit, PROFILES[config.speed])
+    if placement == "streamed":
+        stream_blocks(dit)
     vae = load_vae(homes["vae"], device)
     if torch.device(device).type == "cuda":
         vae.put_channels_last()
     # The longest side of a frame is what the reference implementation hands to the depth network.
-    estimator = DepthAnythingEstimator(load_nested_depth(homes["reconstruction"], device), process_size=None)
+    depth = load_nested_depth(homes["reconstruction"], device)
+    estimator = DepthAnythingEstimator(depth, process_size=None, home=home_of(depth, placement, device))
+    text = load_caption_encoder(homes["text"], homes["tokenizer"], device)
+    image = load_frame_encoder(homes["image"], device)
     models = RolloutModels(
         dit=dit,
         vae=vae,
         depth=estimator,
-        text=load_caption_encoder(homes["text"], homes["tokenizer"], device),
-        image=load_frame_encoder(homes["image"], device),
+        text=replace(text, home=home_of(text.network, placement, device)),
+        image=replace(image, home=home_of(image.network, placement, device)),
         negative_text=load_negative_prompt(homes["negative prompt"], dit.config.text_dim),
     )
     name = manifest_digest(homes["reconstruction"])[:12]

@@ -8,6 +8,7 @@ CUDA, as it was released. What the video network computes in float32 it computes
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,21 +39,27 @@ def half_on_cuda(device: torch.device | str) -> torch.dtype:
     return torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
 
 
-def load_dit(home: Path, device: torch.device | str, loras: Sequence[tuple[Path, float]] = ()) -> DiT:
+def load_dit(
+    home: Path, device: torch.device | str, loras: Sequence[tuple[Path, float]] = (), *, blocks_on_host: bool = False
+) -> DiT:
     """The video network, LoRA files merged into its weights.
 
     Args:
         home: a converted set of kind lyra2-dit.
         device: where it goes.
         loras: converted sets of kind lora with their strengths; added in float32, rounded once.
+        blocks_on_host: leave the blocks in host memory, from where lyra_core.video.dit.speed places them.
 
     Raises:
         StateDictError: keys or shapes that do not fit, or a LoRA that matches nothing.
     """
     model = build_dit(configured(LYRA2_14B, _config(home), "config."), device="meta")
-    _fill(model, home, half_on_cuda(device), device)
+    _fill(model, home, half_on_cuda(device), "cpu" if blocks_on_host else device)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     merge_loras(model, [(read_lora(open_weights(path, "lora"), shapes, path.name), w) for path, w in loras])
+    for name, child in model.named_children():
+        if blocks_on_host and name != "blocks":
+            child.to(device)
     return model
 
 
@@ -69,13 +76,16 @@ class CaptionEncoder:
 
     network: TextEncoder
     tokenizer: Tokenizer
+    home: AbstractContextManager[None] = field(default_factory=nullcontext)  # brings weights that wait on the host
     _known: dict[str, Tensor] = field(default_factory=dict)
 
     def __call__(self, captions: Sequence[str]) -> Float[Tensor, "n s d"]:
         """Embeddings, zero at padding. [n 512 4096]"""
-        for caption in captions:
-            if caption not in self._known:
-                self._known[caption] = encode_captions(self.network, self.tokenizer, [caption])[0]
+        new = [caption for caption in dict.fromkeys(captions) if caption not in self._known]
+        if new:
+            with self.home:
+                for caption in new:
+                    self._known[caption] = encode_captions(self.network, self.tokenizer, [caption])[0]
         return torch.stack([self._known[caption] for caption in captions])
 
     def forget(self) -> None:
@@ -100,11 +110,13 @@ class FrameEncoder:
     """The last frame of a video to the tokens the video network reads."""
 
     network: ImageEncoder
+    home: AbstractContextManager[None] = field(default_factory=nullcontext)  # as of CaptionEncoder
 
     @torch.no_grad()
     def __call__(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
         """Tokens of images in [-1, 1]."""
-        return encode_images(self.network, images.to(self.network.cls_embedding.device))
+        with self.home:
+            return encode_images(self.network, images.to(self.network.cls_embedding.device))
 
 
 def load_frame_encoder(home: Path, device: torch.device | str) -> FrameEncoder:

@@ -151,7 +151,7 @@ class Block(nn.Module):
         """The same where products are made in 8 bits: a norm's kernel also adds the residual and narrows the rows."""
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation
         norm_rows, norm3, eps = torch.ops.lyra.norm_rows, self.norm3 if self.has_text else None, self.norm1.eps
-        _, *rows = norm_rows(x, None, None, None, None, shift1, scale1, bias.expand_as(x), eps)
+        _, *rows = norm_rows(x, None, None, None, None, shift1, scale1, bias, eps)
         gate: Tensor | None = gate1
         mixed = self.self_attn.attend(Rows(*rows[:2]), Rows(*rows[2:]), rotation, num_wanted)
         x = x if num_wanted is None else x[:, -num_wanted:]

@@ -120,6 +120,8 @@ class PreparedContext:
             self,
             history_tokens=twice(self.history_tokens),
             generated_condition=twice(self.generated_condition),
+            camera_tokens=None if self.camera_tokens is None else twice(self.camera_tokens),
+            position_features=tuple(twice(feature) for feature in self.position_features),
             text=tuple(joined(*pair) for pair in zip(self.text, other, strict=True)),
             image=tuple(KeyValue(key=twice(memory.key), value=twice(memory.value)) for memory in self.image),
         )

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributed.distributed_c10d import _resolve_process_group
+from torch.distributed import distributed_c10d
 
 HEAD_GROUPS = 2
 """Groups that the heads of a process are exchanged in: more hide more of the exchange and fill the device less."""
@@ -127,10 +127,14 @@ def even_parts(total: int, count: int) -> tuple[int, ...]:
     return tuple(total // count + (index < total % count) for index in range(count))
 
 
+def _group_named(name: str) -> dist.ProcessGroup:
+    return distributed_c10d._resolve_process_group(name)  # type: ignore[arg-type, unused-ignore]
+
+
 def attend_plainly(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Softmax attention of [b l heads d], by the framework's own choice of kernel."""
-    heads_first = (t.transpose(1, 2) for t in (query, key, value))
-    return torch.nn.functional.scaled_dot_product_attention(*heads_first).transpose(1, 2)
+    q, k, v = (t.transpose(1, 2) for t in (query, key, value))
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
 # The schemas are written out because the tests' shape checker hides the annotations.
@@ -155,7 +159,7 @@ def _(query: Tensor, key: Tensor, value: Tensor, asking: list[int], answering: l
 def gather_ranks(x: Tensor, size: int, group: str) -> Tensor:
     """See Spread.gather."""
     gathered = x.new_empty(size, *x.shape)
-    dist.all_gather(list(gathered.unbind(0)), x.contiguous(), group=_resolve_process_group(group))
+    dist.all_gather(list(gathered.unbind(0)), x.contiguous(), group=_group_named(group))
     return gathered
 
 
@@ -184,7 +188,7 @@ def exchanged(
         The mixed values of this process's queries, all heads. [b l heads d]
     """
     query = tensors[0]
-    trade = _Trade(_resolve_process_group(group), query.shape[2])
+    trade = _Trade(_group_named(group), query.shape[2])
     counts = (asking, answering, answering)
     arrivals = [
         [trade.send_tokens(t, c, part) for t, c in zip(tensors, counts, strict=True)] for part in range(trade.num_parts)

@@ -100,13 +100,13 @@ def _measured(key: Tensor, value: Tensor, spread: Spread | None) -> tuple[Tensor
     """Means of keys and values, largest and smallest values, over the tokens of all processes. [b 1 heads dim]"""
     high, low = value.amax(1, keepdim=True).float(), value.amin(1, keepdim=True).float()
     if spread is None:
-        means = (t.mean(1, keepdim=True, dtype=torch.float32) for t in (key, value))
-        return (*means, high, low)
+        key_mean, mean = (t.mean(1, keepdim=True, dtype=torch.float32) for t in (key, value))
+        return key_mean, mean, high, low
     sums = [t.sum(1, keepdim=True, dtype=torch.float32) for t in (key, value)]
     found = spread.gather(torch.cat((*sums, high, low), dim=1))
     count = sum(spread.answering())
-    means = (found[:, :, i : i + 1].sum(0) / count for i in range(2))
-    return (*means, found[:, :, 2:3].amax(0), found[:, :, 3:4].amin(0))
+    key_mean, mean = (found[:, :, i : i + 1].sum(0) / count for i in range(2))
+    return key_mean, mean, found[:, :, 2:3].amax(0), found[:, :, 3:4].amin(0)
 
 
 def _narrow(x: Tensor) -> Tensor:
