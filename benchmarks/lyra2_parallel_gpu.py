@@ -6,6 +6,8 @@ Random weights at 480x832. For each speed profile: seconds on one device and on 
 gain, peak memory. Beside that, guidance: two passes, both branches in one batched pass, one branch a device. Needs no
 prefect, ray or av. Writes benchmarks/results/lyra2_parallel_gpu-<card>-<date>.json, or into the folder that --out
 names, after every profile. --tiny runs the same on CPU processes with a small network.
+--alone 2 measures on one device what each of two would compute, with packing and unpacking but without the links: an
+upper bound of the gain, and the bytes that the links must carry.
 """
 
 from __future__ import annotations
@@ -117,10 +119,8 @@ class Member:
         self.reset()
         context = self.context(None)
         wanted = self.forward(context)
-        found["one_s"] = timed(lambda: self.forward(context), 3, 0)
+        found["one_s"] = timed(lambda: self.forward(context), 2, 0)
         found["one_peak_gib"] = self.peak()
-        if name == "exact" or self.options.tiny:
-            self.measure_guidance(context, found)
         self.keep(name, found)
         del context
         self.reset()
@@ -129,8 +129,10 @@ class Member:
             exchange.HEAD_GROUPS = groups
             velocity = self.forward(context)
             found[f"error_{groups}_groups"] = relative(velocity, wanted)
-            found[f"all_{groups}_groups_s"] = timed(lambda: self.forward(context), 3, 0)
+            found[f"all_{groups}_groups_s"] = timed(lambda: self.forward(context), 2, 0)
             self.keep(name, found)
+        if self.options.alone:
+            found["exchanged_gib_each_way"] = self.exchanged_bytes(context, name) / 2**30
         best = min(self.options.groups, key=lambda groups: found[f"all_{groups}_groups_s"])
         found |= {"groups": best, "all_s": found[f"all_{best}_groups_s"], "all_peak_gib": self.peak()}
         found["gain"] = found["one_s"] / found["all_s"]
@@ -142,22 +144,30 @@ class Member:
         if self.rank == 0:
             print(name, {k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()}, flush=True)
 
-    def measure_guidance(self, context, found):
-        """Both branches after one another, in one pass, and one a device."""
+    def exchanged_bytes(self, context, name):
+        """Bytes that one process sends to all others in a forward: queries, keys, values and results."""
+        spread, config = context.rotation.spread, self.config
+        own = spread.answering()[self.share.rank]
+        width = config.dim * (1 if name == "fastest" else self.dit.dtype.itemsize)
+        return 4 * config.num_layers * own * width * (self.share.size - 1) / self.share.size
+
+    def measure_guidance(self):
+        """Both branches after one another, in one pass, and one a device, by the last profile."""
+        self.reset()
+        found, context = {}, self.context(None)
         negative = self.dit.prepare_text(torch.zeros_like(self.inputs.text))
         plain = guided_velocity(self.dit, context, negative, 5.0)
         wanted = plain(self.latents, self.timestep)
-        found["guided_two_passes_s"] = timed(lambda: plain(self.latents, self.timestep), 2, 0)
+        self.keep("guidance", found)
+        found["guided_two_passes_s"] = timed(lambda: plain(self.latents, self.timestep), 1, 0)
         try:
             batched = guided_velocity(self.dit, context, negative, Guidance(scale=5.0, is_batched=True))
             found["guided_batched_error"] = relative(batched(self.latents, self.timestep), wanted)
             found["guided_batched_s"] = timed(lambda: batched(self.latents, self.timestep), 2, 0)
             found["guided_batched_peak_gib"] = self.peak()
-        except torch.OutOfMemoryError as error:
+        except torch.OutOfMemoryError as error:  # in every process, which are alike
             found["guided_batched"] = str(error).splitlines()[0]
-            synchronise()
         branch = context.with_text(negative) if self.rank % 2 else context
-        pairs = max(1, self.share.size // 2)
 
         def by_branches():
             one = self.dit(self.latents, self.timestep, branch)
@@ -166,7 +176,9 @@ class Member:
 
         found["guided_by_branches_error"] = relative(by_branches(), wanted)
         found["guided_by_branches_s"] = timed(by_branches, 2, 0)
-        found["branch_pairs"] = pairs
+        self.keep("guidance", found)
+        if self.rank == 0:
+            print("guidance", found, flush=True)
 
     def keep(self, name, found):
         self.found["profiles"][name] = found
@@ -175,8 +187,9 @@ class Member:
         card = torch.cuda.get_device_name() if is_cuda() else "cpu"
         slug = re.sub(r"[^a-z0-9]+", "-", card.lower()).strip("-")
         asked = {k: v for k, v in vars(self.options).items() if k not in ("out", "kernels")}
-        result = {"card": card, "devices": self.share.size, "options": asked, **self.found}
-        write_result(f"lyra2_parallel_gpu-{slug}", result, self.options.out)
+        kind = {"alone": self.options.alone} if self.options.alone else {}
+        result = {"card": card, "devices": self.share.size, **kind, "options": asked, **self.found}
+        write_result(f"lyra2_parallel_gpu{'-alone' if kind else ''}-{self.share.size}-{slug}", result, self.options.out)
 
     def print_kernels(self, function):
         if not is_cuda():
@@ -214,7 +227,11 @@ class Member:
 @torch.no_grad()
 def work(rank, size, port, options):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    if is_cuda():
+    if options.alone:
+        from torch.testing._internal.distributed.fake_pg import FakeStore
+
+        dist.init_process_group("fake", rank=0, world_size=options.alone, store=FakeStore())
+    elif is_cuda():
         torch.cuda.set_device(rank)
         dist.init_process_group("nccl", rank=rank, world_size=size, device_id=torch.device("cuda", rank))
     else:
@@ -225,6 +242,8 @@ def work(rank, size, port, options):
         print("built", flush=True)
     for name in options.profiles.split(","):
         member.measure(name)
+    if not options.alone:
+        member.measure_guidance()
     if rank == 0:
         member.print_table()
     dist.destroy_process_group()
@@ -237,15 +256,21 @@ def main():
     parser.add_argument("--layers", type=int, default=LYRA2_14B.num_layers)
     parser.add_argument("--devices", type=int, default=torch.cuda.device_count() or 2)
     parser.add_argument("--profiles", default=",".join(PROFILES))
-    parser.add_argument("--groups", type=int, nargs="+", default=[2, 1, 4], help="parts of the heads to be tried")
+    parser.add_argument("--groups", type=int, nargs="+", default=[2, 1], help="parts of the heads to be tried")
     parser.add_argument("--text-tokens", type=int, default=512)
     parser.add_argument("--image-tokens", type=int, default=257)
+    parser.add_argument(
+        "--alone", type=int, default=0, help="time one of so many processes on one device, whose exchanges do nothing"
+    )
     parser.add_argument("--kernels", action="store_true", help="print where the device's time goes")
     parser.add_argument("--tiny", action="store_true", help="a small network, on the CPU where there is no GPU")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.tiny:
         options.height, options.width, options.layers = 64, 96, 2
+    if options.alone:
+        work(0, 1, 0, options)
+        return
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from lyra_core.errors import DepthError, ReconstructionError, StateDictError
 from lyra_core.gaussians.depth_anything.adapter import gaussians_from_maps
-from lyra_core.gaussians.depth_anything.backbone import Backbone, LayerScale, PatchEmbed, ViTBlock
+from lyra_core.gaussians.depth_anything.backbone import Backbone, LayerScale, VisionTransformer
 from lyra_core.gaussians.depth_anything.camera import (
     CameraDecoder,
     CameraEncoder,
@@ -341,8 +341,8 @@ def store_half(model: DepthAnything3 | NestedDepthAnything3) -> None:
     Norms, gains, positions, camera tokens and all heads stay in float32.
     """
     for network in model.modules():
-        if isinstance(network, ViTBlock | PatchEmbed):
-            for layer in network.modules():
+        if isinstance(network, VisionTransformer):
+            for layer in (*network.patch_embed.modules(), *network.blocks.modules()):
                 if isinstance(layer, nn.Linear | nn.Conv2d):
                     layer.to(torch.bfloat16)
 
