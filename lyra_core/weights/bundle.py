@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lyra_core.errors import WeightsError
-from lyra_core.weights.manifest import MANIFEST_NAME, manifest_digest
+from lyra_core.weights.manifest import MANIFEST_NAME, manifest_digest, read_manifest
 from lyra_core.weights.registry import LICENSES, WEIGHT_SETS
 
 
@@ -26,15 +26,19 @@ class RequiredSet:
     Attributes:
         role: what the model uses it for.
         sets: names of the sets that can play it, the preferred one first.
+        stand_ins: sets that were made from one of these on this machine, and do where it is missing.
     """
 
     role: str
     sets: tuple[str, ...]
+    stand_ins: tuple[str, ...] = ()
 
 
+NARROW_SUFFIX = "-fast"
+"""Of the name of a set of the video network in 8 bits (lyra_core.weights.narrow), beside the set it was made from."""
 # Sets with the same architecture stand in for each other: those of Wan 2.1 are the originals, under Apache-2.0.
 LYRA2_PARTS = (
-    RequiredSet(role="dit", sets=("lyra2-dit",)),
+    RequiredSet(role="dit", sets=("lyra2-dit",), stand_ins=("lyra2-dit-fast",)),
     RequiredSet(role="vae", sets=("lyra2-vae", "wan-vae")),
     RequiredSet(role="text", sets=("lyra2-text", "wan-text")),
     RequiredSet(role="negative prompt", sets=("lyra2-negative-prompt",)),
@@ -64,7 +68,7 @@ def find_sets(folder: str | Path | None, parts: Sequence[RequiredSet]) -> dict[s
     found: dict[str, Path] = {}
     missing: list[RequiredSet] = []
     for part in parts:
-        home = next((root / name for name in part.sets if _is_there(root / name)), None)
+        home = next((root / name for name in (*part.sets, *part.stand_ins) if _is_there(root / name)), None)
         if home is None:
             missing.append(part)
         else:
@@ -88,6 +92,16 @@ def set_digests(homes: Mapping[str, Path]) -> tuple[str, ...]:
     return tuple(_digest(home) for home in homes.values())
 
 
+def narrowed_from(home: Path) -> str | None:
+    """Digest of the set that a set of 8-bit weights was made from; None for every other set.
+
+    Raises:
+        WeightsError: a malformed manifest.
+    """
+    found = read_manifest(home).config.get("narrowed_from")
+    return None if found is None else str(found)
+
+
 def _is_there(home: Path) -> bool:
     if WEIGHT_SETS.get(home.name) is not None and WEIGHT_SETS[home.name].kind == "tokenizer":
         return any((home / name).is_file() for name in ("tokenizer.json", "spiece.model"))
@@ -96,7 +110,8 @@ def _is_there(home: Path) -> bool:
 
 def _digest(home: Path) -> str:
     if (home / MANIFEST_NAME).is_file():
-        return manifest_digest(home)
+        # 8-bit weights are what loading makes of the others: worlds of both have the same ids
+        return narrowed_from(home) or manifest_digest(home)
     whole = hashlib.sha256()
     for path in sorted(path for path in home.iterdir() if path.is_file()):
         whole.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())

@@ -17,6 +17,7 @@ from lyra_core.video.dit.speed import PROFILES, apply_speed, stream_blocks
 from lyra_core.video.rollout import RolloutModels
 from lyra_core.weights.bundle import LYRA2_PARTS, find_sets, lora_parts, set_digests
 from lyra_core.weights.manifest import manifest_digest
+from lyra_core.weights.narrow import fitting_set
 from lyra_core.world_models.generative import GenerativeModel, Parts
 from lyra_core.world_models.networks import (
     load_caption_encoder,
@@ -68,7 +69,12 @@ def load_lyra2(
     config = configured(REFERENCE, choices, "video.")
     homes = find_sets(weights, (*LYRA2_PARTS, *lora_parts(loras)))
     strengths = [(homes[lora], parse_lora(lora)[1]) for lora in loras]
-    dit = load_dit(homes["dit"], device, strengths, blocks_on_host=placement == "streamed")
+    dit = load_dit(
+        fitting_set(homes["dit"], config.speed, has_loras=bool(loras)),
+        device,
+        strengths,
+        blocks_on_host=placement == "streamed",
+    )
     apply_speed(dit, PROFILES[config.speed])
     if placement == "streamed":
         stream_blocks(dit)

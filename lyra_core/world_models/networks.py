@@ -25,13 +25,17 @@ from lyra_core.gaussians.depth_anything.config import (
     NestedConfig,
 )
 from lyra_core.gaussians.depth_anything.model import NestedDepthAnything3, build_model
-from lyra_core.video.dit.network import LYRA2_14B, DiT, build_dit
+from lyra_core.video.dit.network import DiT, build_dit
+from lyra_core.video.dit.scaled_linear import has_scaled_products
+from lyra_core.video.dit.speed import narrow_layers
 from lyra_core.video.image import CLIP_VIT_H14, ImageEncoder, build_image_encoder, encode_images
 from lyra_core.video.text import UMT5_XXL, TextEncoder, Tokenizer, build_text_encoder, encode_captions, load_tokenizer
 from lyra_core.video.vae.network import VAE, WAN21_VAE, build_vae
 from lyra_core.weights.adapter import DtypePolicy, Weights, load_into, open_weights
+from lyra_core.weights.bundle import narrowed_from
 from lyra_core.weights.lora import merge_loras, read_lora
 from lyra_core.weights.manifest import read_manifest
+from lyra_core.weights.narrow import dit_config
 
 
 def half_on_cuda(device: torch.device | str) -> torch.dtype:
@@ -45,16 +49,26 @@ def load_dit(
     """The video network, LoRA files merged into its weights.
 
     Args:
-        home: a converted set of kind lyra2-dit.
-        device: where it goes.
+        home: a converted set of kind lyra2-dit, or the 8-bit one made from it (lyra_core.weights.narrow).
+        device: where it goes; 8-bit layers are emulated, slowly, where it cannot multiply them.
         loras: converted sets of kind lora with their strengths; added in float32, rounded once.
         blocks_on_host: leave the blocks in host memory, from where lyra_core.video.dit.speed places them.
 
     Raises:
         StateDictError: keys or shapes that do not fit, or a LoRA that matches nothing.
     """
-    model = build_dit(configured(LYRA2_14B, _config(home), "config."), device="meta")
-    _fill(model, home, half_on_cuda(device), "cpu" if blocks_on_host else device)
+    dtype = half_on_cuda(device)
+    model = build_dit(dit_config(_config(home)), device="meta", dtype=dtype)
+    if narrowed_from(home) is not None:
+        narrow_layers(model, is_emulated=not has_scaled_products(device))
+    load_into(
+        model,
+        open_weights(home),
+        dtype=DtypePolicy(dtype=dtype, float32=("*.weight_scale",)),
+        device="cpu" if blocks_on_host else device,
+        origin=str(home),
+    )
+    model.eval().requires_grad_(False)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     merge_loras(model, [(read_lora(open_weights(path, "lora"), shapes, path.name), w) for path, w in loras])
     for name, child in model.named_children():
