@@ -115,6 +115,7 @@ class Member:
 
     def measure(self, name):
         found = {}
+        torch._dynamo.reset()  # every profile has blocks of its own, and what was compiled for others counts
         found["applied"] = str(apply_speed(self.dit, PROFILES[name]))
         self.reset()
         context = self.context(None)
@@ -154,6 +155,7 @@ class Member:
     def measure_guidance(self):
         """Both branches after one another, in one pass, and one a device, by the last profile."""
         self.reset()
+        torch._dynamo.reset()
         found, context = {}, self.context(None)
         negative = self.dit.prepare_text(torch.zeros_like(self.inputs.text))
         plain = guided_velocity(self.dit, context, negative, 5.0)
@@ -256,7 +258,7 @@ def main():
     parser.add_argument("--layers", type=int, default=LYRA2_14B.num_layers)
     parser.add_argument("--devices", type=int, default=torch.cuda.device_count() or 2)
     parser.add_argument("--profiles", default=",".join(PROFILES))
-    parser.add_argument("--groups", type=int, nargs="+", default=[2, 1], help="parts of the heads to be tried")
+    parser.add_argument("--groups", type=int, nargs="+", default=[1, 2], help="parts of the heads to be tried")
     parser.add_argument("--text-tokens", type=int, default=512)
     parser.add_argument("--image-tokens", type=int, default=257)
     parser.add_argument(

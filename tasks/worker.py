@@ -82,7 +82,8 @@ class Worker:
         self.patience.run(self.store.check_writable)
         # Before the models: a name that cannot be imported is told before minutes of loading.
         self.stages, self.formats = find_stages(config.recipe), find_formats(config.recipe)
-        self.model = load_model(config.recipe.model, device=config.device, **config.recipe.model_options())
+        several = {"num_devices": config.num_devices} if config.num_devices > 1 else {}
+        self.model = load_model(config.recipe.model, device=config.device, **several, **config.recipe.model_options())
         self.scratch = ScratchFolders(config.scratch, self.store)
         self._finisher = ThreadPoolExecutor(
             1, thread_name_prefix="finish", initializer=limit_threads, initargs=(config.num_threads,)

@@ -82,7 +82,8 @@ def guided_velocity(
     if chosen.scale == 1.0:
         return lambda latents, timestep: model(latents, timestep, context)
     unguided = context.with_text(unguided_text)
-    both = context.with_both(unguided_text) if chosen.is_batched else None
+    # several devices take one caption at a time: they gain what a batch would
+    both = context.with_both(unguided_text) if chosen.is_batched and model.team is None else None
 
     def velocity(latents: Tensor, timestep: Tensor) -> Tensor:
         if not chosen.acts_at(timestep):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +14,9 @@ from lyra_core.errors import RecipeError
 from lyra_core.extras import require
 from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
 from lyra_core.gaussians.lifters import HeadLifter
+from lyra_core.video.dit.network import DiT
 from lyra_core.video.dit.speed import PROFILES, apply_speed, stream_blocks
+from lyra_core.video.dit.team import lead
 from lyra_core.video.rollout import RolloutModels
 from lyra_core.weights.bundle import LYRA2_PARTS, find_sets, lora_parts, set_digests
 from lyra_core.weights.manifest import manifest_digest
@@ -28,7 +31,7 @@ from lyra_core.world_models.networks import (
     load_vae,
     parse_lora,
 )
-from lyra_core.world_models.placement import choose_placement, home_of
+from lyra_core.world_models.placement import Placement, choose_placement, home_of
 from lyra_core.world_models.presets import Options, build_reconstructor, joined_digest, take_captioner
 
 LYRA2_SIZE = (832, 480)
@@ -42,6 +45,7 @@ def load_lyra2(
     weights: str | Path | None = None,
     video: Options | None = None,
     reconstruction: Options | None = None,
+    num_devices: int = 1,
 ) -> GenerativeModel:
     """The released model, from a folder of converted sets (docs/weights.md).
 
@@ -53,6 +57,7 @@ def load_lyra2(
             vision-language model) and `placement` (lyra_core.world_models.placement).
         reconstruction: fields of lyra_core.config.reconstruction.ReconstructionOptions that differ from its
             defaults.
+        num_devices: GPUs whose video networks make each chunk together; `device` is the first, and has all else.
 
     Raises:
         MissingExtraError: transformers is not installed.
@@ -69,15 +74,9 @@ def load_lyra2(
     config = configured(REFERENCE, choices, "video.")
     homes = find_sets(weights, (*LYRA2_PARTS, *lora_parts(loras)))
     strengths = [(homes[lora], parse_lora(lora)[1]) for lora in loras]
-    dit = load_dit(
-        fitting_set(homes["dit"], config.speed, has_loras=bool(loras)),
-        device,
-        strengths,
-        blocks_on_host=placement == "streamed",
-    )
-    apply_speed(dit, PROFILES[config.speed])
-    if placement == "streamed":
-        stream_blocks(dit)
+    home = fitting_set(homes["dit"], config.speed, has_loras=bool(loras))
+    make = partial(load_video_network, home, strengths, config.speed, placement)
+    dit = make(device) if num_devices == 1 else lead(make, several_devices(device, num_devices))
     vae = load_vae(homes["vae"], device)
     if torch.device(device).type == "cuda":
         vae.put_channels_last()
@@ -107,6 +106,32 @@ def load_lyra2(
         captioner=captioner,
     )
     return GenerativeModel("lyra2", joined_digest(set_digests(homes)), parts)
+
+
+def load_video_network(
+    home: Path, loras: list[tuple[Path, float]], speed: str, placement: Placement, device: str
+) -> DiT:
+    """The video network on one device, at the speed and with its weights where they are wanted."""
+    dit = load_dit(home, device, loras, blocks_on_host=placement == "streamed")
+    apply_speed(dit, PROFILES[speed])
+    if placement == "streamed":
+        stream_blocks(dit)
+    return dit
+
+
+def several_devices(device: str, count: int) -> list[str]:
+    """Names of the first `count` devices of a kind.
+
+    Raises:
+        RecipeError: fewer than that are visible.
+    """
+    if torch.device(device).type != "cuda":
+        return [device] * count
+    if torch.cuda.device_count() < count:
+        raise RecipeError(
+            f"{count} GPUs were asked to make one world together, {torch.cuda.device_count()} are visible"
+        )
+    return [f"cuda:{index}" for index in range(count)]
 
 
 def _sequence(value: object) -> tuple[object, ...]:

@@ -24,7 +24,7 @@ from lyra_core.gaussians.depth_anything.config import (
     DepthAnythingConfig,
     NestedConfig,
 )
-from lyra_core.gaussians.depth_anything.model import NestedDepthAnything3, build_model
+from lyra_core.gaussians.depth_anything.model import NestedDepthAnything3, build_model, store_half
 from lyra_core.video.dit.network import DiT, build_dit
 from lyra_core.video.dit.scaled_linear import has_scaled_products
 from lyra_core.video.dit.speed import narrow_layers
@@ -155,7 +155,10 @@ def load_negative_prompt(home: Path, text_dim: int | None) -> Float[Tensor, "1 s
 
 
 def load_nested_depth(home: Path, device: torch.device | str) -> NestedDepthAnything3:
-    """Depth Anything 3, the any-view network with its Gaussian head nested with the metric one, float32."""
+    """Depth Anything 3, the any-view network with its Gaussian head nested with the metric one.
+
+    float32; on CUDA what its backbone multiplies in bfloat16 anyhow is kept so.
+    """
     config = configured(NESTED_GIANT_LARGE, _config(home), "config.")
     return _depth(config, dict(open_weights(home)), device)
 
@@ -192,7 +195,10 @@ def _depth(config: NestedConfig, state: dict[str, Tensor], device: torch.device 
     model = build_model(config, state)
     if not isinstance(model, NestedDepthAnything3):
         raise WeightsError("the depth network should nest an any-view and a metric network, found one network")
-    return model.to(device, torch.float32).requires_grad_(False)
+    model = model.to(device, torch.float32).requires_grad_(False)
+    if torch.device(device).type == "cuda":
+        store_half(model)
+    return model
 
 
 def _config(home: Path) -> dict[str, object]:

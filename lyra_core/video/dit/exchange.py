@@ -3,7 +3,7 @@
     tokens of this process, all heads --> all tokens, heads of this process --> attention --> tokens of this process
 
 "Ulysses": Jacobs et al. 2023, arXiv:2309.14509, section 3. Shares and heads need not divide: some processes have one
-more. Heads go in groups, so that the exchange of one group hides behind the attention of another.
+more. Heads may go in groups, of which the next is exchanged while one attends.
 
 Legend: b batch, l tokens of this process, d channels of a head.
 """
@@ -22,8 +22,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributed import distributed_c10d
 
-HEAD_GROUPS = 2
-"""Groups that the heads of a process are exchanged in: more hide more of the exchange and fill the device less."""
+HEAD_GROUPS = 1
+"""Groups that the heads of a process are exchanged in. With more, the exchange of one hides behind the attention of
+another; on two H200 two groups took 0.3 to 1 % longer than one (docs/log.md)."""
 
 Product = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Attention of query, key and value [b l heads d] with the heads this process has: [b l heads d]."""

@@ -46,6 +46,7 @@ from lyra_core.video.dit.packing import (
 )
 from lyra_core.video.dit.rope import Rotation, packed_angles
 from lyra_core.video.dit.streaming import BlockStream
+from lyra_core.video.dit.team import Team
 
 __all__ = ["BOOKKEEPING_KEYS", "LYRA2_14B", "TINY", "DiT", "DiTConfig", "build_dit"]
 
@@ -78,6 +79,7 @@ class DiT(nn.Module):
         self.drops_history = False  # whether the last block leaves out tokens that nothing reads (another rounding)
         self.speed: str | None = None  # profile of lyra_core.video.dit.speed that was applied
         self.share: Share | None = None  # this process among several that make each chunk together
+        self.team: Team | None = None  # the others, if this process leads them
         self.stream: BlockStream | None = None  # where blocks wait in host memory for their turn
         dim, patch_area = config.dim, config.patch**2
         self.patch_embedding = nn.Linear(config.content_channels * patch_area, dim)
@@ -136,8 +138,15 @@ class DiT(nn.Module):
             FrameError: inputs whose slots do not fit the layout.
             RecipeError: a layout whose packing differs from the network's.
         """
-        layout = self._checked_layout(inputs, layout)
-        store = store or self.store
+        checked = self._checked_layout(inputs, layout)
+        if self.team is None:
+            return self._prepare(inputs, checked, store or self.store)
+        with self.team.calls("prepare_context", inputs, layout, store):
+            context = self._prepare(inputs, checked, store or self.store)
+        self.team.captions = [context.text]
+        return context
+
+    def _prepare(self, inputs: ChunkInputs, layout: HistoryLayout, store: Store) -> PreparedContext:
         rows, columns = self._token_grid(inputs)
         spread = None if self.share is None else Spread.over(self.share, *layout.num_tokens(rows, columns))
         camera = camera_tokens(inputs.rays.to(self.dtype), layout, self.config.patch)
@@ -155,12 +164,20 @@ class DiT(nn.Module):
             rotation=replace(Rotation.from_angles(angles), spread=spread),
             camera_tokens=camera if store == "squeezed" else None,
             position_features=features,
-            text=() if inputs.text is None else self.prepare_text(inputs.text),
+            text=() if inputs.text is None else self._project_text(inputs.text),
             image=() if inputs.image is None else self.prepare_image(inputs.image),
         )
 
     def prepare_text(self, text: Float[Tensor, "b s c"]) -> tuple[KeyValue, ...]:
         """Keys and values of a caption for every block; see PreparedContext.with_text."""
+        if self.team is None:
+            return self._project_text(text)
+        with self.team.calls("prepare_text", text):
+            captions = self._project_text(text)
+        self.team.captions.append(captions)
+        return captions
+
+    def _project_text(self, text: Tensor) -> tuple[KeyValue, ...]:
         tokens = self.text_embedding(text.to(self.dtype))
         return tuple(block.cross_attn.project_text(tokens) for block in self._in_turn())
 
@@ -218,6 +235,12 @@ class DiT(nn.Module):
         Returns:
             Velocity, float32. [b 16 20 h w]
         """
+        if self.team is None:
+            return self._predict(latents, timestep, context)
+        with self.team.calls("forward", latents, timestep, self.team.number_of(context)):
+            return self._predict(latents, timestep, context)
+
+    def _predict(self, latents: Tensor, timestep: Tensor, context: PreparedContext) -> Float[Tensor, "b c t h w"]:
         generated = torch.cat((latents.to(self.dtype), context.generated_condition), dim=1)
         patches, spread = patchify(generated, self._patch_of((1, 1, 1))), context.rotation.spread
         embedded = self.patch_embedding(patches if spread is None else spread.own_generated(patches))

@@ -141,10 +141,16 @@ def _use_kernels(block: Block) -> None:
     block.self_attn.has_kernels = block.has_kernels = True
 
 
+RECOMPILATIONS = 64
+"""Forms of a block that may be compiled: a few for each frame size, number of captions and share of the tokens."""
+
+
 class CompiledStep:
     """`dit.step`, compiled at its first call; if that fails it says so once and goes on with the plain one."""
 
     def __init__(self) -> None:
+        limits = torch._dynamo.config
+        limits.recompile_limit = max(limits.recompile_limit, RECOMPILATIONS)
         self._step: Callable[..., Tensor] = torch.compile(step, fullgraph=True, dynamic=False)
         self.is_compiled = True
 
@@ -154,7 +160,7 @@ class CompiledStep:
             return self._step(*arguments)
         try:
             return self._step(*arguments)
-        except torch._dynamo.exc.TorchDynamoException as error:
+        except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
             warnings.warn(
                 f"the blocks of the video network could not be compiled and run as they are, a fifth slower: "
                 f"{type(error).__name__}: {str(error).splitlines()[0]}",

@@ -1,4 +1,7 @@
-"""What test_exchange runs in several processes: `share_processes.py OUT`; the first one writes what all found."""
+"""What test_exchange runs in several processes: `share_processes.py OUT`; the first one writes what all found.
+
+`share_processes.py team OUT` starts followers of its own.
+"""
 
 import json
 import sys
@@ -9,10 +12,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from lyra_core.errors import RecipeError
 from lyra_core.video.dit.context import ChunkInputs
 from lyra_core.video.dit.exchange import Share
 from lyra_core.video.dit.network import TINY, build_dit
 from lyra_core.video.dit.speed import PROFILES, apply_speed
+from lyra_core.video.dit.team import lead
+from lyra_core.video.sampler import Guidance, guided_velocity
 
 # 5 heads and 46 + 48 tokens: neither 2 nor 3 processes divide all of them
 CONFIG = replace(
@@ -83,5 +89,32 @@ def main(out):
     dist.destroy_process_group()
 
 
+def network(device):
+    return drawn()[0].to(device)
+
+
+@torch.no_grad()
+def with_followers(out):
+    """A leader and a follower, called as a rollout calls a network; two chunks."""
+    torch.set_num_threads(1)
+    alone, inputs, latents = drawn()
+    team = lead(network, ["cpu"] * 2)
+    errors = {}
+    for chunk in range(2):
+        given, step = one_item(inputs), (latents[:1] + chunk, torch.tensor([700.0]))
+        away = torch.randn(1, 7, 32, generator=torch.Generator().manual_seed(chunk))
+        pairs = [(net, net.prepare_context(given), net.prepare_text(away)) for net in (alone, team)]
+        for name, guidance in (("plain", Guidance(scale=1.0)), ("guided", Guidance(scale=5.0, is_batched=True))):
+            wanted, found = (guided_velocity(*pair, guidance)(*step) for pair in pairs)
+            errors[f"{name} {chunk}"] = ((found - wanted).norm() / wanted.norm()).item()
+    try:
+        team(*step, pairs[0][1])
+    except RecipeError as error:
+        errors["foreign"] = str(error)
+    team.team.close()
+    errors["ended"] = [process.exitcode for process in team.team.processes]
+    Path(out).write_text(json.dumps(errors))
+
+
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1]) if len(sys.argv) == 2 else with_followers(sys.argv[2])

@@ -31,7 +31,8 @@ def errors_of(count, out):
     return json.loads(out.read_text())
 
 
-@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 3])
 def test_several_processes_agree_with_one(count, tmp_path):
     by_process = errors_of(count, tmp_path / "errors.json")
     assert len(by_process) == count

@@ -150,9 +150,10 @@ def test_narrow_attention_bears_keys_and_values_far_from_zero():
     assert error(found, deviation) < 0.08
 
 
-def test_a_step_that_does_not_compile_says_so_and_computes(network, chunk, monkeypatch):
+@pytest.mark.parametrize("error", [torch._dynamo.exc.Unsupported, torch._dynamo.exc.FailOnRecompileLimitHit])
+def test_a_step_that_does_not_compile_says_so_and_computes(network, chunk, monkeypatch, error):
     def refuse(*arguments):
-        raise torch._dynamo.exc.Unsupported("no such compiler")
+        raise error("no such compiler")
 
     monkeypatch.setattr(torch, "compile", lambda function, **_: refuse)
     plain = copy.deepcopy(network)
