@@ -24,7 +24,7 @@ class Lifted:
     rest: Callable[[], tuple[Gaussians, ReconstructionReport | None]]
 
 
-def lift_clip(model: WorldModel, clip: VideoClip, scratch: Path) -> Lifted:
+def begin_gaussians(model: WorldModel, clip: VideoClip, scratch: Path) -> Lifted:
     """What of a reconstruction needs the model's networks.
 
     Args:

@@ -20,7 +20,7 @@ from lyra_core.spec import WorldSpec
 from lyra_core.values import Gaussians, Seed, VideoClip
 from lyra_core.world_models.protocol import WorldModel
 from tasks.artifacts import Pictures, render_pictures
-from tasks.gaussians import Lifted, apply_stage, finish_gaussians, lift_clip
+from tasks.gaussians import Lifted, apply_stage, begin_gaussians, finish_gaussians
 from tasks.geometry import WorldGeometry, measure_world
 from tasks.quality import measure_quality
 from tasks.recipe import Recipe
@@ -135,7 +135,7 @@ def begin_world(
         with clock("video"):
             clip = generate_video(model, photograph, spec, request.recipe, scratch)
         with clock("gaussians"):
-            lifted = lift_clip(model, clip, scratch)
+            lifted = begin_gaussians(model, clip, scratch)
     return BegunWorld(
         spec=spec,
         seed=photograph,
