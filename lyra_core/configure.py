@@ -37,8 +37,8 @@ def _fitting(current: object, value: object, hint: Any, where: str) -> Any:
         return configured(current, value, f"{where}.")
     value = _with_tuples(value)
     if not _accepts(hint, value):
-        wanted = " or ".join(map(repr, get_args(hint))) if get_origin(hint) is Literal else _name(hint)
-        raise RecipeError(f"{where} should be {wanted}, found {value!r}")
+        accepted = " or ".join(map(repr, get_args(hint))) if get_origin(hint) is Literal else _name(hint)
+        raise RecipeError(f"{where} should be {accepted}, found {value!r}")
     return float(value) if hint is float and isinstance(value, int) else value
 
 

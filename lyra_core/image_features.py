@@ -198,7 +198,7 @@ def load_image_features(
         WeightsError: the file is not the expected one.
     """
     features = ImageFeatures(network, levels)
-    wanted = features.state_dict()
+    shapes = features.state_dict()
     if path is None:
         state = _folded(_package_weights(network), features)
     else:
@@ -207,12 +207,12 @@ def load_image_features(
         if not path.is_file():
             raise WeightsError(f"weights of image features are read from {path}; there is no such file")
         state = {name: value.float() for name, value in load_file(str(path)).items()}
-    missing = [name for name, value in wanted.items() if name not in state or state[name].shape != value.shape]
+    missing = [name for name, value in shapes.items() if name not in state or state[name].shape != value.shape]
     if missing:
         raise WeightsError(
             f"{path or PACKAGES[network]} does not fit {network}: missing or of another shape {missing[:3]}"
         )
-    features.load_state_dict({name: state[name] for name in wanted})
+    features.load_state_dict({name: state[name] for name in shapes})
     return features.eval().to(device)
 
 
@@ -234,9 +234,11 @@ def _package_weights(network: str) -> dict[str, Tensor]:
     files = [file for folder in folders for file in sorted(folder.glob("models/*.pth"))]
     if len(files) != 1:
         raise WeightsError(f"{package} should hold one models/*.pth, found {len(files)}; reinstall it")
-    found = hashlib.sha256(files[0].read_bytes()).hexdigest()
-    if found != DIGESTS[network]:
-        raise WeightsError(f"{files[0]} has digest {found[:12]}, wanted {DIGESTS[network][:12]}; install version 0.1.0")
+    digest = hashlib.sha256(files[0].read_bytes()).hexdigest()
+    if digest != DIGESTS[network]:
+        raise WeightsError(
+            f"{files[0]} has digest {digest[:12]}, wanted {DIGESTS[network][:12]}; install version 0.1.0"
+        )
     return {".".join(tensor.path): read_tensor(tensor.stored) for tensor in list_pickled(files[0]).tensors}
 
 

@@ -40,11 +40,11 @@ def kernel_threads() -> Iterator[int]:
     Yields:
         The number of threads kernels run on.
     """
-    wanted, before = torch.get_num_threads(), numba.get_num_threads()
-    numba.set_num_threads(min(wanted, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    threads, before = torch.get_num_threads(), numba.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     try:
         yield numba.get_num_threads()
     finally:
         numba.set_num_threads(before)
-        if torch.get_num_threads() != wanted:
-            torch.set_num_threads(wanted)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)

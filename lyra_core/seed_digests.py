@@ -38,11 +38,11 @@ class SeedDigestCache:
 
     def digest(self, uri: str, size: int, stamp: str, compute: Callable[[], str]) -> str:
         """The remembered digest, or the computed one, which is then remembered."""
-        found = self.get(uri, size, stamp)
-        if found is None:
-            found = compute()
-            self.put(uri, size, stamp, found)
-        return found
+        known = self.get(uri, size, stamp)
+        if known is None:
+            known = compute()
+            self.put(uri, size, stamp, known)
+        return known
 
     def get(self, uri: str, size: int, stamp: str) -> str | None:
         """The digest of a file seen before with this size and stamp, or None."""
@@ -62,10 +62,10 @@ class SeedDigestCache:
         Raises:
             SeedError: it is missing or cannot be a seed. SourceError: its storage is at fault.
         """
-        found = _stat(uri)
-        if found is None:
+        status = _stat(uri)
+        if status is None:
             return digest_seed(uri)
-        size, stamp = found
+        size, stamp = status
         return self.digest(public_uri(uri), size, stamp, lambda: digest_seed(uri))
 
     def digest_files(self, uris: Sequence[str], executor: Executor) -> list[str | SeedError | SourceError]:
@@ -86,15 +86,15 @@ class SeedDigestCache:
             except (SeedError, SourceError) as error:
                 return error
 
-        found = _in_blocks(executor, find, range(len(uris)))
+        digests = _in_blocks(executor, find, range(len(uris)))
         self._remember(
             [
                 (name, *stat, sha256)
-                for name, stat, sha256 in zip(names, stats, found, strict=True)
+                for name, stat, sha256 in zip(names, stats, digests, strict=True)
                 if stat is not None and isinstance(sha256, str) and known.get(name, ())[:2] != stat
             ]
         )
-        return found
+        return digests
 
     def _known(self, uris: Sequence[str]) -> dict[str, tuple[int, str, str]]:
         def look_up(database: sqlite3.Connection) -> dict[str, tuple[int, str, str]]:
@@ -150,12 +150,12 @@ def _stat(uri: str) -> tuple[int, str] | None:
     path = local_path(uri)
     if path is not None:
         try:
-            found = Path(path).stat()
+            status = Path(path).stat()
         except (OSError, ValueError):  # a name with NUL is a ValueError; reading it says so
             return None
-        if time.time_ns() - found.st_mtime_ns < _SETTLED_NS:
+        if time.time_ns() - status.st_mtime_ns < _SETTLED_NS:
             return None
-        return found.st_size, str(found.st_mtime_ns)
+        return status.st_size, str(status.st_mtime_ns)
     if is_chain(uri):
         return None
     try:

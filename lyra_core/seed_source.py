@@ -89,11 +89,11 @@ def digest_seed(uri: str) -> str:
     """
 
     def digest() -> str:
-        found = hashlib.sha256()
+        sha256 = hashlib.sha256()
         with open_seed(uri) as stream:
             for block in _blocks(stream):
-                found.update(block)
-        return found.hexdigest()
+                sha256.update(block)
+        return sha256.hexdigest()
 
     return ask(uri, digest, outages=_outages)
 
@@ -107,8 +107,8 @@ def seed_info(uri: str) -> Mapping[str, Any]:
 
     def info() -> Mapping[str, Any]:
         filesystem, path = open_filesystem(uri)
-        found: Mapping[str, Any] = filesystem.info(path)
-        return found
+        entry: Mapping[str, Any] = filesystem.info(path)
+        return entry
 
     return ask(uri, info, tries=1, outages=_silences)
 
@@ -155,8 +155,8 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
         # Other processes write too; and tries are counted here, not multiplied by those of two clients.
         options = {"use_listings_cache": False, "config_kwargs": {"retries": {"total_max_attempts": 1}}}
     if is_chain(uri):
-        found: tuple[Any, str] = fsspec.core.url_to_fs(uri, **options)
-        return found
+        opened: tuple[Any, str] = fsspec.core.url_to_fs(uri, **options)
+        return opened
     # Not url_to_fs, which takes every "::" for a chain, also that of [::1] and of an object's name.
     kind = fsspec.get_filesystem_class(uri.partition("://")[0])
     filesystem = kind(**{**kind._get_kwargs_from_urls(uri), **options})
@@ -208,7 +208,7 @@ def ask(uri: str, work: Callable[[], T], *, tries: int = TRIES, outages: Outages
         tries = 1 if outages.is_failing(uri) else tries
     for attempt in range(1, tries + 1):
         try:
-            found = work()
+            answer = work()
         except (SourceError, MissingExtraError):
             raise
         except Exception as error:  # whatever a client raises is told about this seed and ends nothing else
@@ -221,7 +221,7 @@ def ask(uri: str, work: Callable[[], T], *, tries: int = TRIES, outages: Outages
         else:
             if outages is not None:
                 outages.forget(uri)
-            return found
+            return answer
     raise AssertionError("unreachable")
 
 
@@ -273,8 +273,8 @@ def _judge(error: Exception, uri: str) -> _Fault:
     if classes & _BROKEN_CLASSES:
         return _Fault("a connection that broke off", "check the network and the server", is_passing=True)
     if classes & _LOST_CLASSES or any(getattr(cause, "errno", None) in _LOST_ERRNO for cause in _causes(error)):
-        found = f"no answer ({_detail(error)})"
-        return _Fault(found, "check the network and the server", is_passing=True, is_silent=True)
+        answer = f"no answer ({_detail(error)})"
+        return _Fault(answer, "check the network and the server", is_passing=True, is_silent=True)
     if isinstance(error, ValueError):
         return _Fault(
             f"an address that cannot be used ({_detail(error)})",
@@ -296,12 +296,12 @@ def _judge_status(status: int) -> _Fault:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    found: list[BaseException] = []
+    causes: list[BaseException] = []
     cause: BaseException | None = error
-    while cause is not None and cause not in found and len(found) < 8:
-        found.append(cause)
+    while cause is not None and cause not in causes and len(causes) < 8:
+        causes.append(cause)
         cause = cause.__cause__ or cause.__context__
-    return found
+    return causes
 
 
 def _http_status(error: BaseException) -> int | None:

@@ -95,8 +95,8 @@ def versions(store: Store) -> list[int]:
 
 def latest(store: Store) -> SnapshotRef | None:
     """The newest version, or None before the first compaction."""
-    found = versions(store)
-    return read(store, found[-1]) if found else None
+    numbers = versions(store)
+    return read(store, numbers[-1]) if numbers else None
 
 
 def read(store: Store, version: int) -> SnapshotRef:

@@ -218,7 +218,7 @@ class Gaussians:
 
     def __post_init__(self) -> None:
         n = self.means.shape[0]
-        found = {
+        fields = {
             "means": (self.means, (n, 3)),
             "quats": (self.quats, (n, 4)),
             "scales": (self.scales, (n, 3)),
@@ -226,8 +226,8 @@ class Gaussians:
             "sh": (self.sh, (n, self.sh.shape[1] if self.sh.ndim == 3 else -1, 3)),
         }
         if self.part is not None:
-            found["part"] = (self.part, (n,))
-        for name, (tensor, wanted) in found.items():
+            fields["part"] = (self.part, (n,))
+        for name, (tensor, wanted) in fields.items():
             if tuple(tensor.shape) != wanted:
                 raise GaussiansError(f"{name} must be {wanted} for {n} Gaussians, found {tuple(tensor.shape)}")
         if self.sh.shape[1] not in (1, 4, 9, 16):

@@ -115,6 +115,16 @@ def test_a_stage_and_a_format_of_ones_own_in_a_batch(tmp_path):
     assert stored["xyz_m"].shape == (row["num_splats"], 3) == stored["rgb"].shape
 
 
+def test_a_catalog_of_several_paths(tmp_path, capsys):
+    settings = Settings(executor="inline", device="cpu", home=tmp_path / "home")
+    paths = ("dolly-in", "orbit-left")
+    make = example("make_catalog").main
+    assert make(str(tmp_path / "worlds"), "parallax", paths, SMALL, settings, 1) == 2
+    answers = capsys.readouterr().out
+    assert "trajectory_name dolly-in, worlds 1" in answers
+    assert "trajectory_name orbit-left, worlds 1" in answers
+
+
 def batch(folder: Path, recipe: str, fields: list[str]) -> list[dict]:
     """One world by the example of a batch; its rows."""
     from catalogs.query import query

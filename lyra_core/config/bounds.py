@@ -61,9 +61,9 @@ def require_bounds(config: object) -> None:
     for name, hint in _hints(kind).items():
         value = getattr(config, name)
         for bounds in _bounds(hint):
-            wanted = bounds.refuses(float(value)) if isinstance(value, int | float) else None
-            if wanted is not None:
-                raise RecipeError(f"{name} must be {wanted}, found {value!r}")
+            bounds_text = bounds.refuses(float(value)) if isinstance(value, int | float) else None
+            if bounds_text is not None:
+                raise RecipeError(f"{name} must be {bounds_text}, found {value!r}")
         if get_origin(hint) is Literal and value not in get_args(hint):
             raise RecipeError(f"{name} should be {' or '.join(map(repr, get_args(hint)))}, found {value!r}")
 

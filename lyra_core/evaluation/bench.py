@@ -154,10 +154,10 @@ class Bench:
             self._atlas = atlas.to(self.device)
         return self._atlas
 
-    def library(self, plan: PathPlan, scenes: int | None = None) -> WorldLibrary:
-        """The held-out scenes with camera paths of a plan."""
+    def library(self, plan: PathPlan, scenes: int | None = None, atlas: Atlas | None = None) -> WorldLibrary:
+        """The held-out scenes with camera paths of a plan, with other textures if an atlas is given."""
         views = self._views(plan)[: scenes or self.scenes]
-        return WorldLibrary(range(10_000), "heldout", self.atlas, size=SIZE, plan=plan, views=views)
+        return WorldLibrary(range(10_000), "heldout", atlas or self.atlas, size=SIZE, plan=plan, views=views)
 
     def clips(
         self,
@@ -187,7 +187,7 @@ class Bench:
         )
         for drawn in library.every():
             for at in torch.arange(len(drawn.captions), device=self.device).split(at_once):
-                yield sparse(maker, _some(drawn, at), frames, list(with_depth))
+                yield sparse(maker, some_drawn(drawn, at), frames, list(with_depth))
 
     def _views(self, plan: PathPlan) -> list[Views]:
         """Camera paths of a plan, kept in a file: the search takes longer than the measures."""
@@ -235,7 +235,8 @@ class Bench:
         return (video.float() + 1) / 2
 
 
-def _some(drawn: DrawnClips, at: Tensor) -> DrawnClips:
+def some_drawn(drawn: DrawnClips, at: Tensor) -> DrawnClips:
+    """Some of the clips, by index."""
     return replace(
         drawn,
         scenes=drawn.scenes[at],

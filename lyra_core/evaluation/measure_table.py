@@ -16,6 +16,7 @@ import torch
 
 from lyra_core.errors import ConfigError
 from lyra_core.evaluation.bench import Bench, BenchConfig
+from lyra_core.evaluation.enlarging import enlarging
 from lyra_core.evaluation.merge import store
 from lyra_core.evaluation.splat_parts import depth_rows, gaussians_of_generated, novel, world
 from lyra_core.evaluation.video_parts import autoencoder, drift, photographs, returning, rollout_depth
@@ -24,7 +25,7 @@ from lyra_core.mini.manifest import read_components
 from lyra_core.procedural.photographs import HELD_OUT_PHOTOGRAPHS
 from lyra_core.procedural.workers import preparing
 
-PARTS = ("vae", "returning", "depth", "gaussians", "drift", "photographs", "depth-table", "novel", "world")
+PARTS = ("vae", "returning", "depth", "gaussians", "drift", "photographs", "depth-table", "novel", "enlarging", "world")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +87,7 @@ def measure_table(config: TableConfig, say: Callable[[str], None]) -> Path:
             "photographs": lambda: photographs(bench),
             "depth-table": lambda: depth_rows(bench, config.splat_scenes),
             "novel": lambda: novel(bench, config.splat_scenes),
+            "enlarging": lambda: enlarging(bench, config.splat_scenes),
             "world": lambda: world(bench),
         }
         for place, name in enumerate(config.parts, 1):

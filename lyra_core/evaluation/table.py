@@ -51,6 +51,7 @@ def _asked(
 _VAE, _DEPTH, _SEEN = "Autoencoder", "Depth", "What the seed saw"
 _REVISIT, _UNSEEN, _DRIFT = "Return to the first camera", "What the seed never saw", "Drift over six chunks"
 _STEPS, _SPLATS, _WORLD = "Four steps against sixteen", "Gaussians", "One world of 81 frames"
+_ENLARGED = "Super-resolution, 512x896"
 
 ASKED: dict[str, Asked] = {
     "vae_worlds_db": _asked(_VAE, "procedural, as fast as rollout chunks move", least=34.0),
@@ -105,6 +106,31 @@ ASKED: dict[str, Asked] = {
         _SPLATS, "generated worlds at true novel views, above parallax", mask=SEEN, least=3.0
     ),
     "splats_novel_db": _asked(_SPLATS, "generated worlds at true novel views", mask=SEEN),
+    "enlarged_gain_db": _asked(_ENLARGED, "frame 80 above bicubic enlargement, true depth", mask=SEEN, least=3.5),
+    "enlarged_transfer_gain_db": _asked(
+        _ENLARGED, "frame 80 above the untrained transfer of detail, true depth", mask=SEEN, least=2.5
+    ),
+    "enlarged_db": _asked(_ENLARGED, "frame 80, true depth", mask=SEEN),
+    "enlarged_sharpness": _asked(
+        _ENLARGED, "frame 80, high-frequency energy over the truth's, true depth", "", SEEN, least=0.75
+    ),
+    "enlarged_sharpness_bicubic": _asked(_ENLARGED, "the same of bicubic enlargement", "", SEEN),
+    "enlarged_flicker": _asked(
+        _ENLARGED, "change of detail along true motion over the truth's, true depth", "", most=1.3
+    ),
+    "enlarged_gain_estimated_db": _asked(_ENLARGED, "frame 80 above bicubic enlargement, estimated depth", mask=SEEN),
+    "enlarged_transfer_gain_estimated_db": _asked(
+        _ENLARGED, "frame 80 above the untrained transfer of detail, estimated depth", mask=SEEN
+    ),
+    "enlarged_sharpness_estimated": _asked(
+        _ENLARGED, "frame 80, high-frequency energy over the truth's, estimated depth", "", SEEN
+    ),
+    "enlarged_flicker_estimated": _asked(
+        _ENLARGED, "change of detail along true motion over the truth's, estimated depth", ""
+    ),
+    "enlarged_photo_features": _asked(
+        _ENLARGED, "sample photographs, feature distance from the photograph's own crops over bicubic's", "", most=0.5
+    ),
     "world_seconds": _asked(_WORLD, "all stages, two cores", "s", "", most=25.0),
     "world_video_seconds": _asked(_WORLD, "of which video", "s", ""),
     "world_splats_seconds": _asked(_WORLD, "of which Gaussians", "s", ""),

@@ -362,8 +362,8 @@ def photo_clips_of(bench: Bench, seeds: list[Seed], preset: str) -> Clips:
     )
 
 
-def photo_seed(path: Path) -> Seed:
-    """A sample photograph at the working size; of upright ones the middle."""
+def photo_seed(path: Path, factor: int = 1) -> Seed:
+    """A sample photograph at the working size, or a multiple of it; of upright ones the middle."""
     from PIL import Image
 
     from lyra_core.formats.image import open_image
@@ -372,4 +372,4 @@ def photo_seed(path: Path) -> Seed:
         rgb = photograph.convert("RGB")
     tall = min(rgb.height, round(rgb.width * SIZE[0] / SIZE[1]))
     top = (rgb.height - tall) // 2
-    return open_image(rgb.crop((0, top, rgb.width, top + tall)), SIZE[1], SIZE[0])
+    return open_image(rgb.crop((0, top, rgb.width, top + tall)), factor * SIZE[1], factor * SIZE[0])

@@ -25,12 +25,12 @@ def require_content(image: UInt8[Tensor, "h w 3"], name: str) -> None:
     Raises:
         SeedError: no colour channel's mean over 8x8 blocks differs by 6 of 255 anywhere.
     """
-    found = content_range(image)
-    if found < MIN_RANGE:
+    extent = content_range(image)
+    if extent < MIN_RANGE:
         color = ", ".join(str(round(v)) for v in image.double().mean((0, 1)).tolist())
         raise SeedError(
             f"{name} holds no picture: everywhere about the colour ({color}), its lightest and darkest places differ "
-            f"by {found:.1f} of 255, wanted {MIN_RANGE:.0f}; use a photograph with something in it"
+            f"by {extent:.1f} of 255, wanted {MIN_RANGE:.0f}; use a photograph with something in it"
         )
 
 

@@ -58,11 +58,11 @@ def read_exr(data: bytes, name: str, channel: str = "Z") -> np.ndarray:
     names = [channel_name for channel_name, _ in header.channels]
     if channel not in names and len(names) > 1:
         raise FormatError(f"{name} should have a channel {channel!r}, found {', '.join(names)}")
-    wanted = channel if channel in names else names[0]
+    chosen = channel if channel in names else names[0]
     if header.needs_library or header.compression not in _LINES:
-        return _read_with_library(data, name, wanted, header)
+        return _read_with_library(data, name, chosen, header)
     try:
-        return _read_lines(data, wanted, header)
+        return _read_lines(data, chosen, header)
     except (struct.error, zlib.error, ValueError, IndexError) as error:
         raise FormatError(f"{name} is a damaged EXR file: {error}; write it again") from error
 
@@ -141,7 +141,7 @@ def _header(data: bytes, name: str) -> _Header:
 
 
 def _attributes(data: bytes, at: int) -> tuple[dict[str, bytes], int]:
-    found: dict[str, bytes] = {}
+    attributes: dict[str, bytes] = {}
     while data[at] != 0:
         key_end = data.index(b"\0", at)
         form_end = data.index(b"\0", key_end + 1)
@@ -149,21 +149,21 @@ def _attributes(data: bytes, at: int) -> tuple[dict[str, bytes], int]:
         start = form_end + 5
         if size < 0 or start + size > len(data):
             raise ValueError("an attribute ends beyond the file")
-        found[data[at:key_end].decode("latin-1")] = data[start : start + size]
+        attributes[data[at:key_end].decode("latin-1")] = data[start : start + size]
         at = start + size
-    return found, at + 1
+    return attributes, at + 1
 
 
 def _channels(data: bytes) -> tuple[tuple[str, np.dtype], ...]:
-    found, at = [], 0
+    channels, at = [], 0
     while data[at] != 0:
         end = data.index(b"\0", at)
         kind, _, across, down = struct.unpack_from("<iB3xii", data, end + 1)
         if (across, down) != (1, 1):
             raise ValueError("channels of a lower resolution are not supported")
-        found.append((data[at:end].decode("latin-1"), _PIXELS[kind]))
+        channels.append((data[at:end].decode("latin-1"), _PIXELS[kind]))
         at = end + 17
-    return tuple(found)
+    return tuple(channels)
 
 
 def _read_lines(data: bytes, channel: str, header: _Header) -> np.ndarray:

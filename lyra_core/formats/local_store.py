@@ -109,14 +109,14 @@ class LocalStore(Store):
     def info(self, key: str) -> ObjectInfo | None:
         """Size and modification time."""
         try:
-            found = (self._root / checked_key(key)).stat()
+            status = (self._root / checked_key(key)).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise self._explained("look up", key, error) from error
         if not os.path.isfile(self._root / key):  # noqa: PTH113 - a folder is no object
             return None
-        return ObjectInfo(key=key, bytes=found.st_size, mtime_ns=found.st_mtime_ns)
+        return ObjectInfo(key=key, bytes=status.st_size, mtime_ns=status.st_mtime_ns)
 
     def list(self, prefix: str = "", *, recursive: bool = True) -> Iterator[ObjectInfo]:
         """Files below the root whose relative path starts with the prefix."""
@@ -225,5 +225,5 @@ def _scan(folder: Path, below: str, start: str, recursive: bool) -> Iterator[Obj
                 yield from _scan(Path(entry.path), f"{below}{entry.name}/", "", recursive)
             continue
         with contextlib.suppress(FileNotFoundError):  # removed since the folder was read
-            found = entry.stat()
-            yield ObjectInfo(key=f"{below}{entry.name}", bytes=found.st_size, mtime_ns=found.st_mtime_ns)
+            status = entry.stat()
+            yield ObjectInfo(key=f"{below}{entry.name}", bytes=status.st_size, mtime_ns=status.st_mtime_ns)

@@ -54,8 +54,8 @@ def _xmp(picture: Image.Image) -> str:
 
 def _property(text: str, name: str) -> str:
     """A property, as an attribute or an element. No XML parser: it would expand what strangers define."""
-    found = re.search(rf"GPano:{name}\s*(?:=\s*[\"']|>)\s*([\w.+-]{{1,40}})", text)
-    return found[1] if found else ""
+    match = re.search(rf"GPano:{name}\s*(?:=\s*[\"']|>)\s*([\w.+-]{{1,40}})", text)
+    return match[1] if match else ""
 
 
 def _span_deg(text: str) -> float | None:

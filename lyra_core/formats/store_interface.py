@@ -131,10 +131,10 @@ class Store(ABC):
         Raises:
             StoreError: no such object.
         """
-        found = self.info(key)
-        if found is None:
+        info = self.info(key)
+        if info is None:
             raise StoreError(f"wanted the size of {self.uri(key)}, but there is no such object")
-        return found.bytes
+        return info.bytes
 
     def check_writable(self) -> None:
         """Write, read and remove a small probe object.
@@ -144,9 +144,9 @@ class Store(ABC):
         """
         key, data = f"{PROBE_PREFIX}{uuid.uuid4().hex}", b"probe"
         self.put_bytes(key, data)
-        found = self.read_bytes(key)
+        stored = self.read_bytes(key)
         self.delete(key)
-        if found != data:
+        if stored != data:
             raise StoreError(f"{self.root} returned other bytes than were just written; do not use this store")
 
     def supports_conditional_create(self) -> bool:
@@ -157,9 +157,9 @@ class Store(ABC):
         """
         key = f"{PROBE_PREFIX}{uuid.uuid4().hex}"
         outcomes = (self.create(key, b"first"), self.create(key, b"second"))
-        found = self.read_bytes(key)
+        stored = self.read_bytes(key)
         self.delete(key)
-        return outcomes == (True, False) and found == b"first"
+        return outcomes == (True, False) and stored == b"first"
 
     def require_conditional_create(self) -> None:
         """Refuse a store on which two workers could both commit one world.

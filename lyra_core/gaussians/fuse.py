@@ -143,15 +143,15 @@ class FusedSet:
             self.counts.offered += int(known.sum())
             return known
         points = self.points
-        found = compare(
+        overlap = compare(
             points.gaussians.means, points.spacing_m, points.confidence, view, self.coarseness, self._duplicates
         )
         self.counts.offered += int(known.sum())
-        self.counts.duplicates += int((known & found.explained).sum())
-        self.counts.replaced += int(found.replaced.sum())
-        if bool(found.replaced.any()):
-            self.points = points[~found.replaced]
-        return known & ~found.explained
+        self.counts.duplicates += int((known & overlap.explained).sum())
+        self.counts.replaced += int(overlap.replaced.sum())
+        if bool(overlap.replaced.any()):
+            self.points = points[~overlap.replaced]
+        return known & ~overlap.explained
 
     def _append(self, new: Gaussians, spacing_m: Tensor, confidence: Tensor) -> None:
         fine = is_finite(new) & torch.isfinite(spacing_m) & (spacing_m > 0)

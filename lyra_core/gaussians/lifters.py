@@ -120,12 +120,12 @@ class DepthLifter:
 
     def lift(self, clip: VideoClip, reference_depth_m: Tensor | None, budget: Budget) -> Lift:  # noqa: ARG002
         """Depth of the chunk's frames; the estimator measures its own memory."""
-        found = self._estimator.estimate(clip.frames, clip.cameras, reference_depth_m)
+        estimate = self._estimator.estimate(clip.frames, clip.cameras, reference_depth_m)
         return Lift(
-            depth_m=found.depth_m.float(),
-            confidence=found.confidence.float(),
-            sky=found.sky,
-            recovered=None if found.cameras is None else found.cameras.world_to_cam,
+            depth_m=estimate.depth_m.float(),
+            confidence=estimate.confidence.float(),
+            sky=estimate.sky,
+            recovered=None if estimate.cameras is None else estimate.cameras.world_to_cam,
         )
 
 

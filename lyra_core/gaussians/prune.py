@@ -176,10 +176,10 @@ def isolated(
         cells = ((means.double() - origin) / 2.0**grid).floor().long()
         keys, counts = cell_keys(cells).unique(return_counts=True)
         asked = (level == grid).nonzero()[:, 0]
-        found = torch.full((len(asked),), -1, dtype=torch.int64)  # not itself
+        neighbour = torch.full((len(asked),), -1, dtype=torch.int64)  # not itself
         for offset in torch.cartesian_prod(*[torch.arange(-1, 2)] * 3):
             wanted = cell_keys(cells[asked] + offset)
             at = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
-            found += torch.where(keys[at] == wanted, counts[at], 0)
-        alone[asked] = found < config.min_neighbours
+            neighbour += torch.where(keys[at] == wanted, counts[at], 0)
+        alone[asked] = neighbour < config.min_neighbours
     return alone

@@ -356,8 +356,8 @@ def _fitted_exposure(raster: Raster, target: Tensor) -> Tensor:
     # A ridge of a thousandth of the pixels keeps channels that a grey picture cannot tell apart near the identity.
     ridge = (1.0 + 1e-3 * len(known)) * torch.eye(4, dtype=torch.float64, device=known.device)
     start = torch.eye(3, 4, dtype=torch.float64, device=known.device)
-    wanted = target.reshape(-1, 3)[covered].double()
-    return torch.linalg.solve(known.mT @ known + ridge, known.mT @ wanted + ridge @ start.mT).mT.float()
+    colors = target.reshape(-1, 3)[covered].double()
+    return torch.linalg.solve(known.mT @ known + ridge, known.mT @ colors + ridge @ start.mT).mT.float()
 
 
 def _extent_m(means: Tensor, cameras: CameraPath) -> float:

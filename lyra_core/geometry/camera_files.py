@@ -57,11 +57,11 @@ def read_camera_bytes(path: str | Path) -> bytes:
         )
     path = Path(os.path.expanduser(path))  # noqa: PTH111  pathlib raises where there is no home
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for, a device read without end
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device read without end
             raise CameraPathError(f"{path} is no file that can be read as a whole; name a camera file")
-        if found.st_size > MAX_TRAJECTORY_BYTES:
-            raise CameraPathError(f"{path} is {found.st_size} bytes; a trajectory is at most {MAX_TRAJECTORY_BYTES}")
+        if status.st_size > MAX_TRAJECTORY_BYTES:
+            raise CameraPathError(f"{path} is {status.st_size} bytes; a trajectory is at most {MAX_TRAJECTORY_BYTES}")
         return path.read_bytes()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
@@ -99,15 +99,15 @@ def _read_npz(data: bytes, origin: str) -> CameraList:
                 raise CameraPathError(
                     f"{origin} lacks {', '.join(missing)}; it needs {', '.join(_ARRAYS)}, found {held[:20]}"
                 )
-            found = {name: _read_array(archive.read(f"{name}.npy")) for name in _ARRAYS}
+            arrays = {name: _read_array(archive.read(f"{name}.npy")) for name in _ARRAYS}
     except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError, RuntimeError) as error:
         raise CameraPathError(
             f"{origin} is not a plain .npz of arrays: {error}; pickled objects are refused, save with numpy.savez"
         ) from error
     try:
-        w2c = np.asarray(found["w2c"], np.float64)
-        intrinsics = np.asarray(found["intrinsics"], np.float64)
-        height, width = int(found["image_height"].item()), int(found["image_width"].item())
+        w2c = np.asarray(arrays["w2c"], np.float64)
+        intrinsics = np.asarray(arrays["intrinsics"], np.float64)
+        height, width = int(arrays["image_height"].item()), int(arrays["image_width"].item())
     except (TypeError, ValueError, OverflowError) as error:
         raise CameraPathError(
             f"{origin} must hold numbers, with a scalar image_height and image_width: {error}"

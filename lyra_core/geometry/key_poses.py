@@ -85,10 +85,10 @@ def _uniform(centers: Tensor, quats: Tensor, knots: Tensor, radius: float, num_f
     moved = _catmull_rom(centers, knots, dense).diff(dim=0).norm(dim=-1)
     turned = 2 * _squad(quats, knots, dense).diff(dim=0).norm(dim=-1)
     length = torch.cat([torch.zeros(1, dtype=torch.float64), (moved**2 + (radius * turned) ** 2).sqrt().cumsum(0)])
-    wanted = torch.linspace(0, 1, num_frames, dtype=torch.float64) * length[-1]
-    index = torch.searchsorted(length, wanted, right=True).clamp(1, len(length) - 1)
+    lengths = torch.linspace(0, 1, num_frames, dtype=torch.float64) * length[-1]
+    index = torch.searchsorted(length, lengths, right=True).clamp(1, len(length) - 1)
     span = (length[index] - length[index - 1]).clamp_min(1e-300)
-    fraction = ((wanted - length[index - 1]) / span).clamp(0, 1)
+    fraction = ((lengths - length[index - 1]) / span).clamp(0, 1)
     return torch.lerp(dense[index - 1], dense[index], fraction)
 
 

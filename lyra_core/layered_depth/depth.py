@@ -159,10 +159,10 @@ def _behind_bars(color: Tensor, allowed: Tensor, sky: Tensor) -> Tensor:
         reach = box_mean(sky[None].float(), width // 25)[0]
         near_color = box_mean(color * sky, width // 25) / reach.clamp(min=1e-3)
         like = allowed & ((color - near_color).square().sum(0) < 0.1**2) & (reach > 0.02)
-        found = flood(allowed & (like | sky | (reach < 0.05)), sky | like) & ~sky
-        labels = components(found)
+        reached = flood(allowed & (like | sky | (reach < 0.05)), sky | like) & ~sky
+        labels = components(reached)
         area = torch.bincount(labels.flatten())[labels]
-        sky = sky | found & (area > MIN_PATCH_SHARE * sky.numel())
+        sky = sky | reached & (area > MIN_PATCH_SHARE * sky.numel())
     return sky
 
 

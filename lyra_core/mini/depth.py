@@ -157,9 +157,9 @@ class _Refinement(nn.Module):
         around = (log_depth.detach() + offsets).unflatten(0, sweep.size[:2])
         agreement = sweep.at(around)
         evidence = torch.cat([agreement.mean, agreement.best], 2).flatten(0, 1).to(x.dtype)
-        found = self.unit(self.look(torch.cat([x, evidence], 1)))
-        likely = self.choose(found).float().softmax(1)
-        return x + self.hand_on(found), log_depth + (likely * offsets).sum(1, keepdim=True)
+        prediction = self.unit(self.look(torch.cat([x, evidence], 1)))
+        likely = self.choose(prediction).float().softmax(1)
+        return x + self.hand_on(prediction), log_depth + (likely * offsets).sum(1, keepdim=True)
 
 
 class MiniDepth(nn.Module):

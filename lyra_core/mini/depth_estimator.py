@@ -77,18 +77,18 @@ def see_single(
         with_gaussians: also the Gaussian head.
         is_mirrored: depth, confidence and sky are means with those of the mirrored images (AbsRel 0.246 -> 0.233).
     """
-    found = model(images[:, None], intrinsics[:, None], with_gaussians=with_gaussians)
+    prediction = model(images[:, None], intrinsics[:, None], with_gaussians=with_gaussians)
     if is_mirrored:
         turned = intrinsics.clone()
         turned[:, 0, 2] = images.shape[3] - intrinsics[:, 0, 2]
         other = model(images.flip(3)[:, None], turned[:, None])
-        found = replace(
-            found,
-            log_depth=0.5 * (found.log_depth + other.log_depth.flip(3)),
-            log_confidence=0.5 * (found.log_confidence + other.log_confidence.flip(3)),
-            sky_logit=0.5 * (found.sky_logit + other.sky_logit.flip(3)),
+        prediction = replace(
+            prediction,
+            log_depth=0.5 * (prediction.log_depth + other.log_depth.flip(3)),
+            log_confidence=0.5 * (prediction.log_confidence + other.log_confidence.flip(3)),
+            sky_logit=0.5 * (prediction.sky_logit + other.sky_logit.flip(3)),
         )
-    return _sight(found, SINGLE_UNIT_M, dim=1)
+    return _sight(prediction, SINGLE_UNIT_M, dim=1)
 
 
 @torch.no_grad()
@@ -123,8 +123,8 @@ def see_window(
     relative = torch.cat(
         [relative[:, :, :3], relative[:, :, 3:] / relative.new_tensor([unit_m] * 3 + [1.0])[:, None]], 2
     )
-    found = model(images[None], intrinsics[None].float(), relative[None], with_gaussians=with_gaussians)
-    return _sight(found, unit_m, dim=0)
+    prediction = model(images[None], intrinsics[None].float(), relative[None], with_gaussians=with_gaussians)
+    return _sight(prediction, unit_m, dim=0)
 
 
 def _sight(found: MiniPrediction, unit_m: float, dim: int) -> Sight:

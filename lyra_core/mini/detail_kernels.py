@@ -1,7 +1,7 @@
 """Compiled loops of super-resolution on a CPU: what goes into the network, and frames from what comes out.
 
 The numbers of `Reference.seen` and `SuperResolution.compose`, which are the plain reference; a test compares them. One
-loop carries a picture, samples it and writes it as channels, where the tensors of the plain path would go through the
+loop warps a picture, samples it and writes it as channels, where the tensors of the plain path would go through the
 cache a dozen times.
 
 Channels of a 4x4 block are in the order of torch's pixel_unshuffle: colour, then row, then column.
@@ -45,7 +45,7 @@ def _take(picture, x, y, share, red_green_blue):
 
 
 @jit(parallel=True)
-def carry_blocks(fine, half, quarter, inverse, is_edge, cover, matrix, offset, zoom, shift, low, first, out):
+def warp_blocks(fine, half, quarter, inverse, is_edge, cover, matrix, offset, zoom, shift, low, first, out):
     """Write one reference's channels of the network's input.
 
     fine, half, quarter: levels of the picture, bytes [rows columns 3]; inverse, cover [h w]; is_edge [h w] bool; matrix

@@ -1,7 +1,7 @@
 """Enlarges a generated video four times, from key frame to key frame, guided by the photograph it began with.
 
-    photograph ------------- carried by its depth ----------+
-    key frame, enlarged ---- carried by its depth --------+ |
+    photograph ------------- warped by its depth ----------+
+    key frame, enlarged ---- warped by its depth --------+ |
                                                           v v
     frames after it, up to the next key frame --- super-resolution ---> enlarged frames; the last is the next key frame
 
@@ -27,14 +27,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from lyra_core.errors import FrameError, LyraWarning, StoreError
-from lyra_core.mini.carry import Carriage, carry, enlarged_inverse, is_edge, pyramid
+from lyra_core.mini.backward_warp import BackwardWarp, backward_warp, enlarged_inverse, is_edge, pyramid
 from lyra_core.mini.super_resolution import (
     FACTOR,
     INPUTS,
     SOURCES,
-    Carried,
     Reference,
     SuperResolution,
+    Warped,
     reduced,
     transfer_detail,
 )
@@ -107,12 +107,12 @@ class Enlarger:
             chunk = range(begin, min(begin + self.chunk_frames, len(clip)))
             chain = self._chain(chain, clip, chunk, known)
             path = None if folder is None else folder / f"enlarged-{begin // self.chunk_frames:04d}.safetensors"
-            found = None if path is None else _read(path, chain)
-            if found is None:
-                found = self._chunk(clip, frames, chunk, known)
+            finished = None if path is None else _read(path, chain)
+            if finished is None:
+                finished = self._chunk(clip, frames, chunk, known)
                 if path is not None:
-                    _write(path, found, chain)
-            frames[chunk.start : chunk.stop] = found
+                    _write(path, finished, chain)
+            frames[chunk.start : chunk.stop] = finished
             if on_frame is not None:
                 on_frame(chunk.stop, len(clip))
         height, width = (int(n) for n in photograph.shape[:2])
@@ -138,7 +138,7 @@ class Enlarger:
     def _chain(self, before: str, clip: VideoClip, chunk: range, known: list[int]) -> str:
         assert clip.depth_m is not None  # noqa: S101 - checked before the first chunk
         seen = slice(chunk.start, chunk.stop)
-        # the chunk's frames are carried from key frames up to its own last one
+        # the chunk's frames are warped from key frames up to its own last one
         depth = [clip.depth_m[i] for i in known if chunk.start - 1 <= i < chunk.stop]
         cameras = clip.cameras
         return chain_inputs(
@@ -163,48 +163,48 @@ class Enlarger:
 
     def _group(self, clip: VideoClip, seed: _Picture, own: _Picture, key: int, group: range) -> list[Tensor]:
         low = torch.stack([to_unit_range(frame) for frame in clip.frames[group.start : group.stop]]).to(self.device)
-        pictures = [(seed, self._carriage(clip, 0, group)), (own, self._carriage(clip, key, group))]
+        pictures = [(seed, self._warp(clip, 0, group)), (own, self._warp(clip, key, group))]
         if self.network is None:
-            carried = [_as_it_lies(picture.reference(carriage)) for picture, carriage in pictures]
-            return list(to_bytes(transfer_detail(low, carried)).cpu())
+            warped = [_as_it_lies(picture.reference(warp)) for picture, warp in pictures]
+            return list(to_bytes(transfer_detail(low, warped)).cpu())
         if self.device.type == "cpu" and not self.is_plain:
             return list(_enlarged_by_loops(self.network, low, pictures))
-        references = [picture.reference(carriage) for picture, carriage in pictures]
+        references = [picture.reference(warp) for picture, warp in pictures]
         return list(to_bytes(self.network(low, references)).cpu())
 
-    def _carriage(self, clip: VideoClip, source: int, group: range) -> Carriage:
+    def _warp(self, clip: VideoClip, source: int, group: range) -> BackwardWarp:
         """From a frame to some later ones."""
         assert clip.depth_m is not None  # noqa: S101 - checked before the first chunk
         w2c, K = clip.cameras.world_to_cam.to(self.device), clip.cameras.intrinsics.to(self.device)
         here, there = slice(source, source + 1), slice(group.start, group.stop)
-        return carry(clip.depth_m[here].to(self.device), w2c[here], K[here], w2c[there], K[there])
+        return backward_warp(clip.depth_m[here].to(self.device), w2c[here], K[here], w2c[there], K[there])
 
 
 def _enlarged_by_loops(
-    network: SuperResolution, low: Float[Tensor, "b 3 h w"], pictures: list[tuple[_Picture, Carriage]]
+    network: SuperResolution, low: Float[Tensor, "b 3 h w"], pictures: list[tuple[_Picture, BackwardWarp]]
 ) -> UInt8[Tensor, "b H W 3"]:
     """What the network makes of frames, on a CPU: the plain way's numbers, but for the rounding of the last bits."""
     from lyra_core.jit import kernel_threads
-    from lyra_core.mini.detail_kernels import carry_blocks, compose_frame
+    from lyra_core.mini.detail_kernels import compose_frame, warp_blocks
 
     b, _, h, w = low.shape
     pixels = low.permute(0, 2, 3, 1).contiguous()
     inputs = torch.zeros(b, h, w, 3 + SOURCES * INPUTS)
     inputs[..., :3] = pixels
-    shifts = [network.shift(low, picture.reference(carriage)) for picture, carriage in pictures]
-    for index, ((picture, carriage), shift) in enumerate(zip(pictures, shifts, strict=True)):
-        edges = is_edge(carriage.inverse_depth).numpy()
+    shifts = [network.shift(low, picture.reference(warp)) for picture, warp in pictures]
+    for index, ((picture, warp), shift) in enumerate(zip(pictures, shifts, strict=True)):
+        edges = is_edge(warp.inverse_depth).numpy()
         moved = torch.zeros(b, h, w, 2) if shift is None else shift.permute(0, 2, 3, 1).contiguous()
         for frame in range(b):
             with kernel_threads():
-                carry_blocks(
+                warp_blocks(
                     *picture.bytes,
-                    carriage.inverse_depth[frame].numpy(),
+                    warp.inverse_depth[frame].numpy(),
                     edges[frame],
-                    carriage.cover[frame].numpy(),
-                    carriage.matrix[frame].numpy(),
-                    carriage.offset[frame].numpy(),
-                    np.float32(carriage.zoom[frame]),
+                    warp.cover[frame].numpy(),
+                    warp.matrix[frame].numpy(),
+                    warp.offset[frame].numpy(),
+                    np.float32(warp.zoom[frame]),
                     moved[frame].numpy(),
                     pixels[frame].numpy(),
                     3 + index * INPUTS,
@@ -233,7 +233,7 @@ def reduced_image(image: UInt8[Tensor, "H W 3"], factor: int) -> UInt8[Tensor, "
 
 
 class _Picture:
-    """A picture of full size, ready to be carried: its levels rounded to bytes."""
+    """A picture of full size, ready to be warped: its levels rounded to bytes."""
 
     def __init__(self, image: UInt8[Tensor, "H W 3"], device: torch.device) -> None:
         whole = to_unit_range(image)[None].to(device)
@@ -242,17 +242,17 @@ class _Picture:
         self.coarse = reduced(whole)
         self.bytes = [level[0].cpu().contiguous().numpy() for level in levels]
 
-    def reference(self, carriage: Carriage) -> Reference:
+    def reference(self, warp: BackwardWarp) -> Reference:
         """The picture for some frames."""
-        count = len(carriage)
+        count = len(warp)
         return Reference(
             levels=[level.expand(count, -1, -1, -1) for level in self.levels],
             coarse=self.coarse.expand(count, -1, -1, -1),
-            carriage=carriage,
+            warp=warp,
         )
 
 
-def _as_it_lies(reference: Reference) -> Carried:
+def _as_it_lies(reference: Reference) -> Warped:
     return reference.seen(reference.seen_coarse(), None)
 
 

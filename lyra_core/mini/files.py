@@ -128,10 +128,10 @@ def read_state(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Wi
     state: dict[str, Tensor] = {}
     for file, wanted in components[name].files.items():
         path = folder / file
-        found = file_digest(path) if path.is_file() else "no file"
-        if found != wanted:
+        digest = file_digest(path) if path.is_file() else "no file"
+        if digest != wanted:
             raise WeightsError(
-                f"{path} has digest {found[:12]}, the manifest says {wanted[:12]}; reinstall the package"
+                f"{path} has digest {digest[:12]}, the manifest says {wanted[:12]}; reinstall the package"
             )
         state |= load_file(str(path))
     return state, components[name].widths

@@ -1,16 +1,16 @@
 """Super-resolution of the mini model's frames, guided by pictures of full size that show the same surfaces.
 
-Two pictures are carried to each frame (lyra_core.mini.carry): the photograph the world begins with, and an earlier
-enlarged frame, so that what was invented once stays. In the literature: reference-based super-resolution (Zheng et al.
-2018, "CrossNet"; Jiang et al. 2021, "Robust Reference-based Super-Resolution via C2-Matching").
+Two pictures are warped to each frame (lyra_core.mini.backward_warp): the photograph the world begins with, and an
+earlier enlarged frame, so that what was invented once stays. In the literature: reference-based super-resolution (Zheng
+et al. 2018, "CrossNet"; Jiang et al. 2021, "Robust Reference-based Super-Resolution via C2-Matching").
 
     frame, low ---------------------------------------------- bicubic ------------------------+
        |                                                                                      |
-       +-- align: small shifts of the carried pictures' coordinates                           |
+       +-- align: small shifts of the warped pictures' coordinates                           |
        |                                                                                      v
-       +-- trunk (frame; carried pictures, 4x4 pixels as channels; cover) -- residual, weights: sum --> frame, full size
+       +-- trunk (frame; warped pictures, 4x4 pixels as channels; cover) -- residual, weights: sum --> frame, full size
                                                                                               ^
-    carried pictures: their detail within each 4x4 block -------------------------------------+
+    warped pictures: their detail within each 4x4 block -------------------------------------+
 
 Legend: b frames, h w pixels of low resolution, H W = 4h 4w, u = 16 pixels of a block.
 """
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lyra_core.errors import ConfigError
-from lyra_core.mini.carry import Carriage, Places, places, sample
+from lyra_core.mini.backward_warp import BackwardWarp, SamplePoints, sample, sample_points
 from lyra_core.native import MINI_ENLARGED
 
 FACTOR = MINI_ENLARGED
@@ -46,7 +46,7 @@ class SuperResolutionConfig:
     Attributes:
         dims: channels at low resolution and at half of it.
         blocks: residual blocks before, at and after half the resolution.
-        align_dim: channels of the network that aligns the carried pictures; 0 leaves them where they are.
+        align_dim: channels of the network that aligns the warped pictures; 0 leaves them where they are.
     """
 
     dims: tuple[int, int] = (48, 96)
@@ -66,16 +66,16 @@ class Reference:
     """A picture of full size that shows what frames show.
 
     Attributes:
-        levels: its pyramid (lyra_core.mini.carry.pyramid), in [-1, 1]; one picture a frame.
+        levels: its pyramid (lyra_core.mini.backward_warp.pyramid), in [-1, 1]; one picture a frame.
         coarse: the picture at low resolution. [b 3 r q]
-        carriage: where the frames find their pixels in it.
+        warp: where the frames find their pixels in it.
         corner: row and column of low resolution at which the frames begin, where they are parts of frames.
         start: row and column at which the picture begins, where it is part of one.
     """
 
     levels: Sequence[Tensor]
     coarse: Float[Tensor, "b 3 r q"]
-    carriage: Carriage
+    warp: BackwardWarp
     corner: tuple[int, int] = (0, 0)
     start: tuple[int, int] = (0, 0)
 
@@ -84,42 +84,42 @@ class Reference:
         """Rows and columns of the picture at low resolution."""
         return int(self.coarse.shape[2]), int(self.coarse.shape[3])
 
-    def places(self, factor: int, shift: Float[Tensor, "b 2 h w"] | None = None) -> Places:
+    def sample_points(self, factor: int, shift: Float[Tensor, "b 2 h w"] | None = None) -> SamplePoints:
         """Coordinates in the picture, shifted by low-resolution pixels."""
-        found = places(self.carriage, factor, self.corner)
-        at = found.at - found.at.new_tensor([self.start[1], self.start[0]])
+        coordinates = sample_points(self.warp, factor, self.corner)
+        at = coordinates.at - coordinates.at.new_tensor([self.start[1], self.start[0]])
         if shift is not None:
             moved = shift
             if factor > 1:
                 moved = functional.interpolate(shift, scale_factor=float(factor), mode="bilinear", align_corners=False)
             at = at + moved.movedim(1, -1)
-        return Places(at=at, ratio=found.ratio)
+        return SamplePoints(at=at, ratio=coordinates.ratio)
 
-    def seen_coarse(self) -> Carried:
+    def seen_coarse(self) -> Warped:
         """The picture at low resolution as the frames' cameras see it; nothing beyond its border."""
-        where = self.places(1)
+        where = self.sample_points(1)
         height, width = self.size
         x, y = where.at.unbind(-1)
         inside = (x >= 0) & (y >= 0) & (x <= width) & (y <= height)
-        return Carried(
+        return Warped(
             picture=sample([self.coarse], where, self.size),
-            cover=(self.carriage.cover * inside)[:, None],
+            cover=(self.warp.cover * inside)[:, None],
             ratio=where.ratio[:, None],
         )
 
-    def seen(self, coarse: Carried, shift: Float[Tensor, "b 2 h w"] | None) -> Carried:
+    def seen(self, coarse: Warped, shift: Float[Tensor, "b 2 h w"] | None) -> Warped:
         """The picture of full size as the frames' cameras see it."""
-        picture = sample(self.levels, self.places(FACTOR, shift), self.size)
-        return Carried(picture=picture, cover=coarse.cover, ratio=coarse.ratio)
+        picture = sample(self.levels, self.sample_points(FACTOR, shift), self.size)
+        return Warped(picture=picture, cover=coarse.cover, ratio=coarse.ratio)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Carried:
+class Warped:
     """A reference as the frames' cameras see it.
 
     Attributes:
         picture: in [-1, 1]. [b 3 H W]
-        cover: as of the carriage. [b 1 h w]
+        cover: as of the warp. [b 1 h w]
         ratio: pixels of the reference that a pixel of the frame covers, along an axis. [b 1 h w]
     """
 
@@ -155,7 +155,7 @@ def _blocks(dim: int, count: int) -> nn.Sequential:
 
 
 class _Align(nn.Module):
-    """How far a carried picture lies beside the frame, at half the low resolution; begins with no shift at all."""
+    """How far a warped picture lies beside the frame, at half the low resolution; begins with no shift at all."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -171,11 +171,11 @@ class _Align(nn.Module):
             _set_to_zero(nn.Conv2d(dim, 2, 3, padding=1)),
         )
 
-    def forward(self, low: Tensor, carried: Tensor, cover: Tensor) -> Float[Tensor, "b 2 h w"]:
+    def forward(self, low: Tensor, warped: Tensor, cover: Tensor) -> Float[Tensor, "b 2 h w"]:
         """Shift of the coordinates, low-resolution pixels."""
-        found = self.layers(torch.cat([low, carried * cover, cover], dim=1)).float()
+        shift = self.layers(torch.cat([low, warped * cover, cover], dim=1)).float()
         size = (int(low.shape[2]), int(low.shape[3]))
-        return MAX_SHIFT_PX * torch.tanh(functional.interpolate(found, size, mode="bilinear", align_corners=False))
+        return MAX_SHIFT_PX * torch.tanh(functional.interpolate(shift, size, mode="bilinear", align_corners=False))
 
 
 class SuperResolution(nn.Module):
@@ -206,9 +206,9 @@ class SuperResolution(nn.Module):
             low: frames in [-1, 1], sides even.
             references: the photograph and the earlier frame, in this order.
         """
-        return self.compose(low, [self.carried(low, reference) for reference in references])
+        return self.compose(low, [self.warped(low, reference) for reference in references])
 
-    def carried(self, low: Float[Tensor, "b 3 h w"], reference: Reference) -> Carried:
+    def warped(self, low: Float[Tensor, "b 3 h w"], reference: Reference) -> Warped:
         """A reference as the frames' cameras see it, brought to lie on the frames."""
         coarse = reference.seen_coarse()
         return reference.seen(coarse, self._shift(low, coarse))
@@ -217,17 +217,17 @@ class SuperResolution(nn.Module):
         """How far coordinates in a reference are to be moved, low-resolution pixels; None where nothing aligns."""
         return None if self.align is None else self._shift(low, reference.seen_coarse())
 
-    def _shift(self, low: Tensor, coarse: Carried) -> Tensor | None:
+    def _shift(self, low: Tensor, coarse: Warped) -> Tensor | None:
         if self.align is None:
             return None
         return self.align(*(x.to(self.dtype) for x in (low, coarse.picture, coarse.cover)))
 
-    def compose(self, low: Float[Tensor, "b 3 h w"], carried: Sequence[Carried]) -> Float[Tensor, "b 3 H W"]:
-        """Enlarged frames from carried pictures."""
+    def compose(self, low: Float[Tensor, "b 3 h w"], warped: Sequence[Warped]) -> Float[Tensor, "b 3 H W"]:
+        """Enlarged frames from warped pictures."""
         pixel = low.float().repeat_interleave(BLOCK, dim=1)
         parts, details = [low.float()], []
         base = functional.pixel_unshuffle(enlarged(low.float()), FACTOR)
-        for one in carried:
+        for one in warped:
             picture = functional.pixel_unshuffle(one.picture.float(), FACTOR)
             parts += [(picture - pixel) * one.cover, one.cover, torch.log2(one.ratio.clamp(0.125, 8.0)) * one.cover]
             details.append((within_block(picture) - within_block(base)) * one.cover)
@@ -263,14 +263,14 @@ def within_block(blocks: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     return (colors - colors.mean(2, keepdim=True)).flatten(1, 2)
 
 
-def transfer_detail(low: Float[Tensor, "b 3 h w"], carried: Sequence[Carried]) -> Float[Tensor, "b 3 H W"]:
+def transfer_detail(low: Float[Tensor, "b 3 h w"], warped: Sequence[Warped]) -> Float[Tensor, "b 3 H W"]:
     """Bicubic enlargement and the high frequencies of the first picture that covers a pixel: nothing is learned.
 
     The plain reference that the network has to beat.
     """
     result = enlarged(low.float())
-    free = torch.ones_like(carried[0].cover)
-    for one in carried:
+    free = torch.ones_like(warped[0].cover)
+    for one in warped:
         chosen = (one.cover > 0).float() * free
         free = free - chosen
         mask = functional.interpolate(chosen, scale_factor=float(FACTOR), mode="nearest")

@@ -57,7 +57,7 @@ class Floor:
     @property
     def doubts(self) -> tuple[str, ...]:
         """Why it is not to be trusted; empty if it is."""
-        found = (
+        measured = (
             (self.inliers < MIN_INLIERS, f"the floor carries {self.inliers:.0%} of what is seen, wanted 25 %"),
             (self.tilt_deg > MAX_TILT_DEG, f"the floor is tilted by {self.tilt_deg:.1f} degrees, wanted at most 15"),
             (math.isnan(self.rmse), "no floor was seen near the camera"),
@@ -66,7 +66,7 @@ class Floor:
                 f"other random draws find floors {self.spread_deg:.1f} degrees apart, wanted at most 3",
             ),
         )
-        return tuple(reason for is_wrong, reason in found if is_wrong)
+        return tuple(reason for is_wrong, reason in measured if is_wrong)
 
     @property
     def confidence(self) -> float:
@@ -92,23 +92,23 @@ def find_floor(points: SurfacePoints, seeds: Sequence[int], radius: float) -> Fl
     upwards = normals @ np.array(CAMERA_UP) > math.cos(math.radians(NORMAL_DEG))
     if int(upwards.sum()) < MIN_POINTS:
         return None
-    found = [
+    floors = [
         plane
         for seed in seeds
         if (plane := _search(xyz, normals, ranges, upwards, np.random.default_rng(seed))) is not None
     ]
-    if not found:
+    if not floors:
         return None
-    normal, offset, _ = max(found, key=lambda plane: plane[2])
+    normal, offset, _ = max(floors, key=lambda plane: plane[2])
     on_it = _inliers(xyz, normals, ranges, normal[None], np.array([offset]))[0]
     distance = xyz[on_it & (np.linalg.norm(xyz, axis=1) < radius * offset)] @ normal + offset
-    angles = [_angle_deg(normal, plane[0]) for plane in found]
+    angles = [_angle_deg(normal, plane[0]) for plane in floors]
     return Floor(
         up=(float(normal[0]), float(normal[1]), float(normal[2])),
         camera_height=float(offset),
         inliers=float(on_it.mean()),
         tilt_deg=_angle_deg(normal, np.array(CAMERA_UP)),
-        spread_deg=math.sqrt(sum(angle**2 for angle in angles) / len(angles)) if len(found) == len(seeds) else 180.0,
+        spread_deg=math.sqrt(sum(angle**2 for angle in angles) / len(angles)) if len(floors) == len(seeds) else 180.0,
         rmse=float(np.sqrt(np.mean(distance**2))) if len(distance) >= MIN_POINTS else math.nan,
     )
 

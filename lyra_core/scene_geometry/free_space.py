@@ -87,8 +87,8 @@ def _spawn(terrain: Terrain, clearance: np.ndarray, is_free: np.ndarray) -> Spaw
     fits = clearance >= ROBOT_RADIUS_M
     if not fits.any():
         return None
-    wanted = np.where(fits, np.minimum(clearance, ENOUGH_CLEARANCE_M), -np.inf)
-    rows, columns = np.nonzero(wanted == wanted.max())
+    score = np.where(fits, np.minimum(clearance, ENOUGH_CLEARANCE_M), -np.inf)
+    rows, columns = np.nonzero(score == score.max())
     x, y = terrain.x0 + columns * terrain.cell, terrain.y0 + rows * terrain.cell
     nearest = int(np.hypot(x, y).argmin())
     row, column = int(rows[nearest]), int(columns[nearest])

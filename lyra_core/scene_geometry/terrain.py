@@ -128,7 +128,7 @@ def merge_voxels(
 def _greedy_boxes(left: np.ndarray) -> np.ndarray:
     """Index ranges (z0 y0 x0 z1 y1 x1) of boxes; `left` is emptied."""
     depth, height, width = left.shape
-    found = np.empty((left.sum(), 6), np.float64)
+    boxes = np.empty((left.sum(), 6), np.float64)
     count = 0
     for z in range(depth):
         for y in range(height):
@@ -143,10 +143,10 @@ def _greedy_boxes(left: np.ndarray) -> np.ndarray:
                 while z1 < depth and left[z1, y:y1, x:x1].all():
                     z1 += 1
                 left[z:z1, y:y1, x:x1] = False
-                found[count, 0], found[count, 1], found[count, 2] = z, y, x
-                found[count, 3], found[count, 4], found[count, 5] = z1, y1, x1
+                boxes[count, 0], boxes[count, 1], boxes[count, 2] = z, y, x
+                boxes[count, 3], boxes[count, 4], boxes[count, 5] = z1, y1, x1
                 count += 1
-    return found[:count]
+    return boxes[:count]
 
 
 def _cell_medians(cell: np.ndarray, values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -181,14 +181,14 @@ def _smooth(heights: np.ndarray) -> np.ndarray:
     reach = MEDIAN_CELLS
     padded = np.pad(heights, reach, mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * reach + 1,) * 2)
-    found = np.median(windows, axis=(2, 3))
+    median = np.median(windows, axis=(2, 3))
     offsets = np.arange(-3, 4)
     taps = np.exp(-(offsets**2) / (2 * SMOOTHING_CELLS**2))
     taps /= taps.sum()
     for axis in (0, 1):
-        padded = np.pad(found, [(3, 3) if a == axis else (0, 0) for a in (0, 1)], mode="edge")
-        found = sum(tap * padded.take(range(k, k + found.shape[axis]), axis) for k, tap in enumerate(taps))
-    return found
+        padded = np.pad(median, [(3, 3) if a == axis else (0, 0) for a in (0, 1)], mode="edge")
+        median = sum(tap * padded.take(range(k, k + median.shape[axis]), axis) for k, tap in enumerate(taps))
+    return median
 
 
 def _voxels(

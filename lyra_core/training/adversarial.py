@@ -72,8 +72,8 @@ class AdversarialConfig:
         """
         if not self.critics.needs_features:
             return None
-        found = load_image_features(levels=self.feature_levels, path=self.feature_weights, device=device).to(dtype)
-        return found.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        network = load_image_features(levels=self.feature_levels, path=self.feature_weights, device=device).to(dtype)
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,13 +230,13 @@ def adversarial_losses(
         start = clean_latents(both.student, context, batch.first, torch.ones_like(batch.level))
     made = clean_latents(both.student, context, noised(start, batch.again, batch.level), batch.level)
     anchor = 0.5 * ((made - batch.target).square().mean(1) * batch.anchor).mean()
-    found = decoded(vae, made, batch.group, config.latents)
-    size = (found.shape[2], *found.shape[3:])
+    frames = decoded(vae, made, batch.group, config.latents)
+    size = (frames.shape[2], *frames.shape[3:])
     known = functional.interpolate(batch.known, size=size, mode="nearest")
-    errors = frame_errors(found, batch.truth, known, config.critics.unseen)
+    errors = frame_errors(frames, batch.truth, known, config.critics.unseen)
     with torch.no_grad():
         # what the autoencoder makes of true latents: critics judge the latents and not its decoder, which is fixed
         real = decoded(vae, batch.target, batch.group, config.latents)
-    judgement = judge(both.critics, features, found, batch.truth, errors, known, real=real, is_judged=is_judged)
-    loss = anchor + config.frames * (found * judgement.pull).sum() + 0.5 * judgement.learning
+    judgement = judge(both.critics, features, frames, batch.truth, errors, known, real=real, is_judged=is_judged)
+    loss = anchor + config.frames * (frames * judgement.pull).sum() + 0.5 * judgement.learning
     return {"loss": loss, "anchor": anchor.detach(), **judgement.row}

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from lyra_core.mini.carry import Carriage, pyramid
+from lyra_core.mini.backward_warp import BackwardWarp, pyramid
 from lyra_core.mini.super_resolution import FACTOR, Reference, enlarged, reduced
 from lyra_core.training.detail_samples import GENERATED, DetailSamples
 
@@ -39,7 +39,7 @@ class DetailBatch:
         seen_frame: likewise.
         seed: the whole photograph's pyramid, for the key frame and for the frame.
         earlier: the whole earlier picture, for the key frame.
-        own: carries the enlarged key frame, given later, to the frame.
+        own: warps the enlarged key frame, given later, to the frame.
         truly: the same by true depth.
         corner: row and column of low resolution at which the parts begin.
         repeats: how often the key frame is enlarged from itself before it counts.
@@ -54,24 +54,22 @@ class DetailBatch:
     seed_for_key: Reference
     seed_for_frame: Reference
     earlier: Reference
-    own: Carriage
-    truly: Carriage
+    own: BackwardWarp
+    truly: BackwardWarp
     corner: tuple[int, int]
     repeats: int = 0
 
     @property
-    def still(self) -> Carriage:
+    def still(self) -> BackwardWarp:
         """From the key frame to itself."""
         cover = torch.ones_like(self.own.cover)
         eye = torch.eye(3, device=cover.device).expand(len(cover), 3, 3)
         zoom = torch.ones_like(self.own.zoom)
-        return Carriage(inverse_depth=cover, cover=cover, matrix=eye, offset=eye[:, 0] * 0, zoom=zoom)
+        return BackwardWarp(inverse_depth=cover, cover=cover, matrix=eye, offset=eye[:, 0] * 0, zoom=zoom)
 
-    def reference(self, key: Float[Tensor, "b 3 H W"], carriage: Carriage) -> Reference:
+    def reference(self, key: Float[Tensor, "b 3 H W"], warp: BackwardWarp) -> Reference:
         """The key frame, enlarged or true, as what the frame is made from."""
-        return Reference(
-            levels=pyramid(key), coarse=reduced(key), carriage=carriage, corner=self.corner, start=self.corner
-        )
+        return Reference(levels=pyramid(key), coarse=reduced(key), warp=warp, corner=self.corner, start=self.corner)
 
 
 def make_batch(
@@ -102,14 +100,14 @@ def make_batch(
     levels, coarse = pyramid(seed), reduced(seed)
     cover = _holes(len(samples), (rows, columns), generator).to(seed)
 
-    def carriage(whole: Carriage, mask: Tensor | None = None) -> Carriage:
+    def cropped(whole: BackwardWarp, mask: Tensor | None = None) -> BackwardWarp:
         kept = whole.cover[:, low[0], low[1]]
         return replace(
             whole, inverse_depth=whole.inverse_depth[:, low[0], low[1]], cover=kept if mask is None else kept * mask
         )
 
-    def seed_for(whole: Carriage) -> Reference:
-        return Reference(levels=levels, coarse=coarse, carriage=carriage(whole, cover), corner=(top, left))
+    def seed_for(whole: BackwardWarp) -> Reference:
+        return Reference(levels=levels, coarse=coarse, warp=cropped(whole, cover), corner=(top, left))
 
     return DetailBatch(
         low_key=low_key,
@@ -120,24 +118,22 @@ def make_batch(
         seen_frame=_enlarged_mask(samples.seen_frame[:, low[0], low[1]]),
         seed_for_key=seed_for(samples.seed_to_key),
         seed_for_frame=seed_for(samples.seed_to_frame),
-        earlier=_earlier(earlier, carriage(samples.earlier_to_key), (top, left), generator),
-        own=carriage(samples.key_to_frame),
-        truly=carriage(samples.truly),
+        earlier=_earlier(earlier, cropped(samples.earlier_to_key), (top, left), generator),
+        own=cropped(samples.key_to_frame),
+        truly=cropped(samples.truly),
         corner=(top, left),
         repeats=again,
     )
 
 
-def _earlier(picture: Tensor, carriage: Carriage, corner: tuple[int, int], generator: torch.Generator) -> Reference:
+def _earlier(picture: Tensor, warp: BackwardWarp, corner: tuple[int, int], generator: torch.Generator) -> Reference:
     """The earlier frame as the network may have made it: some softer than the truth, some not there at all."""
     b = len(picture)
     soft = torch.rand(b, 1, 1, 1, generator=generator).to(picture) ** 2
     picture = torch.lerp(picture, enlarged(reduced(picture)), soft)
     gone = (torch.rand(b, 1, 1, generator=generator) < 0.25).to(picture.device)
-    cover = torch.where(gone, torch.zeros_like(carriage.cover), carriage.cover)
-    return Reference(
-        levels=pyramid(picture), coarse=reduced(picture), carriage=replace(carriage, cover=cover), corner=corner
-    )
+    cover = torch.where(gone, torch.zeros_like(warp.cover), warp.cover)
+    return Reference(levels=pyramid(picture), coarse=reduced(picture), warp=replace(warp, cover=cover), corner=corner)
 
 
 def _low(

@@ -1,11 +1,11 @@
-"""Samples for super-resolution: a world's first picture and three later frames at full size, with what carries them.
+"""Samples for super-resolution: a world's first picture and three later frames at full size, with what warps them.
 
     procedural worlds -- render --+-- low-resolution frames are made from the truth when a batch is drawn
     photographs on planes --------+
     procedural worlds -- mini's own video along the same cameras ---- low-resolution frames as the product has them
 
 Of each sample there are four frames: the seed (frame 0), an earlier frame, a key frame up to eight frames later and a
-frame up to eight frames after that. Pictures are carried from the seed to key and frame, from the earlier frame to the
+frame up to eight frames after that. Pictures are warped from the seed to key and frame, from the earlier frame to the
 key frame, and from the key frame to the frame: what super-resolution meets in a world.
 
 Legend: b samples, h w pixels of low resolution, H W = 4h 4w.
@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from lyra_core.mini.carry import Carriage, carry
+from lyra_core.mini.backward_warp import BackwardWarp, backward_warp
 from lyra_core.mini.depth import MiniDepth
 from lyra_core.mini.depth_estimator import see_single
 from lyra_core.native import CHUNK_FRAMES
@@ -72,11 +72,11 @@ class DetailSamples:
     seen_key: Bool[Tensor, "b h w"]
     seen_frame: Bool[Tensor, "b h w"]
     kind: Int[Tensor, " b"]
-    seed_to_key: Carriage
-    seed_to_frame: Carriage
-    earlier_to_key: Carriage
-    key_to_frame: Carriage
-    truly: Carriage
+    seed_to_key: BackwardWarp
+    seed_to_frame: BackwardWarp
+    earlier_to_key: BackwardWarp
+    key_to_frame: BackwardWarp
+    truly: BackwardWarp
 
     def __len__(self) -> int:
         return int(self.kind.shape[0])
@@ -88,10 +88,10 @@ class DetailSamples:
     def joined(cls, parts: Sequence[DetailSamples]) -> Self:
         """Samples one after the other."""
 
-        def together(values: list[Tensor | Carriage]) -> Tensor | Carriage:
-            if isinstance(values[0], Carriage):
-                names = [f.name for f in fields(Carriage)]
-                return Carriage(**{name: torch.cat([getattr(v, name) for v in values]) for name in names})
+        def together(values: list[Tensor | BackwardWarp]) -> Tensor | BackwardWarp:
+            if isinstance(values[0], BackwardWarp):
+                names = [f.name for f in fields(BackwardWarp)]
+                return BackwardWarp(**{name: torch.cat([getattr(v, name) for v in values]) for name in names})
             return torch.cat([v for v in values if isinstance(v, Tensor)])
 
         whole: dict[str, Any] = {f.name: together([getattr(part, f.name) for part in parts]) for f in fields(cls)}
@@ -126,7 +126,7 @@ class DetailMaker:
 
     @torch.no_grad()
     def rendered(self, count: int, generator: torch.Generator) -> DetailSamples:
-        """Samples of procedural worlds, half of them carried by estimated depth."""
+        """Samples of procedural worlds, half of them warped by estimated depth."""
         drawn = self.worlds.draw(count, CHUNK_FRAMES + 1, generator, speed=1)
         views = self._render(drawn, draw_times(count, generator))
         views = replace(views, rgb=jitter_colors(views.rgb, generator, mirror=False))
@@ -135,7 +135,7 @@ class DetailMaker:
 
     @torch.no_grad()
     def photographs(self, count: int, generator: torch.Generator) -> DetailSamples:
-        """Samples of photographs on planes, carried by depth with made-up errors.
+        """Samples of photographs on planes, warped by depth with made-up errors.
 
         Raises:
             SeedError: there are none.
@@ -217,7 +217,7 @@ class DetailMaker:
         at = times.to(drawn.cam_to_world.device)
         poses = drawn.cam_to_world.gather(1, at[:, :, None, None].expand(-1, -1, 4, 4))
         K = drawn.intrinsics[:, :1].expand(-1, 4, -1, -1).contiguous()
-        fine = _scaled(K, FACTOR)
+        fine = _scaled(K, float(FACTOR))
         pictures, deep = [], []
         # a frame of every scene at a time: the temporaries of all at once would fill a card
         for i in range(4):
@@ -247,11 +247,11 @@ class DetailMaker:
     def _estimated(self, low: Float[Tensor, "b 4 3 h w"], views: _Views) -> Float[Tensor, "b 4 h w"]:
         """Depth of frames each looked at alone, in the scale of the truth."""
         sight = see_single(self.depth, low.flatten(0, 1), views.intrinsics.flatten(0, 1))
-        found, sky = (x.unflatten(0, (len(low), 4)) for x in (sight.depth_m, sight.sky))
+        depth_m, sky = (x.unflatten(0, (len(low), 4)) for x in (sight.depth_m, sight.sky))
         both = ~sky & (views.depth_m < SKY_DEPTH_M) & (views.depth_m > 0)
-        logs = torch.where(both, torch.log(views.depth_m.clamp(min=1e-6) / found), torch.nan)
+        logs = torch.where(both, torch.log(views.depth_m.clamp(min=1e-6) / depth_m), torch.nan)
         factor = torch.nan_to_num(logs.flatten(2).nanmedian(2).values).exp()[:, :, None, None]
-        return torch.where(sky, SKY_DEPTH_M, found * factor)
+        return torch.where(sky, SKY_DEPTH_M, depth_m * factor)
 
 
 def disturbed(depth_m: Float[Tensor, "b t h w"], generator: torch.Generator) -> Float[Tensor, "b t h w"]:
@@ -273,8 +273,8 @@ def _samples(views: _Views, known_m: Float[Tensor, "b 4 h w"], kind: int) -> Det
     w2c, K = views.world_to_cam, views.intrinsics
     seed, earlier, key, frame = (_bytes(views.rgb[:, i]) for i in range(4))
 
-    def between(depth_m: Tensor, source: int, target: int) -> Carriage:
-        return carry(depth_m[:, source], w2c[:, source], K[:, source], w2c[:, target], K[:, target])
+    def between(depth_m: Tensor, source: int, target: int) -> BackwardWarp:
+        return backward_warp(depth_m[:, source], w2c[:, source], K[:, source], w2c[:, target], K[:, target])
 
     low = seed.new_zeros(len(seed), 3, *views.depth_m.shape[2:])
     everywhere = torch.ones_like(low[:, 0], dtype=torch.bool)
@@ -309,9 +309,11 @@ def _seen(views: _Views, frame: int) -> Bool[Tensor, "b h w"]:
     image = there @ views.intrinsics[:, 0].mT / z[..., None]
     grid = torch.stack([image[..., 0] * (2 / w) - 1, image[..., 1] * (2 / h) - 1], -1)[:, None]
     inverse = 1 / views.depth_m[:, 0].clamp(min=1e-6)
-    found = functional.grid_sample(inverse[:, None], grid, mode="bilinear", padding_mode="border", align_corners=False)
+    sampled = functional.grid_sample(
+        inverse[:, None], grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
     inside = (grid[:, 0].abs() <= 1).all(-1) & (there[..., 2] > 1e-6)
-    return (((1 / found[:, 0, 0].clamp(min=1e-9) - z).abs() <= 0.03 * z) & inside).unflatten(1, (h, w))
+    return (((1 / sampled[:, 0, 0].clamp(min=1e-9) - z).abs() <= 0.03 * z) & inside).unflatten(1, (h, w))
 
 
 def _scaled(intrinsics: Float[Tensor, "b t 3 3"], factor: float) -> Float[Tensor, "b t 3 3"]:

@@ -156,14 +156,14 @@ def judge(
     row["critic"] = learning.detach()
     if is_judged and (config.adversarial or config.matching):
         with torch.no_grad():
-            wanted = critics.patch(true)[:-1]
+            real_maps = critics.patch(true)[:-1]
         *levels, verdict = critics.patch(made)
         if config.adversarial:
             adversarial = critic_verdict([verdict])
             pull = pull + freedom * add(adversarial, config.adversarial)
             row["adversarial"] = adversarial.detach()
         if config.matching:
-            pairs = zip(levels, wanted, strict=True)
+            pairs = zip(levels, real_maps, strict=True)
             matching = torch.stack([(a.float() - b.float()).abs().mean() for a, b in pairs]).sum()
             (by_matching,) = torch.autograd.grad(matching, found, retain_graph=True)
             pull = pull + config.matching * by_matching

@@ -98,9 +98,9 @@ def sharpen_losses(
     with torch.no_grad():
         mean, log_variance = vae.posterior(video)
         latents = mean.float() + torch.exp(0.5 * log_variance.float()) * noise
-    found = vae.reconstruct(latents).float()
+    frames = vae.reconstruct(latents).float()
     # the first frame of a video is no whole group: errors alone judge it
-    first, rest = found[:, :, :1], found[:, :, 1:]
+    first, rest = frames[:, :, :1], frames[:, :, 1:]
     errors = reconstruction_loss(torch.cat([first, rest], 2), video)
     (by_first,) = torch.autograd.grad(errors, first, retain_graph=True)
     judgement = judge(both.critics, features, rest, video[:, :, 1:], errors, is_judged=is_judged)
@@ -111,10 +111,10 @@ def sharpen_losses(
 
 def sharpness(model: MiniVAE, clips: Clips) -> float:
     """Detail of reconstructed frames (not the first of a clip) against the truth's."""
-    found = reconstruct(model, clips)[:, 1:].flatten(0, 1)
+    frames = reconstruct(model, clips)[:, 1:].flatten(0, 1)
     truth = clips[:, 1:].flatten(0, 1)
     everywhere = torch.ones_like(truth[:, 0], dtype=torch.bool)
-    return float((detail(found, everywhere) / detail(truth, everywhere).clamp(min=1e-4)).mean())
+    return float((detail(frames, everywhere) / detail(truth, everywhere).clamp(min=1e-4)).mean())
 
 
 def sharpen_vae(config: VaeTrainingConfig, sharpen: SharpenConfig, run: TrainingRun) -> LoopResult:

@@ -2,7 +2,7 @@
 
     result = train_super_resolution(SuperResolutionTrainingConfig(...), out_dir=Path("run"), device="cuda")
 
-Of each sample the key frame is enlarged first, then the frame, which sees the enlarged key frame carried to it: the
+Of each sample the key frame is enlarged first, then the frame, which sees the enlarged key frame warped to it: the
 network learns to live with its own output. Critics look at pixels and at features of photographs (Sauer et al. 2021,
 "Projected GANs Converge Faster"), and their share of the gradient follows that of the errors, as in
 `lyra_core.training.gan`.
@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from lyra_core.evaluation.measures import detail, masked_psnr_db
 from lyra_core.image_features import ImageFeatures, load_image_features
-from lyra_core.mini.carry import pyramid, sample
+from lyra_core.mini.backward_warp import pyramid, sample
 from lyra_core.mini.manifest import SUPER_RESOLUTION
 from lyra_core.mini.super_resolution import (
     FACTOR,
@@ -54,7 +54,7 @@ class DetailLosses:
     Attributes:
         gradient: absolute error of neighbouring pixels' differences.
         perceptual: distance of features.
-        temporal: how much more than the truth a frame differs from the key frame carried to it.
+        temporal: how much more than the truth a frame differs from the key frame warped to it.
         unseen: what the video invented is to keep its colours.
         adversarial: gradient of the critics by the pixels, against that of everything else.
         critic_first: steps in which critics learn and do not count.
@@ -166,7 +166,7 @@ class Enlarged:
 
     Attributes:
         both: key frames, then frames. [2b 3 H W]
-        flicker: difference of frames from key frames carried to them by true depth. [b 3 H W]
+        flicker: difference of frames from key frames warped to them by true depth. [b 3 H W]
         flicker_of_truth: the same of the truth.
         cover: where that means anything. [b 1 H W]
     """
@@ -193,10 +193,10 @@ def enlarge_batch(network: SuperResolution, batch: DetailBatch) -> tuple[Tensor,
 
 
 def flickering(batch: DetailBatch, key: Tensor, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """How frames differ from key frames carried by true depth, how the truth does, and where that can be said."""
+    """How frames differ from key frames warped by true depth, how the truth does, and where that can be said."""
     reference = batch.reference(key, batch.truly)
     coarse = reference.seen_coarse()
-    where = reference.places(FACTOR)
+    where = reference.sample_points(FACTOR)
     moved = sample(reference.levels[:1], where, reference.size)
     moved_truth = sample(pyramid(batch.key)[:1], where, reference.size)
     sure = ((coarse.cover >= 1) * 1.0).to(key)
@@ -255,9 +255,9 @@ def detail_losses(
     drift, drift_of_truth, cover = flickering(batch, *made.chunk(2))
     flicker = ((drift - drift_of_truth).abs() * cover).mean()
     with torch.no_grad():
-        wanted = features((true + 1) / 2)
-    found = features((made + 1) / 2)
-    distance = _feature_distance(found, wanted, mask)
+        maps_true = features((true + 1) / 2)
+    maps_made = features((made + 1) / 2)
+    distance = _feature_distance(maps_made, maps_true, mask)
     errors = (
         absolute
         + weights.gradient * slopes
@@ -273,8 +273,8 @@ def detail_losses(
         "perceptual": distance.detach(),
     }
     critics = training.critics
-    verdicts_true = critics(true, wanted)
-    verdicts_made = critics(made.detach(), [one.detach() for one in found])
+    verdicts_true = critics(true, maps_true)
+    verdicts_made = critics(made.detach(), [one.detach() for one in maps_made])
     hinge = torch.stack(
         [
             functional.relu(1 - real.float()).mean() + functional.relu(1 + fake.float()).mean()
@@ -285,7 +285,7 @@ def detail_losses(
     if not is_judged:
         return {"loss": errors + hinge, **row}
     frozen = {name: value.detach() for name, value in critics.named_parameters()}
-    verdicts = functional_call(critics, frozen, (made, found))
+    verdicts = functional_call(critics, frozen, (made, maps_made))
     adversarial = -torch.stack([verdict.float().mean() for verdict in verdicts]).mean()
     (by_errors,) = torch.autograd.grad(errors, made, retain_graph=True)
     (by_verdict,) = torch.autograd.grad(adversarial, made, retain_graph=True)
@@ -306,7 +306,7 @@ class HeldOut:
         """PSNR where the truth is known, above bicubic enlargement and the untrained transfer; detail and flicker."""
         row: dict[str, float | int] = {}
         for name, samples in self.sets.items():
-            found: dict[str, list[Tensor]] = {}
+            values_by_name: dict[str, list[Tensor]] = {}
             for start in range(0, len(samples), at_once):
                 draw = torch.Generator().manual_seed(start)
                 size = (int(samples.low_key.shape[2]), int(samples.low_key.shape[3]))
@@ -314,8 +314,8 @@ class HeldOut:
                 with torch.autocast(batch.key.device.type, torch.bfloat16, enabled=batch.key.is_cuda):
                     key, frame = (x.float().clamp(-1, 1) for x in enlarge_batch(network, batch))
                 for what, values in _measures(batch, key, frame).items():
-                    found.setdefault(what, []).append(values.cpu())
-            for what, parts in found.items():
+                    values_by_name.setdefault(what, []).append(values.cpu())
+            for what, parts in values_by_name.items():
                 row[f"{what}_{name}"] = float(torch.cat(parts).nanmean())
         return row
 

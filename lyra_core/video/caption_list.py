@@ -27,17 +27,17 @@ def captions_of_chunks(prompt: str, num_chunks: int, chunk_frames: int = CHUNK_F
     if not prompt.lstrip().startswith(("[", "{")):
         return (prompt,) * num_chunks
     try:
-        found = json.loads(prompt)
+        captions = json.loads(prompt)
     except (ValueError, RecursionError):
         return (prompt,) * num_chunks  # a caption that begins with a bracket
-    texts = list(found.values()) if isinstance(found, dict) else found
+    texts = list(captions.values()) if isinstance(captions, dict) else captions
     if not all(isinstance(text, str) for text in texts):
         raise PromptError(f"a prompt in JSON is a list of texts or an object of texts by frame, found {prompt[:80]!r}")
-    if isinstance(found, dict):
-        return captions_by_frame(_frames(found), num_chunks, chunk_frames)
-    if len(found) != num_chunks:
-        raise PromptError(f"wanted one caption for each of {num_chunks} chunks, found {len(found)}")
-    return tuple(found)
+    if isinstance(captions, dict):
+        return captions_by_frame(_frames(captions), num_chunks, chunk_frames)
+    if len(captions) != num_chunks:
+        raise PromptError(f"wanted one caption for each of {num_chunks} chunks, found {len(captions)}")
+    return tuple(captions)
 
 
 def captions_by_frame(

@@ -107,9 +107,9 @@ class _Targets:
     def warp(self, source: WarpSource, config: ConditioningConfig) -> tuple[Tensor, Tensor, Tensor]:
         """Values [b t c h w], depth and landed pixels [b t h w] of one source a chunk."""
         dense = densify(source, config.density, config.warp)
-        found = forward_warp(dense, self.world_to_cam.flatten(0, 1), self.intrinsics.flatten(0, 1), config.warp)
+        warped = forward_warp(dense, self.world_to_cam.flatten(0, 1), self.intrinsics.flatten(0, 1), config.warp)
         shape = self.world_to_cam.shape[:2]
-        return found.values.unflatten(0, shape), found.depth_m.unflatten(0, shape), found.mask.unflatten(0, shape)
+        return warped.values.unflatten(0, shape), warped.depth_m.unflatten(0, shape), warped.mask.unflatten(0, shape)
 
 
 def _history(batch: ChunkBatch, vae: VideoAutoencoder, layout: HistoryLayout) -> Float[Tensor, "b c n r q"]:

@@ -90,8 +90,8 @@ class ChunkStore(Generic[Record]):
             StoreError: the list cannot be read.
         """
         entries = self._entries()
-        found = index < len(entries) and entries[index]["chunk_id"] == chunk_id
-        return entries[index]["caption"] if found else None
+        has_caption = index < len(entries) and entries[index]["chunk_id"] == chunk_id
+        return entries[index]["caption"] if has_caption else None
 
     def read(self, index: int, chunk_id: str, inputs_sha256: str) -> Record | None:
         """A finished chunk, or None if it was asked for differently or is not there.

@@ -67,7 +67,7 @@ def greedy_cover(
     """
     n = seen.shape[1]
     later = torch.arange(n, device=seen.device)
-    chosen, found = [], []
+    chosen, gains = [], []
     closed, covered = closed.clone(), covered.clone()
     for _ in range(count):
         gain = (seen & ~covered[:, None]).sum(-1)
@@ -75,11 +75,11 @@ def greedy_cover(
         best = (gain * n - later).argmax(1)  # the first of equals, on every device
         good = gain.gather(1, best[:, None])[:, 0] > 0
         chosen.append(torch.where(good, best, torch.zeros_like(best)))
-        found.append(good)
+        gains.append(good)
         closed = closed.scatter(1, best[:, None], value=True)
         newly = seen.gather(1, best[:, None, None].expand(-1, 1, seen.shape[2]))[:, 0]
         covered = covered | (newly & good[:, None])
-    return torch.stack(chosen, 1), torch.stack(found, 1)
+    return torch.stack(chosen, 1), torch.stack(gains, 1)
 
 
 def retrieve(
@@ -99,5 +99,5 @@ def retrieve(
     if has_begun:
         closed[:, -1] = True
         covered = seen[:, -1].clone()
-    chosen, found = greedy_cover(seen, closed, covered, count)
-    return chosen.flip(1), found.flip(1)
+    chosen, gains = greedy_cover(seen, closed, covered, count)
+    return chosen.flip(1), gains.flip(1)

@@ -86,10 +86,10 @@ class RolloutRequest:
         if len(photograph.camera) != 1:
             raise CameraPathError(f"a photograph has one camera, found {len(photograph.camera)}")
         if photograph.image.shape != self.seed.image.shape:
-            found = photograph.image.shape
+            shape = photograph.image.shape
             raise FrameError(
                 f"a photograph must have the seed's size {self.seed.image.shape[1]}x{self.seed.image.shape[0]}, "
-                f"found {found[1]}x{found[0]}"
+                f"found {shape[1]}x{shape[0]}"
             )
 
     def inputs_start(self, choices: str) -> str:

@@ -65,17 +65,17 @@ def find_sets(folder: str | Path | None, parts: Sequence[RequiredSet]) -> dict[s
         WeightsError: sets are missing or not converted; the message names every one and the commands that bring it.
     """
     root = Path("weights" if folder is None else folder)
-    found: dict[str, Path] = {}
+    sets: dict[str, Path] = {}
     missing: list[RequiredSet] = []
     for part in parts:
         home = next((root / name for name in (*part.sets, *part.stand_ins) if _is_there(root / name)), None)
         if home is None:
             missing.append(part)
         else:
-            found[part.role] = home
+            sets[part.role] = home
     if missing:
         raise WeightsError(_how_to_get(root, missing))
-    return found
+    return sets
 
 
 def lora_parts(loras: Sequence[str]) -> tuple[RequiredSet, ...]:

@@ -155,12 +155,12 @@ def read_config(path: Path) -> dict[str, object]:
         WeightsError: it cannot be read, or holds no JSON object.
     """
     try:
-        found = json.loads(Path(path).read_text("utf-8"))
+        config = json.loads(Path(path).read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path} should hold the model's sizes as a JSON object: {error}") from error
-    if not isinstance(found, dict):
-        raise WeightsError(f"{path} should hold the model's sizes as a JSON object, found {type(found).__name__}")
-    return found
+    if not isinstance(config, dict):
+        raise WeightsError(f"{path} should hold the model's sizes as a JSON object, found {type(config).__name__}")
+    return config
 
 
 class _Work:

@@ -85,14 +85,14 @@ def model_summary(name: str) -> list[str]:
     Raises:
         WeightsError: as `describe_model`.
     """
-    found = describe_model(name)
+    summary = describe_model(name)
     lines = [f"{'part':16} {'weights':24} {'tensors':>8} {'parameters':>16}  license"]
-    for part in found.parts:
+    for part in summary.parts:
         counts = ["-" if count is None else f"{count:,}" for count in (part.tensors, part.parameters)]
         names = " or ".join((part.set, *part.alternatives))
         note = ", optional" if part.is_optional else ""
         lines.append(f"{part.role:16} {names:24} {counts[0]:>8} {counts[1]:>16}  {part.license}{note}")
-    return [*lines, f"{found.tensors:,} tensors, {found.parameters:,} parameters"]
+    return [*lines, f"{summary.tensors:,} tensors, {summary.parameters:,} parameters"]
 
 
 def _bundle_parts(name: str) -> Iterator[ModelPart]:

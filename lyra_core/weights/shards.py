@@ -43,13 +43,13 @@ def list_safetensors(path: Path) -> tuple[StoredTensor, ...]:
         if not isinstance(header, dict):
             raise ValueError("it is no object")
         header.pop("__metadata__", None)
-        found = [_entry(path, name, entry, 8 + length) for name, entry in header.items()]
+        tensors = [_entry(path, name, entry, 8 + length) for name, entry in header.items()]
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path} has a malformed safetensors header: {error}") from error
     end = 8 + length
-    for tensor in sorted(found, key=lambda tensor: (tensor.pieces[0].start, tensor.nbytes)):
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.pieces[0].start, tensor.nbytes)):
         piece = tensor.pieces[0]
         if piece.start != end or piece.length != tensor.nbytes:
             raise WeightsError(f"{path}: the byte range of {tensor.name} leaves a hole, overlaps or has a wrong length")
@@ -57,7 +57,7 @@ def list_safetensors(path: Path) -> tuple[StoredTensor, ...]:
     if end != size:
         found_as = "truncated" if size < end else "followed by foreign bytes"
         raise WeightsError(f"{path} is {found_as}: its header needs {end} bytes, the file has {size}")
-    return tuple(found)
+    return tuple(tensors)
 
 
 def _entry(path: Path, name: str, entry: object, data: int) -> StoredTensor:
@@ -95,12 +95,12 @@ def list_sharded(index: Path) -> tuple[StoredTensor, ...]:
         raise WeightsError(f"{index} names files outside its directory")
     if absent := [file for file in files if not (index.parent / file).is_file()]:
         raise WeightsError(f"{index.parent} lacks {len(absent)} of {len(files)} shards: {', '.join(absent[:8])}")
-    found = {tensor.name: tensor for file in files for tensor in list_safetensors(index.parent / file)}
-    strays = [name for name, file in homes.items() if name not in found or found[name].pieces[0].file.name != file]
-    if strays or len(found) != len(homes):
-        wrong = strays or sorted(set(found) - set(homes))
+    tensors = {tensor.name: tensor for file in files for tensor in list_safetensors(index.parent / file)}
+    strays = [name for name, file in homes.items() if name not in tensors or tensors[name].pieces[0].file.name != file]
+    if strays or len(tensors) != len(homes):
+        wrong = strays or sorted(set(tensors) - set(homes))
         raise WeightsError(f"{index} and its shards disagree on {len(wrong)} tensors, e.g. {', '.join(wrong[:4])}")
-    return tuple(found[name] for name in homes)
+    return tuple(tensors[name] for name in homes)
 
 
 def write_safetensors(

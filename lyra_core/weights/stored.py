@@ -147,18 +147,18 @@ def verify_crc(tensor: StoredTensor) -> None:
     for piece in tensor.pieces:
         if piece.crc is None:
             continue
-        found, left = 0, piece.length
+        checksum, left = 0, piece.length
         with piece.file.open("rb") as file:
             file.seek(piece.start)
             while left:
                 data = file.read(min(left, CHECK_BYTES))
                 if not data:
                     raise WeightsError(f"{piece.file.name} is truncated within {tensor.name}")
-                found, left = zlib.crc32(data, found), left - len(data)
-        if found != piece.crc:
+                checksum, left = zlib.crc32(data, checksum), left - len(data)
+        if checksum != piece.crc:
             raise WeightsError(
                 f"{piece.file.name}: the bytes of {tensor.name} differ from their checksum "
-                f"({found:08x}, should be {piece.crc:08x}); the file is damaged or was changed: "
+                f"({checksum:08x}, should be {piece.crc:08x}); the file is damaged or was changed: "
                 "fetch it again"
             )
 

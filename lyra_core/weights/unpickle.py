@@ -258,13 +258,13 @@ def list_captions(path: str) -> list[tuple[int, str]]:
         value = load_zip(file, "", 0, length)[0] if is_zip else CaptionUnpickler(file).load()
     if not isinstance(value, dict):
         raise WeightsError(f"captions should be a dictionary by frame, found {type(value).__name__}")
-    found: list[tuple[int, str]] = []
+    captions: list[tuple[int, str]] = []
     for frame, entry in value.items():
         caption = entry.get("caption") if isinstance(entry, dict) else entry
         if not str(frame).isdecimal() or not isinstance(caption, str):
             raise WeightsError(f"the entry of frame {frame!r:.40} should be a text, or a dictionary with a 'caption'")
-        found.append((int(frame), caption))
-    return found
+        captions.append((int(frame), caption))
+    return captions
 
 
 def _chunk_records(metadata: Inert) -> dict[tuple[str, tuple[int, ...]], Inert]:
@@ -272,14 +272,14 @@ def _chunk_records(metadata: Inert) -> dict[tuple[str, tuple[int, ...]], Inert]:
     stored = getattr(metadata, "storage_data", None)
     if not isinstance(stored, dict):
         raise WeightsError(".metadata holds no storage_data")
-    found: dict[tuple[str, tuple[int, ...]], Inert] = {}
+    records: dict[tuple[str, tuple[int, ...]], Inert] = {}
     for index, info in stored.items():
         if not isinstance(index, Index) or not isinstance(info, Inert):
             raise WeightsError(".metadata has an entry that is not an index and a storage info")
         if getattr(info, "transform_descriptors", None):
             raise WeightsError("it was written through transforms (compression), which are not supported")
-        found[str(getattr(index, "fqn", "")), integers(getattr(index, "offset", None) or ())] = info
-    return found
+        records[str(getattr(index, "fqn", "")), integers(getattr(index, "offset", None) or ())] = info
+    return records
 
 
 def list_distributed_checkpoint(directory: str) -> Listing:

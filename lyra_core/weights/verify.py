@@ -44,8 +44,8 @@ def verify(directory: Path, *, progress: Callable[[int, int], None] | None = Non
             raise WeightsError(
                 f"{directory / name} is damaged: it should have {record.size_bytes} bytes, it has {size}"
             )
-    found = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*.safetensors"))
-    strays = [name for name in found if name not in manifest.files]
+    files = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*.safetensors"))
+    strays = [name for name in files if name not in manifest.files]
     if strays:
         raise WeightsError(f"{directory} holds files its manifest does not know: {', '.join(strays)}; remove them")
     total, done = sum(record.size_bytes for record in manifest.files.values()), 0

@@ -148,9 +148,9 @@ def load_negative_prompt(home: Path, text_dim: int | None) -> Float[Tensor, "1 s
         WeightsError: not one embedding of the network's text width.
     """
     tensors = list(open_weights(home).values())
-    found = [tuple(tensor.shape) for tensor in tensors]
+    shapes = [tuple(tensor.shape) for tensor in tensors]
     if len(tensors) != 1 or tensors[0].ndim not in (2, 3) or tensors[0].shape[-1] != text_dim:
-        raise WeightsError(f"{home} should hold one embedding [1 s {text_dim}] of the negative prompt, found {found}")
+        raise WeightsError(f"{home} should hold one embedding [1 s {text_dim}] of the negative prompt, found {shapes}")
     return tensors[0].reshape(1, *tensors[0].shape[-2:])
 
 

@@ -139,8 +139,8 @@ class PlaneSweep:
         count = grid.shape[2]
         if self.pairs is not None:
             places = grid.transpose(2, 3).reshape(b * v * h * w, 1, count, 2)
-            found = functional.grid_sample(self.pairs[s], places, align_corners=False)
-            return found.reshape(b, v, h * w, count).transpose(2, 3)
+            sampled = functional.grid_sample(self.pairs[s], places, align_corners=False)
+            return sampled.reshape(b, v, h * w, count).transpose(2, 3)
         picture = self.features.index_select(1, self.sources[:, s]).flatten(0, 1)
         warped = functional.grid_sample(picture, grid.flatten(0, 1), align_corners=False)  # [bv c d n]
         return (warped * self.features.flatten(0, 1).flatten(2)[:, :, None]).sum(1).unflatten(0, (b, v))

@@ -64,10 +64,10 @@ class ChunkInputs:
             FrameError: tokens are missing, superfluous or of another width.
         """
         tokens = self.text if name == "text" else self.image
-        found = None if tokens is None else int(tokens.shape[-1])
-        if found != width:
+        width_found = None if tokens is None else int(tokens.shape[-1])
+        if width_found != width:
             wanted = "none" if width is None else f"width {width}"
-            raise FrameError(f"{name} tokens: the network wants {wanted}, found {found or 'none'}")
+            raise FrameError(f"{name} tokens: the network wants {wanted}, found {width_found or 'none'}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -186,8 +186,8 @@ def _can_attend(device: torch.device) -> bool:
 
 
 def _warn(what: str, needs: str, device: torch.device) -> None:
-    found = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    warnings.warn(f"{what} need {needs}, found {found}: left as they are", LyraWarning, stacklevel=4)
+    device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    warnings.warn(f"{what} need {needs}, found {device_name}: left as they are", LyraWarning, stacklevel=4)
 
 
 def _narrow_products(block: Block, is_emulated: bool) -> None:

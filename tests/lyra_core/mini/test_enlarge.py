@@ -13,7 +13,7 @@ from flows.recipes import find_recipe
 from lyra_core.errors import FrameError, LyraWarning, RecipeError
 from lyra_core.formats.image import open_image
 from lyra_core.image_metrics import psnr_db
-from lyra_core.mini.carry import carry
+from lyra_core.mini.backward_warp import backward_warp
 from lyra_core.mini.enlarge import Enlarger, enlarged_depth, reduced_image
 from lyra_core.mini.files import load_super_resolution
 from lyra_core.mini.manifest import super_resolution_digest
@@ -147,8 +147,8 @@ def test_depth_of_a_plane_stays_a_plane():
 def test_what_is_carried_covers_what_both_cameras_see():
     clip, _ = clip_of(photograph(), 9, 0.05)
     w2c, K = clip.cameras.world_to_cam, clip.cameras.intrinsics
-    carriage = carry(clip.depth_m[:1], w2c[:1], K[:1], w2c[8:9], K[8:9])
-    cover = carriage.cover.float()
+    warp = backward_warp(clip.depth_m[:1], w2c[:1], K[:1], w2c[8:9], K[8:9])
+    cover = warp.cover.float()
     assert float(cover[..., :30].mean()) > 0.95
     assert float(cover[..., -6:].mean()) < 0.5  # came into view
 

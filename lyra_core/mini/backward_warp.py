@@ -1,4 +1,4 @@
-"""Carries a picture of full size to other cameras along depth known at low resolution.
+"""Warps a picture of full size to other cameras along depth known at low resolution.
 
     depth of the source -- forward splat --> inverse depth of the target's pixels (low resolution)
                                                   | enlarged: planes are linear in inverse depth
@@ -43,7 +43,7 @@ NEAREST_RATIO = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Carriage:
+class BackwardWarp:
     """Where the pixels of target cameras lie in their sources.
 
     Attributes:
@@ -74,7 +74,7 @@ class Carriage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
+class SamplePoints:
     """Coordinates in a source.
 
     Attributes:
@@ -86,13 +86,13 @@ class Places:
     ratio: Float[Tensor, "b r q"]
 
 
-def carry(
+def backward_warp(
     depth_m: Float[Tensor, "s h w"],
     source_world_to_cam: Float[Tensor, "s 4 4"],
     source_intrinsics: Float[Tensor, "s 3 3"],
     target_world_to_cam: Float[Tensor, "b 4 4"],
     target_intrinsics: Float[Tensor, "b 3 3"],
-) -> Carriage:
+) -> BackwardWarp:
     """Where targets find their pixels in sources.
 
     Args:
@@ -128,7 +128,7 @@ def carry(
     matrix = K @ relative[:, :3, :3] @ torch.linalg.inv(target_intrinsics.double())
     offset = (K @ relative[:, :3, 3:])[..., 0]
     zoom = K[:, 0, 0] / target_intrinsics[:, 0, 0].double()
-    return Carriage(
+    return BackwardWarp(
         inverse_depth=inverse,
         cover=cover.to(inverse),
         matrix=matrix.to(inverse),
@@ -144,20 +144,20 @@ def _integer_centres(intrinsics: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 3 3
     return moved
 
 
-def places(carriage: Carriage, factor: int, corner: tuple[int, int] = (0, 0)) -> Places:
+def sample_points(warp: BackwardWarp, factor: int, corner: tuple[int, int] = (0, 0)) -> SamplePoints:
     """Coordinates in the source for every pixel of a target enlarged by a factor.
 
     Args:
-        carriage: of whole targets, or of a part of them.
+        warp: of whole targets, or of a part of them.
         factor: pixels along each side of a low-resolution pixel; 1 for low resolution.
         corner: row and column at which the part begins.
     """
-    inverse = enlarged_inverse(carriage.inverse_depth, factor)
+    inverse = enlarged_inverse(warp.inverse_depth, factor)
     rows, columns = inverse.shape[1:]
     y = corner[0] + (torch.arange(rows, device=inverse.device) + 0.5) / factor
     x = corner[1] + (torch.arange(columns, device=inverse.device) + 0.5) / factor
     # the sum of a plane at infinity and the parallax: [b rows columns] each
-    m, o = carriage.matrix, carriage.offset
+    m, o = warp.matrix, warp.offset
     image = [
         m[:, i, 0, None, None] * x[None, None]
         + (m[:, i, 1, None] * y[None] + m[:, i, 2, None])[..., None]
@@ -167,7 +167,7 @@ def places(carriage: Carriage, factor: int, corner: tuple[int, int] = (0, 0)) ->
     depth_ratio = image[2].clamp(min=NEAREST_RATIO)
     at = torch.stack([image[0] / depth_ratio, image[1] / depth_ratio], -1)
     # a surface k times as far from the source as from the target is k times as small in it
-    return Places(at=at, ratio=carriage.zoom[:, None, None] / depth_ratio)
+    return SamplePoints(at=at, ratio=warp.zoom[:, None, None] / depth_ratio)
 
 
 def enlarged_inverse(inverse: Float[Tensor, "b h w"], factor: int) -> Float[Tensor, "b H W"]:
@@ -204,7 +204,7 @@ def pyramid(pictures: Float[Tensor, "b c H W"]) -> list[Tensor]:
 
 
 def sample(
-    levels: Sequence[Float[Tensor, "b c _ _"]], where: Places, size: tuple[int, int]
+    levels: Sequence[Float[Tensor, "b c _ _"]], where: SamplePoints, size: tuple[int, int]
 ) -> Float[Tensor, "b c r q"]:
     """Pictures at coordinates, bilinear in each level, linear between the two levels next to the ratio.
 
@@ -219,7 +219,7 @@ def sample(
     total: Tensor | None = None
     for level, picture in enumerate(levels):
         weight = (1 - (lod - level).abs()).clamp(min=0)
-        found = functional.grid_sample(picture, grid, mode="bilinear", padding_mode="border", align_corners=False)
-        total = found * weight if total is None else total + found * weight
+        sampled = functional.grid_sample(picture, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        total = sampled * weight if total is None else total + sampled * weight
     assert total is not None  # noqa: S101 - there is a finest level
     return total
