@@ -261,7 +261,8 @@ class WorldRecord(_Row):
     # cost
     stage_s: dict[str, float] = column("list<stage>", "seconds spent in each stage, in order", {})
     device_idle_s: float | None = column(
-        "double", "how long the worker's device had waited for this world's networks; null for a worker's first"
+        "double",
+        "how long the worker's GPU had waited for this world's networks; null for a worker's first world, and on CPUs",
     )
     queue_s: float | None = column("double", "seconds between submission and start")
     wall_s: float | None = column("double", "seconds from start to finish")

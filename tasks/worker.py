@@ -91,7 +91,7 @@ class Worker:
         self._finishing: dict[str, Future[Outcome | Failure]] = {}
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
         self._expected: dict[str, Future[Seed]] = {}
-        self._device = DeviceClock()
+        self._device = DeviceClock(is_noted=config.overlaps or config.device.startswith("cuda"))
 
     def expect(self, spec: WorldSpec) -> None:
         """Read the photograph of a world that is likely to be next; whatever fails is left to its make."""

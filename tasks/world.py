@@ -54,16 +54,20 @@ class StageClock:
 
 
 class DeviceClock:
-    """When the device of a worker is busy with a world's networks, and how long it waits between worlds."""
+    """When the device of a worker is busy with a world's networks, and how long it waits between worlds.
 
-    def __init__(self) -> None:
+    Where networks and the rest of the work share the cores of a CPU, nothing waits, and nothing is noted.
+    """
+
+    def __init__(self, *, is_noted: bool) -> None:
+        self._is_noted = is_noted
         self._free_since: float | None = None
 
     @contextmanager
     def busy(self, clock: StageClock) -> Iterator[None]:
         """The part of a world that needs the device; one world at a time."""
         begin = time.perf_counter()
-        if self._free_since is not None:
+        if self._is_noted and self._free_since is not None:
             clock.idle_s = begin - self._free_since
         try:
             yield
