@@ -47,9 +47,24 @@ VIDEO_GROUPS = ("video", "cosmos")
 MODEL_GROUPS = (*VIDEO_GROUPS, "reconstruction")
 GROUPS = (*MODEL_GROUPS, "geometry")
 # The same for fields of groups.
-UNHASHED_IN_GROUPS = {"video": frozenset({"latents_per_window"})}
+UNHASHED_IN_GROUPS = {"video": frozenset({"latents_per_window", "placement"})}
 # Fields of groups that change no pixel while they hold this value: worlds keep the ids they had before the field was.
-UNHASHED_VALUES: dict[str, dict[str, object]] = {"video": {"speed": "exact", "super_resolution": "none"}}
+UNHASHED_VALUES: dict[str, dict[str, object]] = {
+    "video": {
+        "speed": "exact",
+        "super_resolution": "none",
+        "guidance_first_noise": 1.0,
+        "guidance_last_noise": 0.0,
+        "batched_guidance": False,
+    }
+}
+
+
+# Choices of group video that the few-step student does not have.
+OF_MANY_STEPS = (
+    *("num_steps", "guidance_scale", "negative_prompt"),
+    *("guidance_first_noise", "guidance_last_noise", "batched_guidance"),
+)
 
 
 class Recipe(BaseModel):
@@ -296,7 +311,7 @@ def _require_effect(before: Recipe, after: Recipe) -> None:
     """
     if before.video is None or after.video is None or after.video.sampler != "distilled":
         return
-    for name in ("num_steps", "guidance_scale", "negative_prompt"):
+    for name in OF_MANY_STEPS:
         if getattr(before.video, name) != getattr(after.video, name):
             raise RecipeError(
                 f"recipe '{before.name}': video.{name} has no effect while video.sampler is 'distilled', whose four "
