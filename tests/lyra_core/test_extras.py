@@ -34,6 +34,7 @@ IMPORT_NAMES = {
     "scikit-image": "skimage",
     "fast-simplification": "fast_simplification",
     "rerun-sdk": "rerun",
+    "usd-core": "pxr",
 }  # where it is not the name of the distribution
 
 
