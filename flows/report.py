@@ -15,7 +15,9 @@ from prefect.artifacts import (
 )
 from pydantic import BaseModel
 
-from lyra_core.escape import code_for_markdown, for_markdown
+from lyra_core.errors import LyraError
+from lyra_core.escape import code_for_markdown, for_markdown, for_shell
+from lyra_core.formats.store import open_store
 from lyra_core.public_uri import public_uri
 from tasks.outcome import Outcome
 from tasks.plan import Plan
@@ -172,6 +174,7 @@ class Reporter:
                 for stage, total in summary.seconds_per_stage.items()
             ),
         ]
+        lines += ["", "## To look at", "", _gallery(self.out)]
         pictured = [row for row in self.rows if row["thumbnail"]]
         if pictured:
             lines += [
@@ -191,6 +194,19 @@ class Reporter:
             lines += ["", "## Rejects", ""]
             lines += [f"* {code_for_markdown(seed)}: {for_markdown(reason)}" for seed, reason in rejects]
         return "\n".join(lines)
+
+
+def _gallery(out: str) -> str:
+    """Where the gallery of the worlds is, or the command that writes it."""
+    command = code_for_markdown(f"lyra gallery {for_shell(public_uri(out))}")
+    try:
+        store = open_store(out)
+        index = store.uri("gallery/index.html") if store.exists("gallery/index.html") else None
+    except LyraError:  # the batch is done; a summary must not fail over where it is shown
+        index = None
+    if index is not None:
+        return f"Gallery: {code_for_markdown(public_uri(index))}; {command} adds the worlds of this batch."
+    return f"{command} writes a gallery of all worlds: thumbnails, filters, 3D views."
 
 
 def _row(outcome: Outcome) -> dict[str, str]:

@@ -25,7 +25,7 @@ from tasks.recipe import Recipe
 from tasks.worker_config import WorkerConfig
 
 if TYPE_CHECKING:
-    from tasks.pool import Pool
+    from tasks.pool_protocol import Pool
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +163,8 @@ def open_pool(
         from tasks.inline import InlinePool
 
         return InlinePool(config, ledger)
-    from tasks.pool import RayPool, RaySettings
+    from tasks.pool import RayPool
+    from tasks.ray_settings import RaySettings
 
     return RayPool(
         config,

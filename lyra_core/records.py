@@ -220,6 +220,19 @@ class WorldRecord(_Row):
     floater_frac: float | None = column("float", "share of Gaussians in front of every surface seen")
     coverage_frac: float | None = column("float", "share of pixels of the path with opacity over 0.5")
     opacity_mean: float | None = column("float", "mean opacity of the Gaussians")
+    texture_frac: float | None = column(
+        "float", "share of cells of 8x8 pixels that are not of one tone; 0 of blank frames"
+    )
+    motion_px: float | None = column("float", "median displacement of pixels that the cameras ask for, px")
+    motion_frac: float | None = column(
+        "float", "share of textured pixels that change with it; null where less than 2 px are asked for"
+    )
+    flicker_levels: float | None = column("float", "how much brightness alternates between frames, levels of 255")
+    revisit_db: float | None = column(
+        "float", "two frames of one place against each other, dB; null where the path never comes back"
+    )
+    isolated_frac: float | None = column("float", "share of visible Gaussians that hang alone in the air")
+    needle_frac: float | None = column("float", "share of visible Gaussians over 10 times as long as wide")
     is_refined: bool | None = column("bool", "whether a refinement was kept; null where none ran")
     refine_gain_db: float | None = column("float", "what it gained on held-out frames, kept or not, dB")
     quality_version: str | None = column("string", "version of the quality measures")

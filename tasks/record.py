@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -215,11 +216,13 @@ def _quality(made: MadeWorld) -> dict[str, Any]:
     quality = made.quality
     if quality is None:
         return {}
+    measured = (
+        *("psnr_db", "ssim", "floater_frac", "coverage_frac", "texture_frac", "motion_px", "motion_frac"),
+        *("flicker_levels", "revisit_db", "isolated_frac", "needle_frac"),
+    )
+    found = {name: float(getattr(quality, name)) for name in measured}
     return {
-        "psnr_db": quality.psnr_db,
-        "ssim": quality.ssim,
-        "floater_frac": quality.floater_frac,
-        "coverage_frac": quality.coverage_frac,
+        **{name: None if math.isnan(value) else value for name, value in found.items()},
         "quality_version": QUALITY_VERSION,
     }
 

@@ -179,7 +179,7 @@ class Worker:
             clip = self.model.generate(
                 canary_image(recipe.width, recipe.height),
                 "dolly-in",
-                num_frames=81,
+                num_frames=1 + recipe.chunk_frames,
                 seed=0,
                 prompts=["a picture of nothing in particular"],
                 width=recipe.width,

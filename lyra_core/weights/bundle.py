@@ -11,60 +11,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from lyra_core.errors import WeightsError
+from lyra_core.models import MODELS, RequiredSet
 from lyra_core.weights.manifest import MANIFEST_NAME, manifest_digest, read_manifest
 from lyra_core.weights.registry import LICENSES, WEIGHT_SETS
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequiredSet:
-    """One set that a model loads.
-
-    Attributes:
-        role: what the model uses it for.
-        sets: names of the sets that can play it, the preferred one first.
-        stand_ins: sets that were made from one of these on this machine, and do where it is missing.
-    """
-
-    role: str
-    sets: tuple[str, ...]
-    stand_ins: tuple[str, ...] = ()
-
-
 NARROW_SUFFIX = "-fast"
 """Of the name of a set of the video network in 8 bits (lyra_core.weights.narrow), beside the set it was made from."""
-# Sets with the same architecture stand in for each other: those of Wan 2.1 are the originals, under Apache-2.0.
-LYRA2_PARTS = (
-    RequiredSet(role="dit", sets=("lyra2-dit",), stand_ins=("lyra2-dit-fast",)),
-    RequiredSet(role="vae", sets=("lyra2-vae", "wan-vae")),
-    RequiredSet(role="text", sets=("lyra2-text", "wan-text")),
-    RequiredSet(role="negative prompt", sets=("lyra2-negative-prompt",)),
-    RequiredSet(role="tokenizer", sets=("umt5-tokenizer",)),
-    RequiredSet(role="image", sets=("lyra2-image", "wan-image")),
-    RequiredSet(role="reconstruction", sets=("lyra2-recon",)),
-)
-APACHE_DEPTH_PARTS = (
-    RequiredSet(role="depth", sets=("da3-base",)),
-    RequiredSet(role="metric depth", sets=("da3metric-large",)),
-)
-COSMOS_MODELS = ("cosmos3-nano", "cosmos3-super", "cosmos3-super-i2v", "cosmos3-super-i2v-4step")
-PARTS: dict[str, tuple[RequiredSet, ...]] = {
-    "lyra2": LYRA2_PARTS,
-    "parallax-da3": APACHE_DEPTH_PARTS,
-    **{name: (RequiredSet(role="dit", sets=(name,)), *APACHE_DEPTH_PARTS) for name in COSMOS_MODELS},
-}
+PARTS: dict[str, tuple[RequiredSet, ...]] = {name: known.parts for name, known in MODELS.items() if known.parts}
+"""Of the models that consist of converted sets."""
 
 
 def find_sets(folder: str | Path | None, parts: Sequence[RequiredSet]) -> dict[str, Path]:
     """The folder of each part's set, by role.
 
     Raises:
-        WeightsError: sets are missing or not converted; the message names every one and the commands that bring it.
+        WeightsError: no folder, or one that may not be read; sets are missing or not converted: the message names
+            every one and the commands that bring it.
     """
     root = Path("weights" if folder is None else folder)
+    _require_readable(root)
     sets: dict[str, Path] = {}
     missing: list[RequiredSet] = []
     for part in parts:
@@ -90,6 +58,23 @@ def set_digests(homes: Mapping[str, Path]) -> tuple[str, ...]:
         WeightsError: a malformed manifest.
     """
     return tuple(_digest(home) for home in homes.values())
+
+
+def _require_readable(root: Path) -> None:
+    try:
+        is_file = root.is_file()
+        if root.is_dir():
+            next(root.iterdir(), None)
+    except OSError as error:
+        raise WeightsError(
+            f"{root} should be a folder of converted weights, found {(error.strerror or str(error)).lower()}; make it "
+            "readable, or point the recipe at another folder: --set weights=FOLDER"
+        ) from error
+    if is_file:
+        raise WeightsError(
+            f"{root} should be a folder of converted weights, found a file; point the recipe at the folder that holds "
+            "the sets: --set weights=FOLDER (docs/weights.md)"
+        )
 
 
 def narrowed_from(home: Path) -> str | None:

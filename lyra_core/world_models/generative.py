@@ -147,7 +147,7 @@ class RolloutModel:
         image: Seed | str | Path | Image.Image | np.ndarray | Tensor,
         camera_path: CameraPath | str,
         *,
-        num_frames: int = 81,
+        num_frames: int | None = None,
         seed: int = 0,
         prompts: Sequence[str] | None = None,
         width: int | None = None,
@@ -166,7 +166,7 @@ class RolloutModel:
         Args:
             image: a photograph, or a seed, whose size then counts; sides are multiples of the latent stride.
             camera_path: a preset's name, a trajectory file, or OpenCV cameras in metres of the seed's depth.
-            num_frames: 1 + chunks (81, 161, ... for the released layout of Lyra 2).
+            num_frames: 1 + chunks (81, 161, ... for the released layout of Lyra 2); None is one chunk.
             seed: of the noise, where no chunk_ids are given.
             prompts: one caption, or one a chunk; None takes the model's own (`native.prompt`) or asks its captioner.
                 Where chunk_ids are given, they stand for certain words already, and only the captioner is asked.
@@ -191,6 +191,7 @@ class RolloutModel:
         """
         photo = image if isinstance(image, Seed) else open_image(image, *self.native.chosen_size(width, height))
         self.native.require_size(photo.image.shape[1], photo.image.shape[0])
+        num_frames = 1 + self.native.chunk_frames if num_frames is None else num_frames
         self.native.require_frames(num_frames)
         if prompts is None and chunk_ids is None and self.native.prompt is not None and self.walk.captioner is None:
             prompts = [self.native.prompt]

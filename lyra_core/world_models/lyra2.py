@@ -14,11 +14,12 @@ from lyra_core.errors import RecipeError
 from lyra_core.extras import require
 from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
 from lyra_core.gaussians.lifters import HeadLifter
+from lyra_core.models import LYRA2_PARTS
 from lyra_core.video.dit.network import DiT
 from lyra_core.video.dit.speed import PROFILES, apply_speed, stream_blocks
 from lyra_core.video.dit.team import lead
 from lyra_core.video.rollout import RolloutModels
-from lyra_core.weights.bundle import LYRA2_PARTS, find_sets, lora_parts, set_digests
+from lyra_core.weights.bundle import find_sets, lora_parts, set_digests
 from lyra_core.weights.manifest import manifest_digest
 from lyra_core.weights.narrow import fitting_set
 from lyra_core.world_models.generative import GenerativeModel, Parts
