@@ -89,6 +89,13 @@ def test_files_are_verified_before_they_are_exported(worlds, tmp_path):
     assert len(json.loads(written[-1].with_name("transforms.json").read_text())["frames"]) == 81
 
 
+def test_a_world_is_exported_for_simulators(worlds, tmp_path):
+    pytest.importorskip("pxr")
+    files = example("export_for_simulators").main(worlds, tmp_path, "true")
+    assert files["usdz"] == ["world.usdz"]
+    assert files["gltf"] == ["collision.glb", "mesh.glb", "splats.glb"]
+
+
 def test_worlds_become_batches_of_tensors(worlds):
     views = example("train_on_worlds").WorldViews(worlds, "true")
     batch = views[0]
