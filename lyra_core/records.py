@@ -151,6 +151,10 @@ class WorldRecord(_Row):
     code_git_commit: str | None = column("string", "commit of the code, recorded but not part of the id")
     package_version: str | None = column("string", "version of lyra-worlds")
     precision: str | None = column("string", "arithmetic the video model computed in: float32, bfloat16")
+    speed: str | None = column(
+        "string",
+        "profile of video.speed that really ran, less what the machine could not do; null where none was asked for",
+    )
     inference_steps: int | None = column("int32", "denoising steps of a chunk; null where nothing is denoised")
     guidance: float | None = column(
         "float", "classifier-free guidance scale, 1 where it is off; null where nothing is denoised"
@@ -216,6 +220,19 @@ class WorldRecord(_Row):
     floater_frac: float | None = column("float", "share of Gaussians in front of every surface seen")
     coverage_frac: float | None = column("float", "share of pixels of the path with opacity over 0.5")
     opacity_mean: float | None = column("float", "mean opacity of the Gaussians")
+    texture_frac: float | None = column(
+        "float", "share of cells of 8x8 pixels that are not of one tone; 0 of blank frames"
+    )
+    motion_px: float | None = column("float", "median displacement of pixels that the cameras ask for, px")
+    motion_frac: float | None = column(
+        "float", "share of textured pixels that change with it; null where less than 2 px are asked for"
+    )
+    flicker_levels: float | None = column("float", "how much brightness alternates between frames, levels of 255")
+    revisit_db: float | None = column(
+        "float", "two frames of one place against each other, dB; null where the path never comes back"
+    )
+    isolated_frac: float | None = column("float", "share of visible Gaussians that hang alone in the air")
+    needle_frac: float | None = column("float", "share of visible Gaussians over 10 times as long as wide")
     is_refined: bool | None = column("bool", "whether a refinement was kept; null where none ran")
     refine_gain_db: float | None = column("float", "what it gained on held-out frames, kept or not, dB")
     quality_version: str | None = column("string", "version of the quality measures")
@@ -256,6 +273,10 @@ class WorldRecord(_Row):
     thumb_uri: str | None = column("string", "key of the preview picture")
     # cost
     stage_s: dict[str, float] = column("list<stage>", "seconds spent in each stage, in order", {})
+    device_idle_s: float | None = column(
+        "double",
+        "how long the worker's GPU had waited for this world's networks; null for a worker's first world, and on CPUs",
+    )
     queue_s: float | None = column("double", "seconds between submission and start")
     wall_s: float | None = column("double", "seconds from start to finish")
     gpu_seconds: float | None = column("double", "wall_s times gpu_count; 0 on CPU")

@@ -12,8 +12,10 @@ from lyra_core.config.geometry import GeometryOptions
 from lyra_core.config.reconstruction import ReconstructionOptions
 from lyra_core.config.video import VideoOptions
 from lyra_core.errors import FrameError, RecipeError
+from lyra_core.gates import DEFAULT_GATES, GATES
 from lyra_core.geometry.requests import request_digest_parts
-from lyra_core.native import CHUNK_FRAMES, MINI_ENLARGED, NATIVE
+from lyra_core.models import MODELS
+from lyra_core.native import CHUNK_FRAMES, MINI_ENLARGED
 
 MESH_ROLES = frozenset({"mesh", "collision", "collision_obj"})
 COLLIDER_ROLES = MESH_ROLES | {"usd", "usdz"}
@@ -43,12 +45,29 @@ UNHASHED_FIELDS = frozenset(
         "precision",
     }
 )
-MODEL_GROUPS = ("video", "cosmos", "reconstruction")
+VIDEO_GROUPS = ("video", "cosmos")
+"""The choices of a video; a recipe has one of them, or none."""
+MODEL_GROUPS = (*VIDEO_GROUPS, "reconstruction")
 GROUPS = (*MODEL_GROUPS, "geometry")
 # The same for fields of groups.
-UNHASHED_IN_GROUPS = {"video": frozenset({"latents_per_window"})}
+UNHASHED_IN_GROUPS = {"video": frozenset({"latents_per_window", "placement"})}
 # Fields of groups that change no pixel while they hold this value: worlds keep the ids they had before the field was.
-UNHASHED_VALUES: dict[str, dict[str, object]] = {"video": {"speed": "exact", "super_resolution": "none"}}
+UNHASHED_VALUES: dict[str, dict[str, object]] = {
+    "video": {
+        "speed": "exact",
+        "super_resolution": "none",
+        "guidance_first_noise": 1.0,
+        "guidance_last_noise": 0.0,
+        "batched_guidance": False,
+    }
+}
+
+
+# Choices of group video that the few-step student does not have.
+OF_MANY_STEPS = (
+    *("num_steps", "guidance_scale", "negative_prompt"),
+    *("guidance_first_noise", "guidance_last_noise", "batched_guidance"),
+)
 
 
 class Recipe(BaseModel):
@@ -95,6 +114,7 @@ class Recipe(BaseModel):
     quality_views: int = Field(3, ge=0, le=64, description="held-out views to measure; 0 turns quality off")
     min_psnr_db: float = Field(15.0, ge=0)
     min_coverage: float = Field(0.8, ge=0, le=1)
+    gates: tuple[str, ...] = Field(DEFAULT_GATES, description="further quality gates, see docs/catalog.md")
 
     seconds_per_world: float = Field(30.0, gt=0, description="on the hardware the recipe is meant for, for estimates")
     bytes_per_world: int = Field(30_000_000, gt=0)
@@ -115,6 +135,14 @@ class Recipe(BaseModel):
             raise ValueError(f"a stage is named package.module:function, {unnamed[0]!r} is not")
         return stages
 
+    @field_validator("gates")
+    @classmethod
+    def _known_gates(cls, gates: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [gate for gate in gates if gate not in GATES]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is none of {', '.join(GATES)}")
+        return gates
+
     @model_validator(mode="after")
     def _whole_chunks(self) -> Recipe:
         chunk = self.chunk_frames
@@ -124,6 +152,17 @@ class Recipe(BaseModel):
                 f"num_frames must be 1 + {chunk}k ({1 + chunk}, {1 + 2 * chunk}, ...), found {self.num_frames}; "
                 f"the nearest are {below} and {below + chunk}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_frame_rate(self) -> Recipe:
+        for group in VIDEO_GROUPS:
+            told = getattr(getattr(self, group), "fps", self.fps)
+            if told != self.fps:
+                raise ValueError(
+                    f"{group}.fps is the rate that the network is told and fps that of the video file, found {told:g} "
+                    f"and {self.fps:g}; set both"
+                )
         return self
 
     @model_validator(mode="after")
@@ -137,9 +176,15 @@ class Recipe(BaseModel):
     def _size_of_the_model(self) -> Recipe:
         if ":" in self.model:  # of somebody else; it is asked where it is loaded
             return self
-        if self.model not in NATIVE:
-            raise ValueError(f"model: wanted {', '.join(NATIVE)} or package.module:factory, found {self.model!r}")
-        native = NATIVE[self.model]
+        if self.model not in MODELS:
+            raise ValueError(f"model: wanted {', '.join(MODELS)} or package.module:factory, found {self.model!r}")
+        native = MODELS[self.model].native
+        foreign = [group for group in VIDEO_GROUPS if getattr(self, group) and group != MODELS[self.model].group]
+        if foreign:
+            raise ValueError(
+                f"model '{self.model}' takes no fields {foreign[0]}.*, which this recipe has; take a recipe of that "
+                "model and change it: lyra recipes"
+            )
         if self.video is not None and self.video.super_resolution != "none":
             if self.model != "mini":
                 raise ValueError(
@@ -156,7 +201,16 @@ class Recipe(BaseModel):
     @property
     def chunk_frames(self) -> int:
         """Frames that a video grows by."""
-        return CHUNK_FRAMES if self.cosmos is None else self.cosmos.chunk_frames
+        return int(getattr(self._video_group, "chunk_frames", CHUNK_FRAMES))
+
+    @property
+    def captioner(self) -> str | None:
+        """Where captions come from; None where no network reads any."""
+        return getattr(self._video_group, "captioner", None)
+
+    @property
+    def _video_group(self) -> object | None:
+        return next((found for group in VIDEO_GROUPS if (found := getattr(self, group)) is not None), None)
 
     def requested_cameras(self, camera_path: str, num_frames: int) -> list[bytes]:
         """For each chunk, the bytes that identify the cameras requested for it; see request_digest_parts."""
@@ -168,6 +222,8 @@ class Recipe(BaseModel):
         fields = {k: v for k, v in self.model_dump(mode="json").items() if k not in skip}
         if not fields["stages"]:
             del fields["stages"]  # a recipe without any keeps the ids it had before the field was
+        if self.gates == DEFAULT_GATES:
+            del fields["gates"]  # the same
         for group in GROUPS:
             if fields[group] is None:
                 del fields[group]  # a recipe without the group keeps the ids it had before the group existed
@@ -221,6 +277,7 @@ def with_fields(recipe: Recipe, assignments: list[str]) -> Recipe:
         if name == "geometry" and value in ("none", "default"):
             changed["geometry"] = asdict(GeometryOptions()) if value == "default" else None
             continue
+        _require_text(assignment)
         if not separator or not isinstance(home, dict) or field not in home or isinstance(home[field], dict):
             raise RecipeError(
                 f"--set wants field=value with a field of the recipe, found {assignment!r}; "
@@ -241,6 +298,14 @@ def with_fields(recipe: Recipe, assignments: list[str]) -> Recipe:
     return found
 
 
+def _require_text(assignment: str) -> None:
+    """Refuse bytes of a command line that are no text, which Python hands over as halves of surrogate pairs."""
+    try:
+        assignment.encode()
+    except UnicodeEncodeError as error:
+        raise RecipeError(f"--set wants UTF-8 text, found other bytes in {assignment!a:.80}") from error
+
+
 def _require_effect(before: Recipe, after: Recipe) -> None:
     """Refuse a choice that would give a world another id and the same pixels.
 
@@ -249,7 +314,7 @@ def _require_effect(before: Recipe, after: Recipe) -> None:
     """
     if before.video is None or after.video is None or after.video.sampler != "distilled":
         return
-    for name in ("num_steps", "guidance_scale", "negative_prompt"):
+    for name in OF_MANY_STEPS:
         if getattr(before.video, name) != getattr(after.video, name):
             raise RecipeError(
                 f"recipe '{before.name}': video.{name} has no effect while video.sampler is 'distilled', whose four "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -118,6 +119,7 @@ def _model(made: MadeWorld, config: WorkerConfig) -> dict[str, Any]:
         "code_git_commit": config.code_commit or None,
         "package_version": lyra_core.__version__,
         "precision": provenance.precision,
+        "speed": provenance.speed,
         "inference_steps": provenance.num_steps,
         "guidance": provenance.guidance,
         "negative_prompt": provenance.negative_prompt,
@@ -214,11 +216,13 @@ def _quality(made: MadeWorld) -> dict[str, Any]:
     quality = made.quality
     if quality is None:
         return {}
+    measured = (
+        *("psnr_db", "ssim", "floater_frac", "coverage_frac", "texture_frac", "motion_px", "motion_frac"),
+        *("flicker_levels", "revisit_db", "isolated_frac", "needle_frac"),
+    )
+    found = {name: float(getattr(quality, name)) for name in measured}
     return {
-        "psnr_db": quality.psnr_db,
-        "ssim": quality.ssim,
-        "floater_frac": quality.floater_frac,
-        "coverage_frac": quality.coverage_frac,
+        **{name: None if math.isnan(value) else value for name, value in found.items()},
         "quality_version": QUALITY_VERSION,
     }
 
@@ -231,8 +235,9 @@ def _cost(config: WorkerConfig, clock: StageClock) -> dict[str, Any]:
     found: dict[str, Any] = {
         "stage_s": dict(clock.stage_s),
         "wall_s": wall_s,
-        "gpu_count": int(on_gpu),
-        "gpu_seconds": wall_s if on_gpu else 0.0,
+        "device_idle_s": clock.idle_s,
+        "gpu_count": config.num_devices if on_gpu else 0,
+        "gpu_seconds": wall_s * config.num_devices if on_gpu else 0.0,
         "created_at": finished,
         "started_at": clock.started_at,
         "finished_at": finished,
