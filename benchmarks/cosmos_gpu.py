@@ -22,7 +22,8 @@ from results import write_result
 
 from lyra_core.config.cosmos import CAMERA
 from lyra_core.cosmos.actions import path_to_actions
-from lyra_core.cosmos.checkpoint import Checkpoint, Components, build_scheduler
+from lyra_core.cosmos.checkpoint import Checkpoint
+from lyra_core.cosmos.components import Components, build_scheduler
 from lyra_core.cosmos.pipeline import FrameWindow, build_sampler
 from lyra_core.values import CameraPath
 
@@ -100,7 +101,7 @@ def longest_kernels(call, count=12):
 def measure(layers, arguments, folder):
     tiny = tiny_module()
     transformer, vae = random_networks(layers, arguments.device)
-    checkpoint = Checkpoint(folder=folder, has_actions=True, levels=(), transformer_bytes=0, vae_bytes=0)
+    checkpoint = Checkpoint(folder=folder, has_actions=True, levels=(), transformer_parameters=0, vae_parameters=0)
     cameras = truck(arguments.frames, arguments.height, arguments.width)
     image = torch.randint(0, 255, (1, arguments.height, arguments.width, 3), dtype=torch.uint8)
 

@@ -30,7 +30,7 @@ from tasks.plan import Plan, Request, make_plan
 from tasks.recipe import Recipe
 
 if TYPE_CHECKING:
-    from tasks.pool import Pool
+    from tasks.pool_protocol import Pool
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,8 @@ No torch here: planning refuses a size that the model cannot work at, and loads 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from lyra_core.canvases import SIZES
 from lyra_core.errors import FrameError
 
 CHUNK_FRAMES = 80
@@ -28,6 +27,7 @@ class Native:
         sizes: the only sizes (width, height) it works at; empty where steps and shortest side say all.
         chunk_frames: a video has 1 + chunk_frames k frames.
         prompt: the caption where the caller gives none; None: the model has no words of its own.
+        captions: what it was trained with, for people.
     """
 
     size: tuple[int, int]
@@ -36,6 +36,7 @@ class Native:
     sizes: tuple[tuple[int, int], ...] = ()
     chunk_frames: int = 1
     prompt: str | None = None
+    captions: str = field(default="captions", compare=False)
 
     def chosen_size(self, width: int | None, height: int | None) -> tuple[int, int]:
         """The size that is asked for, the native one where none is.
@@ -100,19 +101,3 @@ class Native:
     @property
     def _native_size(self) -> str:
         return f"{self.size[0]}x{self.size[1]}"
-
-
-COSMOS3 = Native(size=(832, 480), side_step=16, min_side=192, sizes=SIZES, chunk_frames=60)
-
-# Of the models by name (lyra_core.world_models.load.MODELS), for whoever has loaded none; a test compares them with
-# the models.
-NATIVE = {
-    "parallax": Native(size=(416, 240)),
-    "mini": Native(size=(224, 128), side_step=8, min_side=32, chunk_frames=CHUNK_FRAMES, prompt="a place"),
-    "lyra2": Native(size=(832, 480), side_step=8, min_side=32, chunk_frames=CHUNK_FRAMES),
-    "parallax-da3": Native(size=(832, 480)),
-    "cosmos3-nano": COSMOS3,
-    "cosmos3-super": COSMOS3,
-    "cosmos3-super-i2v": replace(COSMOS3, chunk_frames=120),
-    "cosmos3-super-i2v-4step": replace(COSMOS3, chunk_frames=120),
-}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import secrets
 import sys
@@ -18,13 +19,14 @@ from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from lyra_core.errors import ConfigError, PoolBrokenError, WorkerLoadError
 from lyra_core.extras import require
 from lyra_core.spec import WorldSpec
 from tasks.ledger import Job, Ledger, Verdict, store_failure
 from tasks.outcome import Failure, Outcome, Start, Waiting
+from tasks.ray_settings import RaySettings
 
 if TYPE_CHECKING:
     from tasks.worker import Worker
@@ -33,49 +35,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TICK_S = 0.25
+ROOM_PATIENCE_S = 60.0
+"""Until workers that wait for room in the cluster are told of."""
 JOIN_TIMEOUT_S = 60
-
-
-class Pool(Protocol):
-    """Makes worlds; every submitted world's future ends with an Outcome, or with PoolBrokenError or WorkerLoadError."""
-
-    def submit(self, spec: WorldSpec, past_deaths: int = 0) -> Future[Outcome]:
-        """Queue a world."""
-        ...
-
-    def close(self) -> None:
-        """Free the workers; waiting futures end with PoolBrokenError."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RaySettings:
-    """Where actors run and what each may use.
-
-    Attributes:
-        address: "local" starts a private cluster on this machine; otherwise an existing cluster's address.
-        num_workers: actors.
-        cpus_per_worker, gpus_per_worker: reserved per actor.
-        world_deadline_s: a world not made or not stored within this is a hang; the actor is killed.
-        load_deadline_s: for loading the models.
-        factory_root: folder put on the workers' import path (local) or shipped to them (existing cluster).
-        model_path: further folders of the import path, joined by os.pathsep, that exist where the workers run.
-    """
-
-    address: str = "local"
-    num_workers: int = 1
-    cpus_per_worker: float = 1
-    gpus_per_worker: float = 0
-    world_deadline_s: float = 3600
-    load_deadline_s: float = 1800
-    factory_root: str = "."
-    model_path: str = ""
 
 
 class _Actor:
@@ -83,6 +45,9 @@ class _Actor:
 
     def __init__(self) -> None:
         self._worker: Worker | None = None
+
+    def arrive(self) -> None:
+        """Answers as soon as the process lives; Ray may keep it waiting for room until then."""
 
     def load(self, config: WorkerConfig) -> Failure | None:
         """Load the models."""
@@ -96,6 +61,9 @@ class _Actor:
 
     def make(self, spec: WorldSpec, start: Start) -> Failure | None:
         return self._loaded.make(spec, start)
+
+    def expect(self, spec: WorldSpec) -> None:
+        self._loaded.expect(spec)
 
     def finish(self, world_id: str) -> Outcome | Failure | Waiting:
         return self._loaded.finish(world_id)
@@ -117,6 +85,7 @@ class _Call:
     what: str
     ref: Any
     deadline_s: float
+    limit_s: float
     job: Job | None = None
 
 
@@ -145,6 +114,7 @@ class RayPool:
         self._slots: list[_Slot] = []
         self._load_failures = 0
         self._next_number = 0
+        self._patient_until_s = time.monotonic() + ROOM_PATIENCE_S
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._broken: Exception | None = None
@@ -227,16 +197,17 @@ class RayPool:
             num_gpus=settings.gpus_per_worker,
             max_restarts=0,
             max_task_retries=0,
-            max_concurrency=3,  # one world being made, at most two being finished
+            max_concurrency=4,  # one world being made, at most two being finished, and a word on the next
         ).remote()
         slot = _Slot(number=self._next_number, actor=actor)
         log.debug("worker %d: created", slot.number)
         self._next_number += 1
-        slot.calls["load"] = self._call(slot.actor.load.remote(self._config), "load", settings.load_deadline_s)
+        # No deadline: an actor that waits for room in the cluster is late, and has failed at nothing.
+        slot.calls["arrive"] = self._call(slot.actor.arrive.remote(), "arrive", math.inf)
         self._slots.append(slot)
 
     def _call(self, ref: Any, what: str, limit_s: float, job: Job | None = None) -> _Call:
-        return _Call(what=what, ref=ref, deadline_s=time.monotonic() + limit_s, job=job)
+        return _Call(what=what, ref=ref, deadline_s=time.monotonic() + limit_s, limit_s=limit_s, job=job)
 
     def _take_incoming(self) -> None:
         with self._lock:
@@ -260,6 +231,15 @@ class RayPool:
         log.debug("worker %d: makes %s", slot.number, job.spec.name)
         ref = slot.actor.make.remote(job.spec, job.start(time.monotonic()))
         slot.calls["make"] = self._call(ref, "make", limit_s, job)
+        self._announce(slot, job)
+
+    def _announce(self, slot: _Slot, job: Job) -> None:
+        """Let a worker read the photograph of the world that is likely to be its next; nobody waits for that."""
+        likely = len(self._slots) - 1  # the others begin one each before this worker is free again
+        if job.alone or job.deaths:  # should its worker die again, no other photograph may be the reason
+            return
+        if likely < len(self._pending) and not self._pending[likely].alone:
+            slot.actor.expect.remote(self._pending[likely].spec)
 
     def _next_job(self, *, is_empty: bool, slot: _Slot) -> Job | None:
         """The first world that may start now; one to be made alone needs an empty worker and keeps it to itself."""
@@ -299,7 +279,10 @@ class RayPool:
 
     def _returned(self, slot: _Slot, call: _Call, result: Any) -> None:
         log.debug("worker %d: %s returned %s", slot.number, call.what, type(result).__name__)
-        if call.what == "load":
+        if call.what == "arrive":
+            ref = slot.actor.load.remote(self._config)
+            slot.calls["load"] = self._call(ref, "load", self._settings.load_deadline_s)
+        elif call.what == "load":
             self._loaded(slot, result)
         elif call.what == "canary":
             self._canary_returned(slot, result)
@@ -348,7 +331,7 @@ class RayPool:
     def _bury(self, slot: _Slot, message: str) -> None:
         """A worker died or was killed: replace it and give its worlds their verdicts."""
         log.debug("worker %d: %s", slot.number, message)
-        if "load" in slot.calls:
+        if "load" in slot.calls or "arrive" in slot.calls:
             self._load_failed(slot, f"{message} while it loaded")
             return
         suspect = slot.suspect
@@ -396,12 +379,38 @@ class RayPool:
     def _expire(self) -> None:
         """Kill actors past a deadline (cancelling a running call frees nothing) and start canaries."""
         now = time.monotonic()
+        self._tell_of_waiting(now)
         for slot in list(self._slots):
-            if any(call.deadline_s < now for call in slot.calls.values()):
-                self._bury(slot, f"no answer within {self._settings.world_deadline_s:g} s (a hang)")
+            late = next((call for call in slot.calls.values() if call.deadline_s < now), None)
+            if late is not None:
+                self._bury(slot, f"no answer within {late.limit_s:g} s (a hang)")
             elif slot.is_loaded and slot.suspect is not None and not slot.calls:
                 ref = slot.actor.canary.remote()
                 slot.calls["canary"] = self._call(ref, "canary", self._settings.world_deadline_s)
+
+    def _tell_of_waiting(self, now: float) -> None:
+        """Say once that the cluster has no room for some workers; the others go on meanwhile."""
+        started = sum("arrive" not in slot.calls for slot in self._slots)
+        if now < self._patient_until_s or started == len(self._slots) or self._has_room():
+            return
+        self._patient_until_s = math.inf
+        log.warning(
+            "%d of %d workers have started, and the Ray cluster has no room for more (%g CPUs and %g GPUs each); %s. "
+            "Free some, add a node, or run fewer --workers",
+            started,
+            len(self._slots),
+            self._settings.cpus_per_worker,
+            self._settings.gpus_per_worker,
+            "these go on without the others" if started else "nothing can be made until then",
+        )
+
+    def _has_room(self) -> bool:
+        """Whether one more actor would fit into the cluster now."""
+        import ray
+
+        free = ray.available_resources()
+        needs = {"CPU": self._settings.cpus_per_worker, "GPU": self._settings.gpus_per_worker}
+        return all(free.get(name, 0.0) >= amount for name, amount in needs.items())
 
     def _reject(self, job: Job) -> None:
         self._resolve(

@@ -14,7 +14,8 @@ from lyra_core.config.video import VideoOptions
 from lyra_core.errors import FrameError, RecipeError
 from lyra_core.gates import DEFAULT_GATES, GATES
 from lyra_core.geometry.requests import request_digest_parts
-from lyra_core.native import CHUNK_FRAMES, MINI_ENLARGED, NATIVE
+from lyra_core.models import MODELS
+from lyra_core.native import CHUNK_FRAMES, MINI_ENLARGED
 
 MESH_ROLES = frozenset({"mesh", "collision", "collision_obj"})
 GEOMETRY_ROLES = MESH_ROLES | {"mjcf"}
@@ -41,12 +42,29 @@ UNHASHED_FIELDS = frozenset(
         "precision",
     }
 )
-MODEL_GROUPS = ("video", "cosmos", "reconstruction")
+VIDEO_GROUPS = ("video", "cosmos")
+"""The choices of a video; a recipe has one of them, or none."""
+MODEL_GROUPS = (*VIDEO_GROUPS, "reconstruction")
 GROUPS = (*MODEL_GROUPS, "geometry")
 # The same for fields of groups.
-UNHASHED_IN_GROUPS = {"video": frozenset({"latents_per_window"})}
+UNHASHED_IN_GROUPS = {"video": frozenset({"latents_per_window", "placement"})}
 # Fields of groups that change no pixel while they hold this value: worlds keep the ids they had before the field was.
-UNHASHED_VALUES: dict[str, dict[str, object]] = {"video": {"speed": "exact", "super_resolution": "none"}}
+UNHASHED_VALUES: dict[str, dict[str, object]] = {
+    "video": {
+        "speed": "exact",
+        "super_resolution": "none",
+        "guidance_first_noise": 1.0,
+        "guidance_last_noise": 0.0,
+        "batched_guidance": False,
+    }
+}
+
+
+# Choices of group video that the few-step student does not have.
+OF_MANY_STEPS = (
+    *("num_steps", "guidance_scale", "negative_prompt"),
+    *("guidance_first_noise", "guidance_last_noise", "batched_guidance"),
+)
 
 
 class Recipe(BaseModel):
@@ -134,6 +152,17 @@ class Recipe(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _one_frame_rate(self) -> Recipe:
+        for group in VIDEO_GROUPS:
+            told = getattr(getattr(self, group), "fps", self.fps)
+            if told != self.fps:
+                raise ValueError(
+                    f"{group}.fps is the rate that the network is told and fps that of the video file, found {told:g} "
+                    f"and {self.fps:g}; set both"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _geometry_of_its_files(self) -> Recipe:
         wanted = sorted(GEOMETRY_ROLES & set(self.artifacts))
         if wanted and self.geometry is None:
@@ -144,9 +173,15 @@ class Recipe(BaseModel):
     def _size_of_the_model(self) -> Recipe:
         if ":" in self.model:  # of somebody else; it is asked where it is loaded
             return self
-        if self.model not in NATIVE:
-            raise ValueError(f"model: wanted {', '.join(NATIVE)} or package.module:factory, found {self.model!r}")
-        native = NATIVE[self.model]
+        if self.model not in MODELS:
+            raise ValueError(f"model: wanted {', '.join(MODELS)} or package.module:factory, found {self.model!r}")
+        native = MODELS[self.model].native
+        foreign = [group for group in VIDEO_GROUPS if getattr(self, group) and group != MODELS[self.model].group]
+        if foreign:
+            raise ValueError(
+                f"model '{self.model}' takes no fields {foreign[0]}.*, which this recipe has; take a recipe of that "
+                "model and change it: lyra recipes"
+            )
         if self.video is not None and self.video.super_resolution != "none":
             if self.model != "mini":
                 raise ValueError(
@@ -163,7 +198,16 @@ class Recipe(BaseModel):
     @property
     def chunk_frames(self) -> int:
         """Frames that a video grows by."""
-        return CHUNK_FRAMES if self.cosmos is None else self.cosmos.chunk_frames
+        return int(getattr(self._video_group, "chunk_frames", CHUNK_FRAMES))
+
+    @property
+    def captioner(self) -> str | None:
+        """Where captions come from; None where no network reads any."""
+        return getattr(self._video_group, "captioner", None)
+
+    @property
+    def _video_group(self) -> object | None:
+        return next((found for group in VIDEO_GROUPS if (found := getattr(self, group)) is not None), None)
 
     def requested_cameras(self, camera_path: str, num_frames: int) -> list[bytes]:
         """For each chunk, the bytes that identify the cameras requested for it; see request_digest_parts."""
@@ -230,6 +274,7 @@ def with_fields(recipe: Recipe, assignments: list[str]) -> Recipe:
         if name == "geometry" and value in ("none", "default"):
             changed["geometry"] = asdict(GeometryOptions()) if value == "default" else None
             continue
+        _require_text(assignment)
         if not separator or not isinstance(home, dict) or field not in home or isinstance(home[field], dict):
             raise RecipeError(
                 f"--set wants field=value with a field of the recipe, found {assignment!r}; "
@@ -250,6 +295,14 @@ def with_fields(recipe: Recipe, assignments: list[str]) -> Recipe:
     return found
 
 
+def _require_text(assignment: str) -> None:
+    """Refuse bytes of a command line that are no text, which Python hands over as halves of surrogate pairs."""
+    try:
+        assignment.encode()
+    except UnicodeEncodeError as error:
+        raise RecipeError(f"--set wants UTF-8 text, found other bytes in {assignment!a:.80}") from error
+
+
 def _require_effect(before: Recipe, after: Recipe) -> None:
     """Refuse a choice that would give a world another id and the same pixels.
 
@@ -258,7 +311,7 @@ def _require_effect(before: Recipe, after: Recipe) -> None:
     """
     if before.video is None or after.video is None or after.video.sampler != "distilled":
         return
-    for name in ("num_steps", "guidance_scale", "negative_prompt"):
+    for name in OF_MANY_STEPS:
         if getattr(before.video, name) != getattr(after.video, name):
             raise RecipeError(
                 f"recipe '{before.name}': video.{name} has no effect while video.sampler is 'distilled', whose four "

@@ -18,7 +18,7 @@ from lyra_core.public_uri import public_uri
 from lyra_core.records import RejectRecord
 from lyra_core.spec import WorldSpec
 from tasks.outcome import Outcome
-from tasks.pool import Pool
+from tasks.pool_protocol import Pool
 
 SMALL_BATCH = 2000
 MAX_SHARDS = 2000

@@ -51,9 +51,9 @@ SEVERAL_CLASSES = {
 
 # Used by tests and by users' own code only.
 FOR_USERS = {
+    "resampled": "brings camera files to another frame rate (docs/models.md)",
     "save_trajectory": "writes the files that camera_path takes (examples/custom_camera_path.py)",
     "read_colmap_text": "reads a world's colmap folder",
-    "make_tiers": "smaller versions of a finished world (docs/reconstruction.md)",
     "perturbed_clip": "a film with known faults: benchmarks and tests of the reconstruction",
     "random_state": "weights for benchmarks of the depth networks",
     "fit_similarity": "the plain fit that align_cameras is compared with",
@@ -70,7 +70,6 @@ TESTED_IN = {
     "flows/compact.py": "tests/flows/test_deployments.py",
     "flows/time_world.py": "tests/lyra_core/evaluation/test_measure_table.py",
     "lyra_core/_launch.py": "tests/test_wheel.py",
-    "lyra_core/entry_point.py": "tests/test_extending.py",
     "lyra_core/evaluation/autoencoding.py": "tests/lyra_core/training/test_vae.py",
     "lyra_core/factory.py": "tests/flows/test_worker_plan.py",
     "lyra_core/finetuning/finetune_clips.py": "tests/lyra_core/finetuning/test_loop.py",

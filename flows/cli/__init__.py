@@ -21,7 +21,7 @@ from flows.cli.export import export
 from flows.cli.gallery import gallery
 from flows.cli.garbage import gc
 from flows.cli.lineage import lineage
-from flows.cli.output import choose_json, leave_pipe, print_error, ready_streams
+from flows.cli.output import choose_json, leave_pipe, plain_warnings, print_error, ready_streams
 from flows.cli.peek import peek
 from flows.cli.publish import publish
 from flows.cli.query import query
@@ -70,6 +70,7 @@ def _root() -> None:
 def app(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
     ready_streams()
+    plain_warnings()
     try:
         code = _exit_code(arguments)
         sys.stdout.flush()

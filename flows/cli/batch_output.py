@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from flows.cli.output import console, human_bytes, human_seconds, print_json, styled
 from lyra_core.escape import for_shell, for_terminal
+from lyra_core.models import MODELS
 
 if TYPE_CHECKING:
     from flows.report import BatchSummary
@@ -26,14 +27,15 @@ SHOWN_REJECTS = 10
 def warn_of_missing_captions(session: Session) -> None:
     """Say before hours of work that the network was trained with captions and these worlds have none."""
     recipe, plan = session.recipe, session.plan
-    if recipe.video is None or recipe.video.captioner != "manifest":
+    if recipe.captioner != "manifest":
         return
+    trained_with = MODELS[recipe.model].native.captions if recipe.model in MODELS else "captions"
     silent = sum(not spec.prompts for spec in plan.specs())
     if silent:
         console(stderr=True).print(
             styled(
                 (f"{silent:,} of {plan.num_remaining:,} worlds have no caption", "yellow"),
-                f"; {recipe.model} was trained with captions of 80 to 100 words: add a column 'prompt' to the manifest "
+                f"; {recipe.model} was trained with {trained_with}: add a column 'prompt' to the manifest "
                 f"or --set prompt='...'",
             )
         )

@@ -34,19 +34,23 @@ def calibrate(
     from flows.recipes import find_recipe
     from lyra_core.config.cosmos import CAMERA
     from lyra_core.cosmos.calibrate import calibrate as measure
+    from lyra_core.cosmos.calibrate import require_ready
     from lyra_core.cosmos.model import load_parts
     from lyra_core.factory import factory_root
 
     recipe = find_recipe(name, assignments or [])
     options = recipe.model_options()
     choices = _camera_choices(options.get("cosmos"), name)
-    parts = load_parts(recipe.model, CAMERA, device=device, weights=recipe.weights, cosmos=choices)
     samples = factory_root() / "examples" / "seeds"
+    photographs, size = photos or [samples / photograph for photograph in PHOTOGRAPHS], (recipe.width, recipe.height)
+    if recipe.cosmos is not None:
+        require_ready(recipe.cosmos, photographs, out, size)
+    parts = load_parts(recipe.model, CAMERA, device=device, weights=recipe.weights, cosmos=choices)
     found = measure(
         parts,
-        photos or [samples / photograph for photograph in PHOTOGRAPHS],
+        photographs,
         out,
-        size=(recipe.width, recipe.height),
+        size=size,
         on_measurement=None if as_json else lambda done, total: console(stderr=True).print(f"{done} of {total}"),
     )
     if as_json:

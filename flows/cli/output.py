@@ -6,13 +6,15 @@ import json
 import math
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from lyra_core.errors import LyraWarning
 from lyra_core.escape import for_terminal
 
 if TYPE_CHECKING:
@@ -98,6 +100,28 @@ def print_error(sentence: str, kind: str = "Interrupted") -> None:
     out = console(stderr=True)
     out.print("error: ", style="bold red", end="")
     out.print(for_terminal(sentence, keep_lines=True))
+
+
+def plain_warnings() -> None:
+    """Show the project's own warnings as sentences, without the place in the code that Python adds."""
+    usual = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if not issubclass(category, LyraWarning):
+            usual(message, category, filename, lineno, file, line)
+            return
+        out = console(stderr=True)
+        out.print("warning: ", style="bold yellow", end="")
+        out.print(for_terminal(str(message), keep_lines=True))
+
+    warnings.showwarning = show
 
 
 def ready_streams() -> None:

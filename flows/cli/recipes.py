@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli.output import AsJson, choose_json, console, print_json, styled
+
+if TYPE_CHECKING:
+    from tasks.recipe import Recipe
 
 
 def recipes(
@@ -37,20 +40,26 @@ def recipes(
     if as_json:
         print_json([recipe.model_dump(mode="json") for recipe in all_recipes])
         return 0
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("recipe", "model", "size", "frames", "needs", "what", box=None, header_style="bold")
+    names = Column("recipe", no_wrap=True, min_width=max(len(recipe.name) for recipe in all_recipes))
+    table = Table(names, "model", "size", "frames", "needs", "what", box=None, header_style="bold")
     for recipe in all_recipes:
         table.add_row(
             recipe.name,
             recipe.model,
             f"{recipe.height}x{recipe.width}",
             str(recipe.num_frames),
-            ", ".join(f"--accept-license {name}" for name in recipe.restricted_licenses) or "nothing",
+            _needs(recipe),
             recipe.description,
         )
     console().print(table)
     return 0
+
+
+def _needs(recipe: Recipe) -> str:
+    weights = [] if recipe.weights is None else ["weights"]
+    return ", ".join([*weights, *(f"--accept-license {name}" for name in recipe.restricted_licenses)]) or "nothing"
 
 
 def _readable(value: object) -> str:

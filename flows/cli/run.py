@@ -26,7 +26,9 @@ def run(
     camera_path: Annotated[
         str | None, typer.Option(help="A preset's name, or a camera file (.npz, .json, .parquet).")
     ] = None,
-    frames: Annotated[int | None, typer.Option(help="Frames per world: 1 + 80k, or 1 + 60k with Cosmos 3.")] = None,
+    frames: Annotated[
+        int | None, typer.Option(help="Frames per world: 1 + chunks of the recipe, 1 + 80k of most.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Look at this many seeds at most.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be made; start and write nothing.")

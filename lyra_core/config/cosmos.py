@@ -6,7 +6,8 @@ Every field is part of a world's id. The picture size is the recipe's own: the n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 from lyra_core.config.bounds import Bounded, Bounds, require_bounds
@@ -105,14 +106,19 @@ class CosmosOptions(Bounded):
             )
         if self.karras_sigmas and self.scheduler != "unipc":
             raise RecipeError("karras_sigmas belongs to scheduler='unipc', found 'euler'; leave it out")
-        if self.mode != "camera":
-            self._require_cameras_only()
+        self._require_effect()
 
-    def _require_cameras_only(self) -> None:
-        """Refuse choices that only camera control has: they would change the id and no pixel."""
-        for name, neutral in (("memory", "none"), ("is_closed_loop", False), ("action_gain", 1.0)):
-            if getattr(self, name) != neutral:
-                raise RecipeError(f"{name} belongs to mode='camera', found mode={self.mode!r}; leave it out")
+    def _require_effect(self) -> None:
+        """Refuse choices that other choices make void: they would change the id and no pixel."""
+        for rule in _EFFECTS:
+            if rule.is_met(self):
+                continue
+            void = [name for name in rule.fields if getattr(self, name) != _DEFAULTS[name]]
+            if void:
+                raise RecipeError(
+                    f"{void[0]} belongs to {rule.said}, found {void[0]}={getattr(self, void[0])!r} with "
+                    f"{', '.join(f'{name}={getattr(self, name)!r}' for name in rule.depends_on)}; leave it out"
+                )
 
     @property
     def overlap_frames(self) -> int:
@@ -123,6 +129,70 @@ class CosmosOptions(Bounded):
         """Frames that are generated together: those the chunk is tied to, and the new ones."""
         return self.chunk_frames + (self.overlap_frames if chunk else 1)
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Effect:
+    """Fields that have an effect where something else was chosen, and else keep their defaults.
+
+    Attributes:
+        fields: their names.
+        depends_on: names of what decides.
+        said: what it should be, for people.
+        is_met: whether it is.
+    """
+
+    fields: tuple[str, ...]
+    depends_on: tuple[str, ...]
+    said: str
+    is_met: Callable[[CosmosOptions], bool]
+
+
+_DEFAULTS = {field.name: field.default for field in fields(CosmosOptions)}
+_EFFECTS = (
+    _Effect(
+        fields=("memory", "is_closed_loop", "action_gain", "calibration", "view_point"),
+        depends_on=("mode",),
+        said="mode='camera'",
+        is_met=lambda o: o.mode == "camera",
+    ),
+    _Effect(
+        fields=("control_guidance",),
+        depends_on=("mode",),
+        said="mode='depth'",
+        is_met=lambda o: o.mode == "depth",
+    ),
+    # With cameras the library puts the caption into a JSON form of its own.
+    _Effect(
+        fields=("caption_form",),
+        depends_on=("mode",),
+        said="mode='depth' or 'image'",
+        is_met=lambda o: o.mode != "camera",
+    ),
+    _Effect(
+        fields=("has_templates",),
+        depends_on=("mode", "caption_form"),
+        said="mode='image' with plain captions",
+        is_met=lambda o: o.mode == "image" and o.caption_form == "plain",
+    ),
+    _Effect(
+        fields=("negative_prompt",),
+        depends_on=("guidance_scale",),
+        said="guidance_scale above 1",
+        is_met=lambda o: o.guidance_scale > 1.0,
+    ),
+    _Effect(
+        fields=("max_correction_deg", "max_correction_share"),
+        depends_on=("is_closed_loop",),
+        said="is_closed_loop=true",
+        is_met=lambda o: o.is_closed_loop,
+    ),
+    _Effect(
+        fields=("replace_share", "replace_erosion"),
+        depends_on=("memory",),
+        said="memory='replace'",
+        is_met=lambda o: o.memory == "replace",
+    ),
+)
 
 CAMERA = CosmosOptions()
 DEPTH_TRANSFER = CosmosOptions(

@@ -19,6 +19,7 @@ from lyra_core.config.video import DepthConfig
 from lyra_core.depth import DepthEstimator
 from lyra_core.errors import DepthError
 from lyra_core.geometry.camera import slerp_rotations
+from lyra_core.geometry.resample import poses_at
 from lyra_core.geometry.rotation import invert_rigid, rigid, rotation_angle_deg
 from lyra_core.values import CameraPath
 from lyra_core.video.depth_cache import mask_depth, overlap_scale
@@ -130,16 +131,8 @@ def between(frames: list[int], world_to_cam: Float[Tensor, "k 4 4"]) -> Float[Te
         frames: numbers of the frames, rising.
         world_to_cam: their cameras.
     """
-    poses = invert_rigid(world_to_cam)
     place = torch.tensor(frames, dtype=torch.float64)
-    wanted = torch.arange(frames[0], frames[-1] + 1, dtype=torch.float64)
-    right = torch.searchsorted(place, wanted).clamp(1, len(frames) - 1) if len(frames) > 1 else torch.zeros(1).long()
-    left = (right - 1).clamp(min=0)
-    span = (place[right] - place[left]).clamp(min=1.0)
-    share = (wanted - place[left]) / span
-    rotation = slerp_rotations(poses[left, :3, :3], poses[right, :3, :3], share)
-    center = torch.lerp(poses[left, :3, 3], poses[right, :3, 3], share[:, None])
-    return invert_rigid(rigid(rotation, center))
+    return poses_at(world_to_cam, place, torch.arange(frames[0], frames[-1] + 1, dtype=torch.float64))
 
 
 def bend_back(

@@ -16,12 +16,14 @@ import io
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
+from lyra_core.config.cosmos import CosmosOptions
 from lyra_core.cosmos.actions import actions_to_poses, path_to_actions
 from lyra_core.cosmos.adherence import frames_to_look_at, measure
 from lyra_core.cosmos.model import CosmosParts
@@ -116,11 +118,7 @@ def calibrate(
         SeedError: a photograph that cannot be used.
         StoreError: the folder cannot be written.
     """
-    if parts.options.mode != "camera" or not photographs:
-        raise RecipeError(
-            f"calibration needs mode='camera' and at least one photograph, found mode={parts.options.mode!r} and "
-            f"{len(photographs)} photographs"
-        )
+    require_ready(parts.options, photographs, out, size)
     wanted = [(path, move, gain) for path in photographs for move in moves for gain in (None, *gains)]
     found: list[Measurement] = []
     for number, (path, move, gain) in enumerate(wanted, 1):
@@ -142,6 +140,25 @@ def calibrate(
     _write(out / "verdict.txt", verdict.text + "\n")
     _plot(found, out / "gains.png")
     return verdict
+
+
+def require_ready(options: CosmosOptions, photographs: Sequence[Path], out: Path, size: tuple[int, int]) -> None:
+    """Check what can be told before a model is loaded; arguments as calibrate.
+
+    Raises:
+        RecipeError: another mode than "camera", or no photograph.
+        SeedError: a photograph that cannot be used.
+        StoreError: the folder cannot be written.
+    """
+    if options.mode != "camera" or not photographs:
+        raise RecipeError(
+            f"calibration needs mode='camera' and at least one photograph, found mode={options.mode!r} and "
+            f"{len(photographs)} photographs"
+        )
+    for path in photographs:
+        open_image(path, *size)
+    with _writing(out):
+        (out / "measurements").mkdir(parents=True, exist_ok=True)
 
 
 def judge(measurements: Iterable[Measurement], digest: str) -> GainVerdict:
@@ -281,12 +298,17 @@ def _read(path: Path) -> Measurement | None:
 
 
 def _write(path: Path, text: str) -> None:
+    with _writing(path), replacing(path) as temporary:
+        temporary.write_text(text, "utf-8")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_text(text, "utf-8")
+        yield
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error}; free space or choose another folder") from error
+        said = (error.strerror or str(error)).lower()
+        raise StoreError(f"cannot write {path}: {said}; free some space, or choose another folder: --out") from error
 
 
 def _plot(measurements: Sequence[Measurement], path: Path) -> None:
@@ -303,4 +325,5 @@ def _plot(measurements: Sequence[Measurement], path: Path) -> None:
     axes.axhline(1.0, linewidth=0.8, color="black")
     axes.set(xscale="log", yscale="log", xlabel="depth of the scene, m", ylabel="found / sent translation")
     axes.legend()
-    figure.savefig(path, dpi=120)
+    with _writing(path):
+        figure.savefig(path, dpi=120)

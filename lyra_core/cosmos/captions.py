@@ -40,6 +40,11 @@ def json_caption(plain: str, path_name: str, *, num_frames: int, fps: float, wid
     return json.dumps(known)
 
 
+def without_marks(text: str) -> str:
+    """A caption in which the marks of the tokenizer, as <|im_end|>, are text like any other."""
+    return text.replace("<|", "< |")
+
+
 def camera_motion(path_name: str) -> str:
     """One sentence on how the camera moves."""
     preset = PRESETS.get(path_name)

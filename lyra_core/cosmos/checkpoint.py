@@ -1,23 +1,22 @@
-"""A folder of Cosmos 3 weights: what it can do, whether it fits, and its networks, without any access to a network."""
+"""A folder of Cosmos 3 weights: what it can do, and whether it fits, before anything large is read."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from lyra_core.config.cosmos import CosmosOptions
 from lyra_core.errors import OutOfMemoryError, RecipeError, WeightsError
 from lyra_core.extras import require
+from lyra_core.weights.shards import list_safetensors
 
 BYTES = {"bfloat16": 2, "float32": 4}
-STORED_BYTES = 2
-"""A parameter in the published files, which are bfloat16."""
+QUANTISED = ("I8", "U8", "F8_E4M3", "F8_E5M2")
+"""Types of stored tensors that the library would read without their scales, as the published fp8 forms have them."""
 WORK_BYTES = 8 << 30
 """What sampling takes on top of the weights: 4.7 GiB measured for 61 frames at 480x832 (docs/log.md), and room."""
 
@@ -30,15 +29,15 @@ class Checkpoint:
         folder: with transformer, vae, text_tokenizer and scheduler.
         has_actions: the network reads actions.
         levels: noise levels of a few-step student; empty for others.
-        transformer_bytes: size of the network's files.
-        vae_bytes: size of the autoencoder's.
+        transformer_parameters: numbers in the network's files.
+        vae_parameters: numbers in the autoencoder's.
     """
 
     folder: Path
     has_actions: bool
     levels: tuple[float, ...]
-    transformer_bytes: int
-    vae_bytes: int
+    transformer_parameters: int
+    vae_parameters: int
 
     @property
     def is_distilled(self) -> bool:
@@ -47,16 +46,16 @@ class Checkpoint:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """What a folder of weights holds, from its small files.
+    """What a folder of weights holds, from its small files and the heads of the large ones.
 
     Raises:
-        WeightsError: files are missing or malformed.
+        WeightsError: files are missing, truncated or malformed, or hold numbers of another type.
     """
-    transformer = _read_json(folder / "transformer" / "config.json")
+    transformer = read_json(folder / "transformer" / "config.json")
     for part in ("vae", "scheduler"):
-        _read_json(folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json"))
+        read_json(folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json"))
     index = folder / "modular_model_index.json"
-    modular = _read_json(index) if index.is_file() else {}
+    modular = read_json(index) if index.is_file() else {}
     levels: object = modular.get("distilled_sigmas") or ()
     if modular.get("is_distilled") and not levels:
         raise WeightsError(f"{index} says is_distilled and names no distilled_sigmas; fetch the weights again")
@@ -66,8 +65,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         folder=folder,
         has_actions=bool(transformer.get("action_gen")),
         levels=tuple(float(level) for level in levels),
-        transformer_bytes=_size(folder / "transformer"),
-        vae_bytes=_size(folder / "vae"),
+        transformer_parameters=_parameters(folder / "transformer"),
+        vae_parameters=_parameters(folder / "vae"),
     )
 
 
@@ -122,8 +121,8 @@ def require_memory(checkpoint: Checkpoint, options: CosmosOptions, free_bytes: i
         OutOfMemoryError: the message says how much is needed and what to do.
     """
     needed = (
-        checkpoint.transformer_bytes * BYTES[options.transformer_dtype] // STORED_BYTES
-        + checkpoint.vae_bytes * BYTES[options.vae_dtype] // STORED_BYTES
+        checkpoint.transformer_parameters * BYTES[options.transformer_dtype]
+        + checkpoint.vae_parameters * BYTES[options.vae_dtype]
         + WORK_BYTES
     )
     if needed > free_bytes:
@@ -134,98 +133,42 @@ def require_memory(checkpoint: Checkpoint, options: CosmosOptions, free_bytes: i
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Components:
-    """The parts of a pipeline, each a thing of the library."""
-
-    transformer: Any
-    vae: Any
-    text_tokenizer: Any
-    scheduler: Any
-
-    @property
-    def named(self) -> dict[str, Any]:
-        """By the names that pipelines give them."""
-        return {name: getattr(self, name) for name in ("transformer", "vae", "text_tokenizer", "scheduler")}
-
-
-def load_components(checkpoint: Checkpoint, options: CosmosOptions, device: torch.device | str) -> Components:
-    """Networks, tokenizer and schedule, on a device.
+def read_json(path: Path) -> Mapping[str, object]:
+    """A configuration file of a folder of weights.
 
     Raises:
-        MissingExtraError: a package of the extra `cosmos` is not installed.
-        RecipeError: weights and choices that do not belong together, or another version of the library.
-        OutOfMemoryError: too little GPU memory.
-        WeightsError: files that the library cannot read.
+        WeightsError: missing, or no JSON object.
     """
-    require_library(options.library)
-    require_fitting(checkpoint, options)
-    where = torch.device(device)
-    if where.type == "cuda":
-        require_memory(checkpoint, options, torch.cuda.mem_get_info(where)[0])
-    require("diffusers", "the model cosmos3")
-    require("transformers", "the model cosmos3", extra="cosmos")
-    from diffusers import AutoencoderKLWan, Cosmos3OmniTransformer
-    from transformers import AutoTokenizer
-
-    folder = checkpoint.folder
-    dtypes = {name: getattr(torch, name) for name in BYTES}
-    try:
-        # Loaded with its dtype and not cast afterwards: the embedding of time stays float32.
-        transformer = Cosmos3OmniTransformer.from_pretrained(
-            folder / "transformer", torch_dtype=dtypes[options.transformer_dtype], local_files_only=True
-        )
-        vae = AutoencoderKLWan.from_pretrained(
-            folder / "vae", torch_dtype=dtypes[options.vae_dtype], local_files_only=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(str(folder / "text_tokenizer"), local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{folder} cannot be read as Cosmos 3 weights: {error}") from error
-    return Components(
-        transformer=transformer.to(where).eval().requires_grad_(False),
-        vae=vae.to(where).eval().requires_grad_(False),
-        text_tokenizer=tokenizer,
-        scheduler=build_scheduler(checkpoint, options),
-    )
-
-
-def build_scheduler(checkpoint: Checkpoint, options: CosmosOptions) -> Any:
-    """The schedule of noise levels, from the folder's file and the choices.
-
-    The published file spaces levels after Karras, which makes a shift void: both are set together.
-
-    Raises:
-        WeightsError: a file of another kind of schedule.
-    """
-    require("diffusers", "the model cosmos3")
-    from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
-
-    path = checkpoint.folder / "scheduler" / "scheduler_config.json"
-    config = dict(_read_json(path))
-    if checkpoint.is_distilled:
-        return FlowMatchEulerDiscreteScheduler.from_config(config)
-    if options.scheduler == "euler":
-        return FlowMatchEulerDiscreteScheduler(shift=options.flow_shift)
-    if config.get("prediction_type") != "flow_prediction" or not config.get("use_flow_sigmas"):
-        raise WeightsError(
-            f"{path} should describe flow prediction with flow sigmas, found prediction_type="
-            f"{config.get('prediction_type')!r} and use_flow_sigmas={config.get('use_flow_sigmas')!r}; fetch it again"
-        )
-    changes = {"use_karras_sigmas": options.karras_sigmas, "flow_shift": options.flow_shift}
-    return UniPCMultistepScheduler.from_config({**config, **changes})
-
-
-def _read_json(path: Path) -> Mapping[str, object]:
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise WeightsError(
-            f"{path} should hold a configuration of Cosmos 3: {error}; fetch and convert the weights again"
+            f"{path} should hold a configuration of Cosmos 3, found {(error.strerror or str(error)).lower()}; "
+            "fetch and convert the weights again"
+        ) from error
+    except ValueError as error:
+        raise WeightsError(
+            f"{path} should hold a configuration of Cosmos 3, found no JSON ({error}); fetch and convert the weights "
+            "again"
         ) from error
     if not isinstance(found, dict):
-        raise WeightsError(f"{path} should hold a JSON object, found {type(found).__name__}")
+        raise WeightsError(f"{path} should hold a JSON object, found {type(found).__name__}; fetch it again")
     return found
 
 
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+def _parameters(folder: Path) -> int:
+    """Numbers in the safetensors files of a component, all of which must be there."""
+    files = set(folder.glob("*.safetensors"))
+    for index in folder.glob("*.safetensors.index.json"):
+        places = read_json(index).get("weight_map")
+        files |= {folder / str(name) for name in (places.values() if isinstance(places, dict) else ())}
+    if not files:
+        raise WeightsError(f"{folder} should hold safetensors files, found none; fetch and convert the weights again")
+    tensors = [tensor for path in sorted(files) for tensor in list_safetensors(path)]
+    small = next((tensor for tensor in tensors if tensor.dtype in QUANTISED), None)
+    if small is not None:
+        raise WeightsError(
+            f"{folder} should hold bfloat16 or float32, found {small.dtype} ({small.name}); fetch the weights of the "
+            "repository's main branch"
+        )
+    return sum(math.prod(tensor.shape) for tensor in tensors)

@@ -11,12 +11,14 @@ from pathlib import Path
 from lyra_core.config.cosmos import CAMERA, IMAGE, IMAGE_STUDENT, CosmosOptions
 from lyra_core.config.rollout import identity_text
 from lyra_core.configure import configured
-from lyra_core.cosmos.checkpoint import Checkpoint, Components, load_components, read_checkpoint, require_fitting
+from lyra_core.cosmos.checkpoint import Checkpoint, read_checkpoint, require_fitting
+from lyra_core.cosmos.components import Components, load_components
 from lyra_core.cosmos.pipeline import build_sampler
 from lyra_core.cosmos.rollout import CosmosRollout
+from lyra_core.device import require_device
 from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
 from lyra_core.gaussians.lifters import HeadLifter
-from lyra_core.native import NATIVE
+from lyra_core.models import MODELS
 from lyra_core.provenance import Provenance
 from lyra_core.video.captions import VisionLanguageCaptioner
 from lyra_core.weights.bundle import PARTS, find_sets, set_digests
@@ -68,6 +70,7 @@ def load_parts(
     name: str, base: CosmosOptions, *, device: str, weights: str | Path | None, cosmos: Options | None
 ) -> CosmosParts:
     """The parts of a model; arguments and errors as load_cosmos."""
+    require_device(device)
     options = configured(base, dict(cosmos or {}), "cosmos.")
     homes = find_sets(weights, PARTS[name])
     checkpoint = read_checkpoint(homes["dit"])
@@ -95,7 +98,7 @@ def load_cosmos(
     """A model of the family, from a folder of converted sets (docs/weights.md).
 
     Args:
-        name: as in lyra_core.world_models.load.MODELS, which is also the name of its set.
+        name: as in lyra_core.models.MODELS, which is also the name of its set.
         base: what is chosen where nothing is said.
         device: where it computes.
         weights: the folder; None is `weights` in the current folder.
@@ -124,7 +127,7 @@ def load_cosmos(
     )
     walk = Walk(
         rollout=CosmosRollout(build_sampler(parts.components, parts.checkpoint, options), estimator, options),
-        native=replace(NATIVE[name], chunk_frames=options.chunk_frames),
+        native=replace(MODELS[name].native, chunk_frames=options.chunk_frames),
         depth=estimator,
         depth_config=options.depth,
         reconstructor=build_reconstructor(estimator, head, depth_name, chosen, device),

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from lyra_core.canvases import tier_of
 from lyra_core.config.cosmos import CosmosOptions
-from lyra_core.cosmos.checkpoint import Checkpoint, Components
+from lyra_core.cosmos.checkpoint import Checkpoint
+from lyra_core.cosmos.components import Components
 from lyra_core.errors import FrameError
 from lyra_core.extras import require
 
@@ -98,14 +99,23 @@ def build_sampler(components: Components, checkpoint: Checkpoint, options: Cosmo
         pipeline.set_progress_bar_config(disable=True)
         return functools.partial(_sample_image, pipeline, options)
     blocks = diffusers.Cosmos3DistilledBlocks() if checkpoint.is_distilled else diffusers.Cosmos3OmniBlocks()
+    _silence(blocks)
     modular = blocks.init_pipeline()
     modular.update_components(**components.named)
     modular.disable_safety_checker()
-    modular.set_progress_bar_config(disable=True)
     if not checkpoint.is_distilled:
         return functools.partial(_sample_depth, modular, options)
     modular.update_components(distilled_sigmas=list(checkpoint.levels))
     return functools.partial(_sample_student, modular, options)
+
+
+def _silence(blocks: Any) -> None:
+    """No progress bars: the library's own switch reaches the outermost blocks only."""
+    for block in blocks.sub_blocks.values():
+        if hasattr(block, "set_progress_bar_config"):
+            block.set_progress_bar_config(disable=True)
+        if hasattr(block, "sub_blocks"):
+            _silence(block)
 
 
 @functools.cache
@@ -317,6 +327,16 @@ def pictures(frames: UInt8[Tensor, "t h w 3"]) -> list[Image.Image]:
 
 
 def _generated(video: Tensor, latents: Tensor) -> Generated:
+    """The library's result, as it is kept.
+
+    Raises:
+        FrameError: values that are not finite, which as eight bits would be black.
+    """
+    if not (bool(torch.isfinite(latents).all()) and bool(torch.isfinite(video).all())):
+        raise FrameError(
+            "Cosmos 3 should return finite frames, found NaN or infinity; set cosmos.transformer_dtype=float32 and "
+            "cosmos.vae_dtype=float32, or check the weights with `lyra weights verify`"
+        )
     frames = (video.float() * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().contiguous()
     return Generated(frames=frames, latents=latents[0].float().cpu())
 

@@ -28,7 +28,7 @@ from lyra_core.config.cosmos import CosmosOptions
 from lyra_core.config.rollout import identity_text
 from lyra_core.cosmos.actions import path_to_actions, warn_of_long_steps
 from lyra_core.cosmos.adherence import bend_back, between, frames_to_look_at, look, measure
-from lyra_core.cosmos.captions import json_caption
+from lyra_core.cosmos.captions import json_caption, without_marks
 from lyra_core.cosmos.pipeline import FrameWindow, Sampler
 from lyra_core.cosmos.scene_memory import SceneMemory, depth_range, depth_video
 from lyra_core.depth import DepthEstimator
@@ -256,17 +256,16 @@ class CosmosRollout:
             cameras = self._bent(world, cameras, overlap, first)
         height, width = request.seed.image.shape[:2]
         num_frames = options.window_frames(chunk)
+        words = without_marks(caption)
         if options.caption_form == "json":
             words = json_caption(
-                caption,
+                words,
                 request.camera_path.name,
                 num_frames=num_frames,
                 fps=options.fps,
                 width=width,
                 height=height,
             )
-        else:
-            words = caption
         window = FrameWindow(
             known=world.frames[-overlap:],
             num_frames=num_frames,

@@ -24,12 +24,13 @@ from lyra_core.finetuning.caption_store import CaptionStore
 from lyra_core.finetuning.fsdp import ShardConfig, fill, shard
 from lyra_core.finetuning.lora import LoraConfig, add_lora, initialise_lora
 from lyra_core.finetuning.released_networks import ReleasedNetworks
+from lyra_core.models import LYRA2_PARTS, RequiredSet
 from lyra_core.training.data_parallel import Replicas
 from lyra_core.video.dit.network import LYRA2_14B, TINY, DiTConfig, build_dit
 from lyra_core.video.vae.interface import VideoAutoencoder
 from lyra_core.video.vae.network import TINY_VAE, build_vae
 from lyra_core.weights.adapter import Weights, open_weights
-from lyra_core.weights.bundle import LYRA2_PARTS, RequiredSet, find_sets
+from lyra_core.weights.bundle import find_sets
 from lyra_core.weights.manifest import read_manifest
 from lyra_core.weights.wan_init import WanStart
 

@@ -20,9 +20,9 @@ from torch import Tensor
 from lyra_core.errors import ConfigError
 from lyra_core.finetuning.fsdp import gathered
 from lyra_core.finetuning.lora import save_lora
+from lyra_core.models import LYRA2_PARTS
 from lyra_core.video.dit.config import DiTConfig
 from lyra_core.video.dit.network import LYRA2_14B, DiT
-from lyra_core.weights.bundle import LYRA2_PARTS
 from lyra_core.weights.convert import SHARD_BYTES, Labels, convert
 from lyra_core.weights.manifest import MANIFEST_NAME, read_manifest
 from lyra_core.weights.shards import INDEX_NAME

@@ -97,8 +97,17 @@ class VisionLanguageCaptioner:
     """Captions from a vision-language model of the transformers library, read from a local folder when first needed."""
 
     def __init__(self, folder: str | Path, *, hint: str = "", device: str = "cpu") -> None:
-        """`hint` is what the user says about the scene; the model is asked to keep to it."""
+        """`hint` is what the user says about the scene; the model is asked to keep to it.
+
+        Raises:
+            WeightsError: there is no such folder.
+        """
         self.folder = Path(folder)
+        if not str(folder) or not self.folder.is_dir():
+            raise WeightsError(
+                f"captioner: wanted 'manifest' or the folder of a vision-language model, found {str(folder)!r}, which "
+                "is no folder"
+            )
         self.hint = hint
         self.device = device
         self._model: Any = None

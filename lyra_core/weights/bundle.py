@@ -11,60 +11,32 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from lyra_core.errors import WeightsError
-from lyra_core.weights.manifest import MANIFEST_NAME, manifest_digest
+from lyra_core.models import MODELS, RequiredSet
+from lyra_core.weights.manifest import MANIFEST_NAME, manifest_digest, read_manifest
 from lyra_core.weights.registry import LICENSES, WEIGHT_SETS
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequiredSet:
-    """One set that a model loads.
-
-    Attributes:
-        role: what the model uses it for.
-        sets: names of the sets that can play it, the preferred one first.
-    """
-
-    role: str
-    sets: tuple[str, ...]
-
-
-# Sets with the same architecture stand in for each other: those of Wan 2.1 are the originals, under Apache-2.0.
-LYRA2_PARTS = (
-    RequiredSet(role="dit", sets=("lyra2-dit",)),
-    RequiredSet(role="vae", sets=("lyra2-vae", "wan-vae")),
-    RequiredSet(role="text", sets=("lyra2-text", "wan-text")),
-    RequiredSet(role="negative prompt", sets=("lyra2-negative-prompt",)),
-    RequiredSet(role="tokenizer", sets=("umt5-tokenizer",)),
-    RequiredSet(role="image", sets=("lyra2-image", "wan-image")),
-    RequiredSet(role="reconstruction", sets=("lyra2-recon",)),
-)
-APACHE_DEPTH_PARTS = (
-    RequiredSet(role="depth", sets=("da3-base",)),
-    RequiredSet(role="metric depth", sets=("da3metric-large",)),
-)
-COSMOS_MODELS = ("cosmos3-nano", "cosmos3-super", "cosmos3-super-i2v", "cosmos3-super-i2v-4step")
-PARTS: dict[str, tuple[RequiredSet, ...]] = {
-    "lyra2": LYRA2_PARTS,
-    "parallax-da3": APACHE_DEPTH_PARTS,
-    **{name: (RequiredSet(role="dit", sets=(name,)), *APACHE_DEPTH_PARTS) for name in COSMOS_MODELS},
-}
+NARROW_SUFFIX = "-fast"
+"""Of the name of a set of the video network in 8 bits (lyra_core.weights.narrow), beside the set it was made from."""
+PARTS: dict[str, tuple[RequiredSet, ...]] = {name: known.parts for name, known in MODELS.items() if known.parts}
+"""Of the models that consist of converted sets."""
 
 
 def find_sets(folder: str | Path | None, parts: Sequence[RequiredSet]) -> dict[str, Path]:
     """The folder of each part's set, by role.
 
     Raises:
-        WeightsError: sets are missing or not converted; the message names every one and the commands that bring it.
+        WeightsError: no folder, or one that may not be read; sets are missing or not converted: the message names
+            every one and the commands that bring it.
     """
     root = Path("weights" if folder is None else folder)
+    _require_readable(root)
     sets: dict[str, Path] = {}
     missing: list[RequiredSet] = []
     for part in parts:
-        home = next((root / name for name in part.sets if _is_there(root / name)), None)
+        home = next((root / name for name in (*part.sets, *part.stand_ins) if _is_there(root / name)), None)
         if home is None:
             missing.append(part)
         else:
@@ -88,6 +60,33 @@ def set_digests(homes: Mapping[str, Path]) -> tuple[str, ...]:
     return tuple(_digest(home) for home in homes.values())
 
 
+def _require_readable(root: Path) -> None:
+    try:
+        is_file = root.is_file()
+        if root.is_dir():
+            next(root.iterdir(), None)
+    except OSError as error:
+        raise WeightsError(
+            f"{root} should be a folder of converted weights, found {(error.strerror or str(error)).lower()}; make it "
+            "readable, or point the recipe at another folder: --set weights=FOLDER"
+        ) from error
+    if is_file:
+        raise WeightsError(
+            f"{root} should be a folder of converted weights, found a file; point the recipe at the folder that holds "
+            "the sets: --set weights=FOLDER (docs/weights.md)"
+        )
+
+
+def narrowed_from(home: Path) -> str | None:
+    """Digest of the set that a set of 8-bit weights was made from; None for every other set.
+
+    Raises:
+        WeightsError: a malformed manifest.
+    """
+    found = read_manifest(home).config.get("narrowed_from")
+    return None if found is None else str(found)
+
+
 def _is_there(home: Path) -> bool:
     if WEIGHT_SETS.get(home.name) is not None and WEIGHT_SETS[home.name].kind == "tokenizer":
         return any((home / name).is_file() for name in ("tokenizer.json", "spiece.model"))
@@ -96,7 +95,8 @@ def _is_there(home: Path) -> bool:
 
 def _digest(home: Path) -> str:
     if (home / MANIFEST_NAME).is_file():
-        return manifest_digest(home)
+        # 8-bit weights are what loading makes of the others: worlds of both have the same ids
+        return narrowed_from(home) or manifest_digest(home)
     whole = hashlib.sha256()
     for path in sorted(path for path in home.iterdir() if path.is_file()):
         whole.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())

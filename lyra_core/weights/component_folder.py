@@ -12,23 +12,25 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from lyra_core.errors import WeightsError
+from lyra_core.identity import digest_file
 from lyra_core.version import VERSION
 from lyra_core.weights.fetch import fetched_revision
-from lyra_core.weights.manifest import FileRecord, Manifest, Source, TensorRecord, write_manifest
+from lyra_core.weights.manifest import FileRecord, Manifest, Source, TensorRecord, write_manifest, writing
 from lyra_core.weights.registry import WeightSet
 from lyra_core.weights.shards import list_safetensors
 from lyra_core.weights.stored import StoredTensor, read_bits
 
 KIND = "component folder"
-READ_BYTES = 16 << 20
+INDEX_ENDING = ".safetensors.index.json"
 
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all."""
@@ -46,18 +48,24 @@ def adopt(src: Path, dst: Path, item: WeightSet, *, progress: Progress | None = 
         progress: told how far it is.
 
     Raises:
-        WeightsError: dst is in use, a component is missing, or a file is damaged.
+        WeightsError: dst is in use or cannot be written, a file is missing, or one is damaged.
     """
     src, dst = Path(src), Path(dst)
     if dst.exists():
         raise WeightsError(f"{dst} exists already; remove it, or check it with `lyra weights verify {dst}`")
     names = sorted(_wanted(src, item))
     missing = [part for part in item.components if not any(Path(name).parts[0] == part for name in names)]
+    missing += sorted(set(_shards(src, names)) - set(names))
     if missing:
         raise WeightsError(
             f"{src} should be the folder of {item.repo_id} with {', '.join(item.components)}, missing: "
             f"{', '.join(missing)}; fetch it with `lyra weights fetch {item.name} {src}`"
         )
+    with writing(dst):
+        return _adopted(src, dst, item, names, progress)
+
+
+def _adopted(src: Path, dst: Path, item: WeightSet, names: Sequence[str], progress: Progress | None) -> Manifest:
     partial = dst.with_name(dst.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     total = sum((src / name).stat().st_size for name in names)
@@ -68,7 +76,7 @@ def adopt(src: Path, dst: Path, item: WeightSet, *, progress: Progress | None = 
     stored: list[StoredTensor] = []
     for name in names:
         _place(src / name, partial / name)
-        record = FileRecord(sha256=_digest(partial / name), size_bytes=(partial / name).stat().st_size)
+        record = FileRecord(sha256=digest_file(partial / name), size_bytes=(partial / name).stat().st_size)
         files[name] = record
         if name.endswith(".safetensors"):
             found = list_safetensors(partial / name)
@@ -105,6 +113,18 @@ def _wanted(src: Path, item: WeightSet) -> Iterator[str]:
             yield name
 
 
+def _shards(src: Path, names: Sequence[str]) -> Iterator[str]:
+    """Files that the indexes among them name."""
+    for name in names:
+        if not name.endswith(INDEX_ENDING):
+            continue
+        try:
+            places = set(json.loads((src / name).read_text("utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise WeightsError(f"{src / name} should be an index of safetensors files; fetch it again") from error
+        yield from (f"{Path(name).parent.as_posix()}/{place}" for place in places)
+
+
 def _place(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     real = source.resolve()  # a cache of the hub holds links
@@ -112,14 +132,6 @@ def _place(source: Path, target: Path) -> None:
         os.link(real, target)
     except OSError:
         shutil.copyfile(real, target)
-
-
-def _digest(path: Path) -> str:
-    whole = hashlib.sha256()
-    with path.open("rb") as file:
-        while data := file.read(READ_BYTES):
-            whole.update(data)
-    return whole.hexdigest()
 
 
 def _tensor_record(file: str, tensor: StoredTensor) -> tuple[str, TensorRecord]:

@@ -29,6 +29,7 @@ from lyra_core.weights.manifest import (
     Source,
     TensorRecord,
     write_manifest,
+    writing,
 )
 from lyra_core.weights.registry import weight_set
 from lyra_core.weights.shards import INDEX_NAME, count_parameters, plan_shards, write_safetensors
@@ -76,7 +77,7 @@ def convert(
     Raises:
         UnsafePickleError: a pickle asked for a name outside the allow-list.
         StateDictError: keys or shapes differ from `expected`.
-        WeightsError: the source is damaged, or dst is in use.
+        WeightsError: the source is damaged, or dst is in use or cannot be written.
     """
     src, dst = Path(src), Path(dst)
     if dst.exists():
@@ -86,21 +87,23 @@ def convert(
         require_match(weights.shapes, expected, str(src))
     shards = plan_shards(weights.stored.values(), shard_bytes)
     partial = dst.with_name(dst.name + ".partial")
-    work = _Work(
-        partial,
-        _plan_digest(weights, shards),
-        sum(t.nbytes for t in weights.stored.values()),
-        progress,
-    )
     names = _shard_names(len(shards))
-    for name, shard in zip(names, shards, strict=True):
-        work.write(name, shard)
-    manifest = _manifest(weights, dict(zip(names, shards, strict=True)), work, kind, labels or Labels(name=dst.name))
-    if len(names) > 1:
-        _write_index(partial, manifest)
-    write_manifest(manifest, partial)
-    (partial / PROGRESS_NAME).unlink()
-    partial.rename(dst)
+    with writing(dst):
+        work = _Work(
+            partial,
+            _plan_digest(weights, shards),
+            sum(t.nbytes for t in weights.stored.values()),
+            progress,
+        )
+        for name, shard in zip(names, shards, strict=True):
+            work.write(name, shard)
+        shards_by_name = dict(zip(names, shards, strict=True))
+        manifest = _manifest(weights, shards_by_name, work, kind, labels or Labels(name=dst.name))
+        if len(names) > 1:
+            _write_index(partial, manifest)
+        write_manifest(manifest, partial)
+        (partial / PROGRESS_NAME).unlink()
+        partial.rename(dst)
     return manifest
 
 

@@ -4,12 +4,14 @@ where to put it."""
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from lyra_core.errors import WeightsError
 from lyra_core.extras import require
+from lyra_core.identity import digest_file
 from lyra_core.weights.registry import WeightSet, require_accepted, weight_set
 
 RECORD_NAME = "fetched.json"
@@ -75,19 +77,56 @@ def fetch(
     _require_own_directory(item, dst)
     try:
         api = huggingface_hub.HfApi(endpoint=endpoint, token=token)
-        commit = str(api.model_info(item.repo_id, revision=item.revision).sha)
+        told = api.model_info(item.repo_id, revision=item.revision, files_metadata=True)
+        commit = str(told.sha)
         api.snapshot_download(item.repo_id, revision=commit, allow_patterns=list(item.files), local_dir=dst)
     except failures as error:
-        cause = str(error).strip().splitlines()
-        raise WeightsError(
-            f"{name} could not be fetched ({type(error).__name__}: "
-            f"{cause[0] if cause else 'no reason given'}).\n" + by_hand(item, dst)
-        ) from error
+        raise WeightsError(f"{name} could not be fetched: {_reason(error, item)}.\n" + by_hand(item, dst)) from error
+    digests = {file.rfilename: str(file.lfs.sha256) for file in told.siblings or () if file.lfs is not None}
+    _require_undamaged(item, dst, digests)
     fetched = Fetched(directory=dst, entry=_entry(item, dst), repo_id=item.repo_id, revision=commit)
     record = {"repo_id": item.repo_id, "revision": commit, "license": item.license}
     content = json.dumps({**_records(dst), name: record}, indent=1)
     (dst / RECORD_NAME).write_text(content + "\n", "utf-8")
     return fetched
+
+
+def _reason(error: Exception, item: WeightSet) -> str:
+    """Why the hub gave nothing, in one clause."""
+    lines = str(error).strip().splitlines()
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    name = type(error).__name__
+    words = {
+        401: f"the hub wants a login for {item.repo_id}, or has no such repository",
+        403: f"the hub refuses access to {item.repo_id}",
+        404: f"the hub has no {item.repo_id} at {item.revision}",
+    }
+    if name == "GatedRepoError":
+        said = f"the terms of {item.repo_id} are not accepted by this account"
+    elif status is not None:
+        said = words.get(status, f"the hub answers with status {status}, try again later")
+    else:
+        return f"{name}: {lines[0] if lines else 'no reason given'}"
+    return f"{said} ({name})"
+
+
+def _require_undamaged(item: WeightSet, dst: Path, digests: Mapping[str, str]) -> None:
+    """Compare the large files with the digests that the hub tells; its client compares sizes only.
+
+    Raises:
+        WeightsError: a file differs; it is removed, so that the next run fetches it.
+    """
+    for name, wanted in digests.items():
+        path = dst / name
+        if not path.is_file() or not any(fnmatchcase(name, pattern) for pattern in item.files):
+            continue
+        digest = digest_file(path)
+        if digest != wanted:
+            path.unlink()
+            raise WeightsError(
+                f"{path} arrived damaged (wanted sha256 {wanted[:12]}, found {digest[:12]}) and was removed; run the "
+                "same command again"
+            )
 
 
 def by_hand(item: WeightSet, dst: Path) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -139,3 +140,19 @@ def manifest_digest(directory: str | Path) -> str:
         WeightsError: there is no manifest, or it is malformed.
     """
     return read_manifest(directory).digest
+
+
+@contextmanager
+def writing(directory: Path) -> Iterator[None]:
+    """While a set is written.
+
+    Raises:
+        WeightsError: the disk refuses.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise WeightsError(
+            f"{directory} cannot be written: {(error.strerror or str(error)).lower()} at "
+            f"{error.filename or directory}; free some space there, or choose another directory"
+        ) from error

@@ -47,7 +47,7 @@ class ModelDescription:
     """A model and its parts.
 
     Attributes:
-        name: as in lyra_core.world_models.load.MODELS.
+        name: as in lyra_core.models.MODELS.
         parts: in the order in which they are loaded, then the optional ones.
         tensors: of all parts that are networks.
         parameters: of all parts that are networks.

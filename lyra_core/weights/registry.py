@@ -131,7 +131,12 @@ def _da3(name: str, repo: str, license_name: str) -> WeightSet:
 
 
 def _cosmos(name: str, repo: str, size: str) -> WeightSet:
-    components = ("transformer", "vae", "text_tokenizer", "scheduler")
+    components = {
+        "transformer": ("json", "safetensors"),
+        "vae": ("json", "safetensors"),
+        "text_tokenizer": ("json", "txt", "jinja"),
+        "scheduler": ("json",),
+    }
     return WeightSet(
         name=name,
         title=f"NVIDIA {repo}, {size}",
@@ -142,14 +147,15 @@ def _cosmos(name: str, repo: str, size: str) -> WeightSet:
             "modular_model_index.json",
             "LICENSE*",
             "NOTICE*",
-            *(f"{part}/*" for part in components),
+            # neither pickles nor code, should a repository hold them
+            *(f"{part}/*.{ending}" for part, endings in components.items() for ending in endings),
         ),
         entry=".",
         format="diffusers folder",
         license="openmdw-1.1",
         by_hand="used as published: the folder with transformer, vae, text_tokenizer and scheduler; sound and vision "
         "encoders are not needed. Whoever passes the files on passes on the license and the notices with them",
-        components=components,
+        components=tuple(components),
     )
 
 

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from lyra_core.gaussians.depth_anything.estimator import DepthAnythingEstimator
 from lyra_core.gaussians.lifters import HeadLifter
+from lyra_core.models import APACHE_DEPTH_PARTS
 from lyra_core.provenance import Provenance
 from lyra_core.values import CameraPath, Gaussians, Seed, VideoClip
-from lyra_core.weights.bundle import APACHE_DEPTH_PARTS, find_sets, set_digests
+from lyra_core.weights.bundle import find_sets, set_digests
 from lyra_core.world_models.load import load_model
 from lyra_core.world_models.networks import load_apache_depth
 from lyra_core.world_models.presets import build_reconstructor, joined_digest

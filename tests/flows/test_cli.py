@@ -193,6 +193,9 @@ def test_lyra_toml_environment_and_flags_in_that_order(lyra, make_seeds, tmp_pat
 def test_recipes_and_doctor(lyra, tmp_path):
     assert {r["name"] for r in lyra("recipes", "--json").json} >= {"parallax", "parallax-480p"}
     assert "dolly-in" in lyra("recipes", "parallax").out
+    shown = {line.split()[0]: line for line in lyra("recipes", COLUMNS="80").out.splitlines() if line.startswith(" c")}
+    assert set(shown) >= {"cosmos3-nano", "cosmos3-super-i2v", "cosmos3-super-i2v-4step"}, "names are whole"
+    assert "weights" in shown["cosmos3-nano"]
     found = lyra("doctor", "--out", tmp_path / "here", "--json")
     assert found.json["ready"] is True, found.json
     assert lyra("doctor", "--out", "/proc/none").code == 1

@@ -5,12 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lyra_core.errors import FrameError
-from lyra_core.native import CHUNK_FRAMES, NATIVE, Native
-from lyra_core.video.vae.network import WAN21_VAE
-from lyra_core.world_models.load import MODELS
-from lyra_core.world_models.lyra2 import LYRA2_MIN_SIDE, LYRA2_SIZE
-from lyra_core.world_models.parallax import ParallaxModel
-from lyra_core.world_models.parallax_da3 import NATIVE_SIZE
+from lyra_core.native import Native
 
 MINI = Native(size=(224, 128), side_step=8, min_side=32, chunk_frames=80)
 
@@ -37,14 +32,3 @@ def test_frame_counts(frames, nearest):
     MINI.require_frames(161)
     with pytest.raises(FrameError, match=rf"1 \+ 80k frames, found {frames}; the nearest are {nearest}"):
         MINI.require_frames(frames)
-
-
-def test_planning_knows_what_the_models_were_made_for():
-    """mini's is compared where it is loaded (generative/test_mini.py)."""
-    assert list(NATIVE) == list(MODELS)
-    assert NATIVE["parallax"] == ParallaxModel.native
-    assert NATIVE["parallax-da3"].size == NATIVE_SIZE
-    lyra2 = Native(
-        size=LYRA2_SIZE, side_step=WAN21_VAE.spatial_factor, min_side=LYRA2_MIN_SIDE, chunk_frames=CHUNK_FRAMES
-    )
-    assert NATIVE["lyra2"] == lyra2

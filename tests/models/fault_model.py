@@ -103,3 +103,8 @@ def load_dying(device: str = "cpu", **options) -> FaultModel:
 
 def load_broken(device: str = "cpu", **options) -> FaultModel:
     raise OSError("the weights are on a disk that is gone")
+
+
+def load_hanging(device: str = "cpu", **options) -> FaultModel:
+    time.sleep(600)
+    raise OSError("nobody waited")

@@ -69,6 +69,13 @@ def test_the_networks_digest_is_the_sets(recipe):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the camera moves:lyra_core.errors.LyraWarning")
+def test_the_canary_has_a_chunk_of_the_models_length(recipe, tmp_path):
+    worker = Worker(WorkerConfig(recipe=recipe, out_url=str(tmp_path / "out"), run_id="run", scratch=str(tmp_path)))
+    assert worker.canary() is None
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the camera moves:lyra_core.errors.LyraWarning")
 def test_a_world_that_may_be_published(recipe, make_seeds, tmp_path):
     spec = spec_of(recipe, make_seeds("a.png") / "a.png")
     out = tmp_path / "out"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import time
 from concurrent.futures import wait
@@ -20,7 +21,8 @@ from tasks.inline import InlinePool
 from tasks.ledger import Ledger, RetryPolicy
 from tasks.manifest import read_seeds
 from tasks.plan import Request, make_plan
-from tasks.pool import RayPool, RaySettings
+from tasks.pool import RayPool
+from tasks.ray_settings import RaySettings
 from tasks.worker_config import WorkerConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -32,7 +34,13 @@ def batch(tmp_path, make_seeds, fault_recipe, model_path):
     """Plan some seeds and run them through a pool; returns outcomes by seed stem, and the store."""
 
     def run(
-        *names: str, executor: str = "ray", model: str = "fault_model:load", workers: int = 2, deadline_s: float = 60
+        *names: str,
+        executor: str = "ray",
+        model: str = "fault_model:load",
+        workers: int = 2,
+        cpus: float = 1,
+        deadline_s: float = 60,
+        load_deadline_s: float = 1800,
     ):
         recipe = fault_recipe.model_copy(update={"model": model})
         store = open_store(str(tmp_path / "out"))
@@ -52,7 +60,9 @@ def batch(tmp_path, make_seeds, fault_recipe, model_path):
                 config,
                 RaySettings(
                     num_workers=workers,
+                    cpus_per_worker=cpus,
                     world_deadline_s=deadline_s,
+                    load_deadline_s=load_deadline_s,
                     factory_root=str(REPOSITORY),
                     model_path=model_path,
                 ),
@@ -111,6 +121,30 @@ def test_a_hang_is_killed_after_the_deadline(batch):
     futures, _ = batch("a.png", "hang.png", deadline_s=4)
     assert kinds(futures) == {"a": "created", "hang": "rejected"}
     assert "a hang" in futures["hang"].result().failure.message
+
+
+def fill(batch, monkeypatch, *names, load_deadline_s, patience_s):
+    """A private cluster of one CPU for three workers of 0.4: one of them waits for room."""
+    monkeypatch.setattr("tasks.pool.ROOM_PATIENCE_S", patience_s)
+    return batch(*names, workers=3, cpus=0.4, load_deadline_s=load_deadline_s)
+
+
+@pytest.mark.slow
+def test_a_worker_without_room_has_failed_at_nothing(batch, monkeypatch, caplog):
+    # half a second each on two workers: longer than the deadline for loading
+    names = [f"slow{i:02d}.png" for i in range(130)]
+    futures, store = fill(batch, monkeypatch, *names, load_deadline_s=30, patience_s=15)
+    assert set(kinds(futures).values()) == {"created"}
+    assert len(committed_ids(store)) == 130
+    said = [record.getMessage() for record in caplog.records if "no room for more" in record.getMessage()]
+    assert len(said) == 1
+    assert re.match(r"[0-2] of 3 workers have started, .* no room for more \(0\.4 CPUs and 0 GPUs each\); ", said[0])
+
+
+def test_models_that_load_for_ever_are_told_with_their_own_deadline(batch):
+    futures, _ = batch("a.png", model="fault_model:load_hanging", workers=1, load_deadline_s=0.5)
+    with pytest.raises(WorkerLoadError, match=r"no answer within 0\.5 s \(a hang\) while it loaded"):
+        futures["a"].result(timeout=0)
 
 
 @pytest.mark.slow

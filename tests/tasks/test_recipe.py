@@ -1,6 +1,7 @@
 """Recipes: their fields change ids where they change worlds and only there, and keep the ids that worlds have."""
 
 import json
+import re
 
 import pytest
 from pydantic import ValidationError
@@ -9,7 +10,7 @@ from flows.recipes import RECIPES, find_recipe
 from lyra_core.config.geometry import GeometryOptions
 from lyra_core.errors import RecipeError
 from lyra_core.identity import canonical_digest
-from tasks.recipe import WORLD_FILES, Recipe, field_names, with_fields
+from tasks.recipe import OF_MANY_STEPS, WORLD_FILES, Recipe, field_names, with_fields
 
 # What each recipe puts into ids, without the group `geometry` and its files, digested at commit 89b88d7
 # (those of Cosmos 3 and mini-hd when they were added).
@@ -109,12 +110,18 @@ def other(value):
     return None
 
 
-OF_MANY_STEPS = ("video.num_steps", "video.guidance_scale", "video.negative_prompt")
+VALUES = {"num_steps": "8", "guidance_scale": "3", "negative_prompt": "blurry"} | {
+    "guidance_first_noise": "0.9",
+    "guidance_last_noise": "0.1",
+    "batched_guidance": "true",
+}
+STUDENT_LACKS = tuple(f"video.{name}" for name in OF_MANY_STEPS)
 
 
 @pytest.mark.parametrize("recipe", ["mini", "lyra2-fast"])
-@pytest.mark.parametrize(("name", "value"), list(zip(OF_MANY_STEPS, ("8", "3", "blurry"), strict=True)))
+@pytest.mark.parametrize(("name", "value"), [(f"video.{n}", v) for n, v in VALUES.items()])
 def test_a_choice_without_effect_is_refused(recipe, name, value):
+    assert name in STUDENT_LACKS
     with pytest.raises(RecipeError, match=rf"{name} has no effect .*'distilled'.*--set video.sampler=euler"):
         find_recipe(recipe, [f"{name}={value}"])
     assert find_recipe(recipe, [f"{name}={value}", "video.sampler=unipc"]).video.sampler == "unipc"
@@ -139,6 +146,10 @@ def test_a_choice_without_effect_is_refused(recipe, name, value):
         ("cosmos3-nano", "num_frames=81", r"num_frames must be 1 \+ 60k .* found 81; the nearest are 61 and 121$"),
         ("cosmos3-nano", "width=848", "found 848x480; the nearest are 1280x720, .* the model's own is 832x480"),
         ("cosmos3-nano", "cosmos.chunk_frames=62", "multiple of 4, .*found 62; the nearest are 60 and 64"),
+        ("cosmos3-nano", "fps=24", "cosmos.fps is the rate that the network is told .* found 30 and 24; set both$"),
+        ("cosmos3-nano", "model=lyra2", r"model 'lyra2' takes no fields cosmos\.\*, which this recipe has; take a"),
+        ("mini", "model=parallax", r"model 'parallax' takes no fields video\.\*, which this recipe has; take a"),
+        ("mini", "prompt=a\udcff", r"--set wants UTF-8 text, found other bytes in 'prompt=a\\udcff'"),
         ("cosmos3-nano", "cosmos.mode=verbs", "cosmos.mode: .*found 'verbs'"),
         ("mini", "video.shift=inf", "video.shift: .*finite"),
     ],
@@ -158,7 +169,7 @@ def choices_of(recipe):
 )
 def test_every_choice_changes_the_id(recipe_name, name):
     # of the student's own sampler these have no effect, and are refused
-    needs_steps = recipe_name == "mini" and name in OF_MANY_STEPS
+    needs_steps = recipe_name == "mini" and name in STUDENT_LACKS
     recipe = find_recipe(recipe_name, ["video.sampler=euler"] if needs_steps else [])
     value = field_names(recipe)[name]
     choices = {
@@ -166,6 +177,7 @@ def test_every_choice_changes_the_id(recipe_name, name):
         "video.noise": ["generator", "reference"],
         "video.speed": ["fast"],
         "video.super_resolution": ["transfer"],
+        "video.placement": ["resident"],
         "video.captioner": ["/models/captions"],
         "video.negative_prompt": ["blurry"],
         "video.loras": ["lora-realism-boost:0.4"],
@@ -191,7 +203,51 @@ def test_every_choice_changes_the_id(recipe_name, name):
     changed = with_fields(recipe, [f"{name}={text}"])
     assert field_names(changed)[name] != value
     same = canonical_digest(changed.hashed_fields()) == canonical_digest(recipe.hashed_fields())
-    assert same == (name == "video.latents_per_window")
+    assert same == (name in ("video.latents_per_window", "video.placement"))
+
+
+COSMOS_RECIPES = [name for name in RECIPES if name.startswith("cosmos3-")]
+
+
+@pytest.mark.parametrize("recipe_name", COSMOS_RECIPES)
+def test_every_choice_of_cosmos_changes_the_id_or_is_refused(recipe_name):
+    recipe = find_recipe(recipe_name)
+    others = {
+        "mode": ("camera", "image"),
+        "scheduler": ("unipc", "euler"),
+        "caption_form": ("plain", "json"),
+        "view_point": ("wrist_view",),
+        "memory": ("replace",),
+        "negative_prompt": ("people",),
+        "calibration": ("0123456789ab",),
+        "captioner": ("/models/captions",),
+        "library": ("diffusers 0.42.9",),
+        "chunk_frames": ("40",),
+        "overlap_latents": ("1", "2"),
+        "transformer_dtype": ("float32",),
+        "vae_dtype": ("float32",),
+        "guidance_scale": ("4.5",),
+        "control_guidance": ("2.5",),
+        "replace_share": ("0.75",),
+        "max_correction_share": ("0.3",),
+        "depth.align": ("none",),
+        "depth.sky": ("drop",),
+    }
+    ids, refusals = {canonical_digest(recipe.hashed_fields())}, {}
+    names = [name for name in field_names(recipe) if name.startswith("cosmos.")]
+    for name in names:
+        value = field_names(recipe)[name]
+        text = next((t for t in others.get(name[7:], ()) if t != str(value)), other(value))
+        try:
+            changed = with_fields(recipe, [f"{name}={text}", *([f"fps={text}"] if name == "cosmos.fps" else [])])
+        except RecipeError as error:
+            refusals[name] = str(error)
+        else:
+            assert field_names(changed)[name] != value
+            ids.add(canonical_digest(changed.hashed_fields()))
+    assert len(ids) == 1 + len(names) - len(refusals), "no two choices have one id"
+    assert {name for name, said in refusals.items() if not re.search("belongs to|has no effect", said)} == set()
+    assert len(refusals) < len(names) / 2
 
 
 def test_exact_speed_is_no_part_of_ids():

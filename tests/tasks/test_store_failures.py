@@ -23,7 +23,8 @@ from tasks.inline import InlinePool
 from tasks.ledger import Ledger, RetryPolicy
 from tasks.manifest import read_seeds
 from tasks.plan import Request, make_plan
-from tasks.pool import RayPool, RaySettings
+from tasks.pool import RayPool
+from tasks.ray_settings import RaySettings
 from tasks.worker_config import WorkerConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]

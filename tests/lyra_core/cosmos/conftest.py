@@ -82,7 +82,7 @@ def checkpoint(weights):
 @pytest.fixture
 def sample(checkpoint):
     """sample(options) -> the sampler of these weights and choices, and its components."""
-    from lyra_core.cosmos.checkpoint import load_components
+    from lyra_core.cosmos.components import load_components
     from lyra_core.cosmos.pipeline import build_sampler
 
     def build(options, of=checkpoint):

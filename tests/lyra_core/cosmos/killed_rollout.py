@@ -12,7 +12,8 @@ import cosmos_scene as scene
 import torch
 
 from lyra_core.config.cosmos import CAMERA
-from lyra_core.cosmos.checkpoint import load_components, read_checkpoint
+from lyra_core.cosmos.checkpoint import read_checkpoint
+from lyra_core.cosmos.components import load_components
 from lyra_core.cosmos.pipeline import build_sampler
 from lyra_core.cosmos.rollout import CosmosRollout
 

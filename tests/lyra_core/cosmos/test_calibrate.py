@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lyra_core.config.cosmos import CAMERA, DEPTH_TRANSFER
-from lyra_core.cosmos.calibrate import Measurement, calibrate, judge
-from lyra_core.errors import RecipeError
+from lyra_core.cosmos.calibrate import Measurement, calibrate, judge, require_ready
+from lyra_core.errors import RecipeError, SeedError, StoreError
 
 SEEDS = Path(__file__).resolve().parents[3] / "examples" / "seeds"
 
@@ -74,3 +74,15 @@ def test_only_camera_actions_are_calibrated(parts, tmp_path):
         calibrate(replace(parts, options=DEPTH_TRANSFER), [SEEDS / "coffee_table.jpg"], tmp_path, size=(320, 192))
     with pytest.raises(RecipeError, match="0 photographs"):
         calibrate(parts, [], tmp_path, size=(320, 192))
+
+
+def test_what_can_be_told_before_a_model_is_loaded(tmp_path):
+    photograph, size = [SEEDS / "coffee_table.jpg"], (320, 192)
+    require_ready(CAMERA, photograph, tmp_path / "new" / "folder", size)
+    with pytest.raises(SeedError, match=r"nowhere\.jpg"):
+        require_ready(CAMERA, [*photograph, tmp_path / "nowhere.jpg"], tmp_path, size)
+    (tmp_path / "torn.jpg").write_bytes(photograph[0].read_bytes()[:3000])
+    with pytest.raises(SeedError, match=r"torn\.jpg"):
+        require_ready(CAMERA, [tmp_path / "torn.jpg"], tmp_path, size)
+    with pytest.raises(StoreError, match=r"cannot write .*: not a directory; free some space"):
+        require_ready(CAMERA, photograph, tmp_path / "torn.jpg", size)

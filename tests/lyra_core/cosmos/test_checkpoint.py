@@ -1,53 +1,22 @@
-"""What a folder of weights can do, refused in one sentence before anything large is read; the schedule of noise."""
+"""What a folder of weights can do, refused in one sentence before anything large is read."""
 
 import json
 import shutil
 from dataclasses import replace
 from importlib.metadata import version
 
+import numpy as np
 import pytest
-import torch
+from safetensors.numpy import load_file, save_file
 
 from lyra_core.config.cosmos import CAMERA, IMAGE, IMAGE_STUDENT
 from lyra_core.cosmos.checkpoint import (
-    build_scheduler,
-    load_components,
     read_checkpoint,
     require_fitting,
     require_library,
     require_memory,
 )
 from lyra_core.errors import MissingExtraError, OutOfMemoryError, RecipeError, WeightsError
-
-
-def test_the_schedule_is_shifted(checkpoint, options):
-    scheduler = build_scheduler(checkpoint, replace(options, num_steps=4))
-    scheduler.set_timesteps(4)
-    assert scheduler.config.use_karras_sigmas is False
-    assert scheduler.sigmas[0] == pytest.approx(0.999999, abs=1e-5)
-    assert scheduler.sigmas[:4].tolist() == pytest.approx([1.0, 0.968, 0.909, 0.770], abs=1e-3)
-    flat = build_scheduler(checkpoint, replace(options, flow_shift=1.0))
-    flat.set_timesteps(4)
-    assert flat.sigmas[3] < 0.4
-
-
-def test_the_published_spacing_can_be_had(checkpoint, options):
-    scheduler = build_scheduler(checkpoint, replace(options, flow_shift=1.0, karras_sigmas=True))
-    scheduler.set_timesteps(4)
-    assert scheduler.sigmas[:4].tolist() == pytest.approx([0.995, 0.974, 0.799, 0.128], abs=1e-3)
-
-
-def test_another_solver(checkpoint, options):
-    scheduler = build_scheduler(checkpoint, replace(options, scheduler="euler"))
-    assert type(scheduler).__name__ == "FlowMatchEulerDiscreteScheduler"
-    assert scheduler.config.shift == 10.0
-
-
-def test_networks_have_the_chosen_dtypes_and_time_stays_float32(checkpoint):
-    components = load_components(checkpoint, CAMERA, "cpu")
-    assert components.transformer.dtype == components.vae.dtype == torch.bfloat16
-    time = {p.dtype for name, p in components.transformer.named_parameters() if name.startswith("time_embedder")}
-    assert time == {torch.float32}
 
 
 def test_weights_without_camera_actions(tiny, tmp_path):
@@ -67,7 +36,7 @@ def test_a_student_follows_no_cameras_and_has_its_own_steps(tiny, tmp_path):
 
 
 def test_too_little_memory_is_known_before_loading(checkpoint):
-    nano = replace(checkpoint, transformer_bytes=30_340_000_000, vae_bytes=1_410_000_000)
+    nano = replace(checkpoint, transformer_parameters=15_170_000_000, vae_parameters=704_700_000)
     require_memory(nano, CAMERA, 80 << 30)
     with pytest.raises(OutOfMemoryError, match=r"needs about 38 GiB of GPU memory at bfloat16, 24 GiB are free"):
         require_memory(nano, CAMERA, 24 << 30)
@@ -98,7 +67,44 @@ def test_incomplete_folders(checkpoint, tmp_path):
     (copy / "modular_model_index.json").write_text(json.dumps({"is_distilled": True}))
     with pytest.raises(WeightsError, match="names no distilled_sigmas"):
         read_checkpoint(copy)
-    (copy / "modular_model_index.json").unlink()
-    (copy / "scheduler" / "scheduler_config.json").write_text(json.dumps({"prediction_type": "epsilon"}))
-    with pytest.raises(WeightsError, match="flow prediction with flow sigmas, found prediction_type='epsilon'"):
-        build_scheduler(read_checkpoint(copy), CAMERA)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def fill(path):
+    path.write_bytes(b"\xff" * path.stat().st_size)
+
+
+def quantise(path):
+    save_file({name: value.astype(np.int8) for name, value in load_file(path).items()}, path)
+
+
+def shard(path):
+    """The published form of large components, with its first file left out."""
+    places = dict.fromkeys(load_file(path), "diffusion_pytorch_model-00001-of-00002.safetensors")
+    path.with_name("diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+
+
+@pytest.mark.parametrize("part", ["transformer", "vae"])
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (cut, r"diffusion_pytorch_model.safetensors is truncated: its header needs \d+ bytes"),
+        (fill, "is no safetensors file, or it is truncated"),
+        (lambda path: path.unlink(), "should hold safetensors files, found none; fetch and convert"),
+        (quantise, r"should hold bfloat16 or float32, found I8 \(.*main branch"),
+        (shard, r"model-00001-of-00002.safetensors cannot be read: No such file"),
+    ],
+)
+def test_large_files_are_looked_at_before_they_are_read(checkpoint, tmp_path, part, harm, message):
+    copy = tmp_path / "copy"
+    shutil.copytree(checkpoint.folder, copy)
+    harm(copy / part / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(WeightsError, match=message):
+        read_checkpoint(copy)
+
+
+def test_the_numbers_in_the_files_are_counted(checkpoint):
+    assert (checkpoint.transformer_parameters, checkpoint.vae_parameters) == (34_912, 21_020)

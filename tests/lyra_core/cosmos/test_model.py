@@ -5,7 +5,7 @@ import torch
 
 from lyra_core.errors import FrameError, RecipeError, WeightsError
 from lyra_core.gaussians.prune import is_finite
-from lyra_core.native import NATIVE
+from lyra_core.models import MODELS
 from lyra_core.world_models.load import load_model
 from lyra_core.world_models.protocol import WorldModel
 
@@ -43,7 +43,7 @@ def test_from_a_photograph_to_a_clip(model, photo, tmp_path):
     )
     assert clip.frames.shape == (9, 192, 320, 3)
     assert done == [(5, 9), (9, 9)]
-    shorter = model.generate(photo, "truck-right", num_frames=5, prompts=["a table"], width=320, height=192)
+    shorter = model.generate(photo, "truck-right", prompts=["a table"], width=320, height=192)
     assert torch.equal(shorter.frames, clip.frames[:5]), "ids of a call without a plan chain over chunks too"
 
 
@@ -61,7 +61,7 @@ def test_what_it_says_of_itself(model):
     assert (model.provenance.num_steps, model.provenance.guidance) == (1, 1.0)
     assert model.provenance.metric_scale_source == "depth_model"
     assert model.native.chunk_frames == 4
-    assert model.native.size == NATIVE["cosmos3-nano"].size
+    assert model.native.size == MODELS["cosmos3-nano"].native.size
 
 
 def test_sizes_off_the_canvas_and_counts_off_the_rule(model, photo):
@@ -71,11 +71,15 @@ def test_sizes_off_the_canvas_and_counts_off_the_rule(model, photo):
         model.generate(photo, "dolly-in", num_frames=7, width=320, height=192)
 
 
-def test_choices_that_are_none(weights):
+def test_choices_that_are_none(weights, tmp_path):
     with pytest.raises(RecipeError, match=r"cosmos\.steps is unknown"):
         load_model("cosmos3-nano", weights=weights, cosmos={"steps": 3})
     with pytest.raises(WeightsError, match=r"missing: cosmos3-super\b(.|\n)*lyra weights fetch cosmos3-super"):
         load_model("cosmos3-super", weights=weights)
+    with pytest.raises(WeightsError, match=r"captioner: wanted 'manifest' or the folder of .*found 'nowhere'"):
+        load_model("cosmos3-nano", weights=weights, cosmos={**COSMOS, "captioner": "nowhere"})
+    with pytest.raises(WeightsError, match=r"a folder of converted weights, found a file; point the recipe at"):
+        load_model("cosmos3-nano", weights=weights / "cosmos3-nano" / "manifest.json")
 
 
 def test_depth_of_the_photograph_is_looked_at_once(model, photo, tmp_path):

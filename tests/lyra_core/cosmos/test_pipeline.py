@@ -7,6 +7,7 @@ from cosmos_scene import HEIGHT, WIDTH, path, photograph
 from lyra_core.config.cosmos import CAMERA, DEPTH_TRANSFER, IMAGE, IMAGE_STUDENT
 from lyra_core.cosmos.actions import path_to_actions
 from lyra_core.cosmos.pipeline import FrameWindow, Known, camera_pipeline, pictures
+from lyra_core.errors import FrameError
 
 SEED = 7
 
@@ -81,6 +82,13 @@ def test_the_library_still_looks_at_the_first_frame_only(sample, options, action
     assert torch.equal(one, by_hand(components, actions, {"video": pictures(clip(5))}))
 
 
+def test_what_is_not_finite_is_no_black_video(sample, options, actions):
+    sampler, components = sample(options)
+    components.transformer.proj_out.weight.data.fill_(float("nan"))
+    with pytest.raises(FrameError, match=r"should return finite frames, found NaN or infinity; set cosmos\."):
+        sampler(window(clip(1), actions))
+
+
 def test_actions_and_caption_matter(sample, options, actions):
     sampler, _ = sample(options)
     first = sampler(window(clip(1), actions))
@@ -126,25 +134,27 @@ def test_all_of_a_memory_that_is_put_in_to_the_end_is_returned(sample, shrink, a
     assert torch.allclose(made.latents[:, 1:], known[:, 1:], atol=1e-6)
 
 
-def test_depth_transfer_equals_the_librarys_call(sample, shrink):
+def test_depth_transfer_equals_the_librarys_call(sample, shrink, capfd):
     from diffusers import Cosmos3OmniBlocks
 
     settings = shrink(DEPTH_TRANSFER)
     sampler, components = sample(settings)
     grey = torch.arange(9, dtype=torch.uint8)[:, None, None].expand(9, HEIGHT, WIDTH) * 20
     made = sampler(window(clip(5), control=grey.contiguous()))
+    assert capfd.readouterr() == ("", ""), "no progress bars among the lines of a batch"
     pipeline = Cosmos3OmniBlocks().init_pipeline()
     pipeline.update_components(**components.named)
     pipeline.disable_safety_checker()
     pipeline.set_progress_bar_config(disable=True)
     control = pictures(grey[..., None].expand(-1, -1, -1, 3))
-    shown = pipeline(
+    state = pipeline(
         prompt="a wall", negative_prompt="", control_videos={"depth": control}, control_guidance=1.5,
         guidance_scale=3.0, video=pictures(clip(5)), num_first_chunk_conditional_frames=5, num_video_frames_per_chunk=9,
         height=HEIGHT, width=WIDTH, fps=30.0, num_inference_steps=2, use_system_prompt=True,
-        generator=torch.Generator().manual_seed(SEED), output="videos",
+        generator=torch.Generator().manual_seed(SEED),
     )  # fmt: skip
-    assert pictures(made.frames) == shown
+    assert torch.equal(made.latents, state.get("latents")[0].float())
+    assert pictures(made.frames) == state.get("videos")
     other = sampler(window(clip(5), control=(255 - grey).contiguous()))
     assert not torch.equal(other.latents, made.latents)
 
@@ -160,11 +170,14 @@ def test_image_to_video_equals_the_librarys_call(sample, shrink, tied):
     known = (
         {"image": pictures(clip(1))[0]} if tied == 1 else {"video": pictures(clip(5)), "condition_video_keep": "last"}
     )
+    steps = []
     shown = pipeline(
         prompt="a wall", num_frames=9, height=HEIGHT, width=WIDTH, fps=30.0, num_inference_steps=2, guidance_scale=6.0,
         add_resolution_template=False, add_duration_template=False, use_system_prompt=True,
-        generator=torch.Generator().manual_seed(SEED), **known,
+        generator=torch.Generator().manual_seed(SEED),
+        callback_on_step_end=lambda _, step, time, tensors: steps.append(tensors["latents"]) or tensors, **known,
     ).video  # fmt: skip
+    assert torch.equal(made.latents, steps[-1][0])
     assert pictures(made.frames) == shown
 
 
@@ -186,8 +199,9 @@ def test_the_students_levels_are_those_of_its_folder(tiny, tmp_path, sample, shr
     known = (
         {"image": pictures(clip(1))[0]} if tied == 1 else {"video": pictures(clip(5)), "condition_video_keep": "last"}
     )
-    shown = pipeline(
+    state = pipeline(
         prompt="a wall", num_frames=9, height=HEIGHT, width=WIDTH, fps=30.0, add_resolution_template=False,
-        add_duration_template=False, generator=torch.Generator().manual_seed(SEED), output="videos", **known,
+        add_duration_template=False, generator=torch.Generator().manual_seed(SEED), **known,
     )  # fmt: skip
-    assert pictures(made.frames) == shown
+    assert torch.equal(made.latents, state.get("latents")[0].float())
+    assert pictures(made.frames) == state.get("videos")

@@ -124,7 +124,7 @@ def test_killed_after_a_chunk_the_rest_has_equal_bytes(weights, rollout, tmp_pat
 
 
 def test_no_network_no_global_randomness_and_any_number_of_threads(checkpoint, settings, no_network):
-    from lyra_core.cosmos.checkpoint import load_components
+    from lyra_core.cosmos.components import load_components
 
     torch.manual_seed(123)
     state = torch.random.get_rng_state()

@@ -18,7 +18,7 @@ from lyra_core.mini.enlarge import Enlarger, enlarged_depth, reduced_image
 from lyra_core.mini.files import load_super_resolution
 from lyra_core.mini.manifest import super_resolution_digest
 from lyra_core.mini.super_resolution import TINY_SUPER_RESOLUTION, build_super_resolution, enlarged
-from lyra_core.native import NATIVE
+from lyra_core.models import MODELS
 from lyra_core.values import CameraPath, VideoClip
 from lyra_core.video.world_state import to_bytes, to_unit_range
 from tasks.weights import weights_digests
@@ -158,7 +158,7 @@ def test_recipes_with_it_have_ids_and_weights_of_their_own():
     assert small.hashed_fields() != large.hashed_fields()
     assert weights_digests(large) == (*weights_digests(small), super_resolution_digest())
     assert "super_resolution" not in small.hashed_fields()["video"]
-    assert NATIVE["mini"].enlarged(4).size == (large.width, large.height)
+    assert MODELS["mini"].native.enlarged(4).size == (large.width, large.height)
     with pytest.raises(RecipeError, match="multiples of 32 pixels"):
         find_recipe("mini-hd", ["width=232"])
     with pytest.raises(RecipeError, match="only 'mini' has one"):

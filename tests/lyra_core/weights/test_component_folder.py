@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from lyra_core.errors import WeightsError
 from lyra_core.weights.bundle import PARTS, find_sets
 from lyra_core.weights.component_folder import adopt
-from lyra_core.weights.convert import convert_set
+from lyra_core.weights.convert import convert, convert_set
 from lyra_core.weights.manifest import read_manifest
 from lyra_core.weights.registry import LICENSES, WEIGHT_SETS, require_accepted, weight_set
 from lyra_core.weights.verify import verify
@@ -27,6 +27,8 @@ def published(tmp_path):
         (folder / part / name).write_text("{}")
     (folder / "LICENSE.md").write_text("the license")
     (folder / "model_index.json").write_text("{}")
+    (folder / "transformer" / "own.py").write_text("raise SystemExit")
+    (folder / "vae" / "model.bin").write_bytes(b"a pickle")
     (folder / "sound_tokenizer").mkdir()
     (folder / "sound_tokenizer" / "large.bin").write_text("not for us")
     return folder
@@ -39,6 +41,7 @@ def test_a_folder_is_adopted_whole_and_verified(published, tmp_path):
     assert manifest.parameters == 12
     assert manifest.license == "openmdw-1.1"
     assert not (done / "sound_tokenizer").exists()
+    assert {path.suffix for path in done.rglob("*") if path.is_file()} == {".json", ".safetensors", ".md"}
     assert (done / "LICENSE.md").read_text() == "the license", "whoever passes the weights on passes this on"
     assert verify(done).files == len(manifest.files) == 8
     assert read_manifest(done).digest == manifest.digest
@@ -92,6 +95,27 @@ def test_an_incomplete_folder_names_what_is_missing(published, tmp_path):
         adopt(published, tmp_path / "done", weight_set("cosmos3-nano"))
     with pytest.raises(WeightsError, match="missing: transformer, vae, text_tokenizer, scheduler"):
         adopt(tmp_path / "nowhere", tmp_path / "done", weight_set("cosmos3-nano"))
+
+
+def test_an_unfinished_download_names_its_missing_shard(published, tmp_path):
+    index = published / "transformer" / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"weight": "model.safetensors", "bias": "model-2.safetensors"}}))
+    with pytest.raises(WeightsError, match=r"missing: transformer/model-2\.safetensors; fetch it with `lyra weights"):
+        convert_set(published, tmp_path / "done", "cosmos3-nano")
+    index.write_text("[]")
+    with pytest.raises(WeightsError, match=r"index\.json should be an index of safetensors files; fetch it again"):
+        convert_set(published, tmp_path / "done", "cosmos3-nano")
+    assert not list(tmp_path.glob("done*"))
+
+
+def test_a_place_that_cannot_be_written(published, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(WeightsError, match=r"file/done cannot be written: not a directory at .*; free some space"):
+        convert_set(published, tmp_path / "file" / "done", "cosmos3-nano")
+    single = tmp_path / "single.safetensors"
+    save_file({"weight": np.ones(3, np.float32)}, single)
+    with pytest.raises(WeightsError, match=r"file/done cannot be written: not a directory at "):
+        convert(single, tmp_path / "file" / "done", "tensors")
 
 
 def test_the_family_needs_no_acceptance():

@@ -11,7 +11,8 @@ import lyra_core
 from flows.recipes import find_recipe
 from lyra_core.depth import DepthEstimator
 from lyra_core.errors import FrameError, RecipeError, SeedError, WeightsError
-from lyra_core.world_models.load import MODELS, load_model
+from lyra_core.models import MODELS
+from lyra_core.world_models.load import load_model
 from lyra_core.world_models.protocol import WorldModel
 
 SEEDS = Path(__file__).resolve().parents[3] / "examples" / "seeds"

@@ -13,7 +13,7 @@ from flows.recipes import find_recipe
 from lyra_core.errors import WeightsError
 from lyra_core.mini.files import load_mini_depth
 from lyra_core.mini.manifest import mini_digest
-from lyra_core.native import NATIVE
+from lyra_core.models import MODELS
 from lyra_core.precision import choose_dtype
 from lyra_core.video.captions import NoCaptions
 from lyra_core.world_models.generative import GenerativeModel
@@ -33,7 +33,7 @@ def test_it_is_found_by_name_and_known_by_its_files():
 def test_its_own_size_rule_and_words_are_those_of_its_recipe():
     model, recipe = load_model(), find_recipe("mini")
     assert model.name == "mini"
-    assert model.native == NATIVE["mini"]
+    assert model.native == MODELS["mini"].native
     assert model.native.size == (recipe.width, recipe.height)
     assert model.native.prompt == recipe.prompt
     assert (model.native.chunk_frames, model.native.min_side) == (80, 32)
