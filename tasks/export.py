@@ -18,7 +18,7 @@ from lyra_core.formats.clip import iterate_frames
 from lyra_core.formats.colmap import write_colmap_binary
 from lyra_core.formats.compressed_ply import write_compressed_ply
 from lyra_core.formats.gltf_splats import write_splat_glb
-from lyra_core.formats.image import write_jpeg
+from lyra_core.formats.image import write_depth_png, write_jpeg
 from lyra_core.formats.mesh import write_glb
 from lyra_core.formats.mjcf import write_mjcf
 from lyra_core.formats.ply import write_full_ply
@@ -28,6 +28,8 @@ from lyra_core.formats.store import Store
 from lyra_core.formats.usd import UsdWorld, write_usd, write_usdz
 from lyra_core.gaussians.detail_levels import make_detail_levels
 from lyra_core.records import WorldRecord
+from lyra_core.sensors.cast import Caster
+from lyra_core.sensors.rays import pinhole_rays
 from lyra_core.values import Part
 from tasks.stored_world import StoredWorld, world_facts
 
@@ -157,6 +159,17 @@ def write_frames(world: StoredWorld, folder: Path) -> list[str]:
     return names
 
 
+def write_depths(world: StoredWorld, folder: Path) -> list[str]:
+    """Write the depth of the splats' surface as `frame_00000.png`, ...: 16 bits, thousandths of a unit; the names."""
+    caster, names = Caster(world.gaussians), []
+    size = (world.cameras.image_height, world.cameras.image_width)
+    for number, pose in enumerate(world.cameras.world_to_cam):
+        depth = caster.capture(pinhole_rays(world.cameras.intrinsics[number], *size), pose).depth
+        names.append(f"frame_{number:05d}.png")
+        write_depth_png(depth, folder / names[-1])
+    return names
+
+
 def _write_colmap(world: StoredWorld, folder: Path) -> None:
     names = write_frames(world, folder / "images")
     model = folder / "sparse" / "0"
@@ -172,6 +185,7 @@ def _write_nerfstudio(world: StoredWorld, folder: Path) -> None:
         folder / "transforms.json",
         [f"images/{name}" for name in names],
         points_file="points.ply",
+        depth_paths=[f"depths/{name}" for name in write_depths(world, folder / "depths")],
     )
 
 

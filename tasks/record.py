@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import lyra_core
+from lyra_core.frame_table import frame_table
 from lyra_core.gaussians.extent import extent
 from lyra_core.geometry.path_measures import path_length_m, total_rotation_deg
 from lyra_core.identity import ALGORITHM_VERSION, canonical_digest, canonical_json, rng_seed
 from lyra_core.layout import new_upload, upload_prefix
 from lyra_core.public_uri import public_uri
 from lyra_core.quality import QUALITY_VERSION
-from lyra_core.records import WorldRecord, frame_table
+from lyra_core.records import WorldRecord
 from lyra_core.values import Part
 from tasks.geometry import geometry_reasons
 from tasks.outcome import FIRST_START, Start

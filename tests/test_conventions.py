@@ -56,6 +56,7 @@ FOR_USERS = {
     "read_colmap_text": "reads a world's colmap folder",
     "perturbed_clip": "a film with known faults: benchmarks and tests of the reconstruction",
     "random_state": "weights for benchmarks of the depth networks",
+    "cast_reference": "the plain ray caster that the fast one is compared with",
     "fit_similarity": "the plain fit that align_cameras is compared with",
     "is_unused_key": "says which tensors of the released image tower are left out",
     "readinto": "called by io.BufferedReader",

@@ -15,6 +15,7 @@ import typer
 
 from flows.cli.calibrate import calibrate
 from flows.cli.card import card
+from flows.cli.dataset import dataset
 from flows.cli.doctor import doctor
 from flows.cli.down import down
 from flows.cli.export import export
@@ -50,8 +51,8 @@ commands = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    run, status, query, peek, gallery, report, lineage, verify, simcheck, export, gc, card, publish, recipes, calibrate,
-    doctor, up, down,
+    run, status, query, peek, gallery, report, lineage, verify, simcheck, export, dataset, gc, card, publish, recipes,
+    calibrate, doctor, up, down,
 ):  # fmt: skip
     commands.command()(command)
 commands.command(

@@ -22,6 +22,8 @@ from lyra_core.formats.clip import read_video
 from lyra_core.formats.points import surface_points
 from lyra_core.formats.store import open_store
 from lyra_core.seed_digests import SeedDigestCache
+from lyra_core.sensors.cast import Caster
+from lyra_core.sensors.rays import pinhole_rays
 from lyra_core.values import Gaussians
 from tasks.manifest import read_seeds
 from tasks.plan import Request, make_plan
@@ -128,6 +130,13 @@ def test_nerfstudio_folder_by_its_parser_s_rules(stored, exported):
             assert picture.size == (meta["w"], meta["h"]) == (cameras.image_width, cameras.image_height)
         pose = torch.tensor(frame["transform_matrix"], dtype=torch.float64)
         assert torch.allclose(pose, cameras.cam_to_world[i] @ OPENCV_TO_OPENGL)
+    # depth_file_path: 16 bits, times 1e-3
+    depth = np.asarray(Image.open(folder / frames[0]["depth_file_path"]))
+    assert depth.dtype == np.uint16
+    rays = pinhole_rays(cameras.intrinsics[0], meta["h"], meta["w"])
+    wanted = Caster(stored["gaussians"]).capture(rays, cameras.world_to_cam[0]).depth.numpy()
+    assert (depth > 0).mean() > 0.3
+    assert np.abs(depth / 1000 - wanted)[wanted < 65].max() <= 0.00051
     plyfile = pytest.importorskip("plyfile")
     vertex = plyfile.PlyData.read(folder / meta["ply_file_path"])["vertex"]
     means, colors = surface_points(stored["gaussians"])

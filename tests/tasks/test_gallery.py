@@ -13,10 +13,11 @@ from catalogs.gallery.write import world_folder, write_assets, write_index
 from lyra_core.formats.cameras import write_cameras_parquet
 from lyra_core.formats.clip import write_mp4
 from lyra_core.formats.store import open_store
+from lyra_core.frame_table import frame_table
 from lyra_core.gaussians.render import render
 from lyra_core.image_metrics import psnr_db
 from lyra_core.layout import upload_prefix
-from lyra_core.records import Artifact, WorldRecord, frame_table
+from lyra_core.records import Artifact, WorldRecord
 from lyra_core.spherical_harmonics import SH_C0
 from lyra_core.values import CameraPath, Gaussians, Part
 from tasks.gallery import Site, lighter, pivot_distance, show_world
