@@ -19,8 +19,9 @@ from catalogs.commit import commit, committed_ids, read_commits
 from catalogs.compaction import compact
 from catalogs.query import query, status
 from lyra_core.formats.store import open_store
+from lyra_core.frame_table import frame_table
 from lyra_core.layout import commit_key
-from lyra_core.records import Artifact, WorldRecord, frame_table, utc_now
+from lyra_core.records import Artifact, WorldRecord, utc_now
 
 from results import write_result  # isort: skip
 

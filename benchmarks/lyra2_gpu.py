@@ -191,7 +191,36 @@ class Bench:
         stages["start_s"] = timed(self.world, 2)
         for name, config in (("conditions", REFERENCE_CONDITIONING), ("corrected_conditions", CORRECTED_CONDITIONING)):
             stages[f"{name}_s"] = timed(lambda: self.conditions(request, config), 3)  # noqa: B023
-        print({k: round(v, 3) for k, v in stages.items() if isinstance(v, float)}, flush=True)
+        stages["condition_parts"] = self.time_condition_parts(request)
+        print(
+            {k: round(v, 3) for k, v in stages.items() if isinstance(v, float)}, stages["condition_parts"], flush=True
+        )
+        if self.options.kernels:
+            self.print_kernels(lambda: self.conditions(request, REFERENCE_CONDITIONING))
+
+    def time_condition_parts(self, request):
+        """What a chunk's conditions consist of, each alone."""
+        still = torch.rand(3, *self.size, device="cuda") * 2 - 1
+        window = self.options.window
+        conditioner = Conditioner(
+            self.vae, self.layout, lambda _: still, REFERENCE_CONDITIONING, latents_per_window=window
+        )
+        warped, _ = conditioner.warp_last_frame(request)
+
+        def encode_retrieved():
+            fresh = Conditioner(
+                self.vae, self.layout, lambda _: still, REFERENCE_CONDITIONING, latents_per_window=window
+            )
+            return fresh._history(request)
+
+        parts = {
+            "warp_last_frame": lambda: conditioner.warp_last_frame(request),
+            "encode_warped": lambda: conditioner._encode_warped(warped),
+            "encode_retrieved": encode_retrieved,
+            "rays": lambda: conditioner._rays(request),
+            "correspondence": lambda: conditioner._correspondence(request),
+        }
+        return {f"{name}_s": round(timed(part, 3), 4) for name, part in parts.items()}
 
     def ceilings(self):
         """Rates of the products alone on this card, and what a forward of nothing else would take."""
@@ -332,8 +361,9 @@ def main():
     bench.ceilings()
     bench.check_autoencoder()
     bench.time_stages()
-    bench.run_profiles(options.profiles.split(","))
-    bench.print_table()
+    if options.profiles:
+        bench.run_profiles(options.profiles.split(","))
+        bench.print_table()
     card = re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name().lower()).strip("-")
     asked = {name: value for name, value in vars(options).items() if name not in ("out", "kernels")}
     path = write_result(f"lyra2_gpu-{card}", {"options": asked, **bench.found}, options.out)

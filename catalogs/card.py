@@ -14,6 +14,7 @@ from lyra_core import snapshot
 from lyra_core.errors import CatalogError, LicenseError
 from lyra_core.escape import for_markdown
 from lyra_core.formats.store import Store
+from lyra_core.layout import snapshot_key
 from lyra_core.records import WorldRecord
 from lyra_core.snapshot import SnapshotRef
 
@@ -31,6 +32,7 @@ PERMISSIVE = frozenset(
         "cc0-1.0",
         "cc-by-4.0",
         "unlicense",
+        "openmdw-1.1",
     ]
 )
 _COLUMNS = (
@@ -80,6 +82,22 @@ def dataset_card(store: Store, *, name: str, version: int | None = None, publish
     ref = snapshot.latest(store) if version is None else snapshot.read(store, version)
     if ref is None:
         raise CatalogError(f"{store.root} has no snapshot to describe; compact the catalog first")
+    return card_of(store, ref, name=name, publishable=publishable, description=snapshot_key(ref.version))
+
+
+def card_of(store: Store, ref: SnapshotRef, *, name: str, publishable: bool, description: str) -> Card:
+    """The card of a version that was read or is being written.
+
+    Args:
+        store: where its parts lie.
+        ref: the version.
+        name: title of the data set.
+        publishable: whether to refuse worlds made with restricted weights.
+        description: key of the file that lists the parts.
+
+    Raises:
+        LicenseError: `publishable`, and some worlds were made with restricted weights.
+    """
     worlds = snapshot.table(store, ref, "worlds", _COLUMNS)
     restricted = restricted_worlds(worlds)
     if publishable and restricted:
@@ -90,7 +108,7 @@ def dataset_card(store: Store, *, name: str, version: int | None = None, publish
         )
     license_name = _common_license(worlds)
     return Card(
-        readme=_readme(name, ref, worlds, restricted, license_name),
+        readme=_readme(name, ref, worlds, restricted, description),
         croissant=croissant_json(name, ref, license_name, _summary(ref, worlds)),
         restricted=len(restricted),
     )
@@ -126,7 +144,8 @@ def _summary(ref: SnapshotRef, worlds: pa.Table) -> str:
     )
 
 
-def _readme(name: str, ref: SnapshotRef, worlds: pa.Table, restricted: dict[str, str], license_name: str) -> str:
+def _readme(name: str, ref: SnapshotRef, worlds: pa.Table, restricted: dict[str, str], description: str) -> str:
+    license_name = _common_license(worlds)
     size = next((label for limit, label in _SIZES if ref.num_worlds < limit), "n>1M")
     front = [
         "---",
@@ -148,7 +167,7 @@ def _readme(name: str, ref: SnapshotRef, worlds: pa.Table, restricted: dict[str,
         _licenses(worlds, restricted),
         _tally("Recipes", worlds["recipe"].to_pylist()),
         _tally("Models", worlds["model_name"].to_pylist()),
-        ["## Reading", _reading(ref)],
+        ["## Reading", _reading(description)],
         _columns(),
     ]
     return "\n\n".join("\n".join(section) for section in sections) + "\n"
@@ -177,8 +196,7 @@ def _tally(title: str, values: Sequence[str | None]) -> list[str]:
     return [f"## {title}", "", "| | worlds |", "|---|---:|", *(rows or ["| none | |"])]
 
 
-def _reading(ref: SnapshotRef) -> str:
-    description = f"catalog/snapshots/v{ref.version:06d}.json"
+def _reading(description: str) -> str:
     return (
         "From the folder of this file (paths in the description are relative to it):\n\n"
         "```python\n"

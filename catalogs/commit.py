@@ -53,7 +53,7 @@ def commit(store: Store, record: WorldRecord, frames: pa.Table | None = None) ->
     Args:
         store: where.
         record: the world.
-        frames: its cameras, as lyra_core.records.frame_table makes them.
+        frames: its cameras, as lyra_core.frame_table makes them.
 
     Returns:
         CREATED if the commit is this record's, also where the reply to an earlier try was lost.

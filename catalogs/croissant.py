@@ -8,6 +8,7 @@ from dataclasses import fields
 from lyra_core.records import FrameRecord, WorldRecord
 from lyra_core.snapshot import PartFile, SnapshotRef
 
+_CITE_AS = "Shen et al., Lyra 2.0: Explorable Generative 3D Worlds, 2026, arXiv:2604.13036; made with lyra-worlds"
 _PARQUET = "application/x-parquet"
 _OWN_TERMS = (
     "arrayShape", "citeAs", "column", "containedIn", "equivalentProperty", "extract", "field", "fileProperty",
@@ -36,6 +37,7 @@ def croissant_json(name: str, ref: SnapshotRef, license_name: str, description: 
         "description": description,
         "conformsTo": "http://mlcommons.org/croissant/1.1",
         "license": license_name,
+        "citeAs": _CITE_AS,
         "version": f"{ref.version}.0.0",
         "datePublished": ref.created_at,
         "isLiveDataset": True,

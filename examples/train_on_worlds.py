@@ -1,57 +1,59 @@
-"""Worlds as training data: a torch data set of frames with intrinsics and poses, straight from the catalog.
+"""Train on worlds: a small network learns depth from posed RGB-D frames, straight from the catalog.
 
 python examples/train_on_worlds.py        # after `make run` or examples/batch_in_process.py
 """
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from catalogs.query import query
-from lyra_core.formats.cameras import read_cameras_parquet
-from lyra_core.formats.clip import read_video
-from lyra_core.formats.store import open_store
+from lyra_core.dataset import FileCache, open_dataset
 
-WORLDS = "./worlds"
+WORLDS = "./worlds"  # or s3://bucket/worlds
 WHERE = "accepted"
-VIEWS = 4  # per world
-BATCH = 2
+SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}  # of photographs: no photograph is in two parts
+SIZE = (64, 96)  # height and width
+EVERY = 16  # every 16th frame; depth is cast from the Gaussians at first and read from the cache later
+BATCH, WORKERS, EPOCHS, SEED = 4, 2, 2, 0
 
 
-class WorldViews(Dataset[dict[str, Tensor]]):
-    """Some frames of each world: image [v 3 h w] in 0..1, K [v 3 3], world_to_cam [v 4 4]."""
-
-    def __init__(self, worlds: str, where: str = WHERE, views: int = VIEWS) -> None:
-        self.store, self.views = open_store(worlds), views
-        sql = f"SELECT video_uri, cameras_uri, num_frames FROM worlds WHERE {where} ORDER BY world_id"
-        self.rows = query(self.store, sql).to_pylist()
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """One world."""
-        row = self.rows[index]
-        with tempfile.TemporaryDirectory() as folder:
-            video, parquet = Path(folder, "video.mp4"), Path(folder, "cameras.parquet")
-            self.store.get_file(row["video_uri"], video)
-            self.store.get_file(row["cameras_uri"], parquet)
-            frames, cameras = read_video(video), read_cameras_parquet(parquet)
-        chosen = torch.linspace(0, row["num_frames"] - 1, self.views).round().long()
-        image = frames[chosen].permute(0, 3, 1, 2) / 255
-        return {"image": image, "K": cameras.intrinsics[chosen], "world_to_cam": cameras.world_to_cam[chosen]}
+def network() -> nn.Module:
+    """Image to log depth, both at the images' size."""
+    layers = [nn.Conv2d(3, 16, 5, padding=2), nn.ReLU(), nn.Conv2d(16, 16, 5, padding=2), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(16, 1, 3, padding=1))
 
 
-def main(worlds: str = WORLDS) -> dict[str, Tensor]:
-    """The first batch; all worlds of a batch have one size, so use one recipe."""
-    batch = next(iter(DataLoader(WorldViews(worlds), batch_size=BATCH)))
-    print({name: tuple(tensor.shape) for name, tensor in batch.items()})
-    return batch
+def scale_free_loss(log_depth: Tensor, depth: Tensor) -> Tensor:
+    """Worlds without a metric scale have depth up to a factor: compare logarithms, each without its mean."""
+    known = depth > 0
+    error = torch.where(known, log_depth - depth.clamp_min(1e-6).log(), 0.0)
+    mean = error.sum((1, 2)) / known.sum((1, 2)).clamp_min(1)
+    return torch.where(known, error - mean[:, None, None], 0.0).abs().sum() / known.sum().clamp_min(1)
+
+
+def main(worlds: str = WORLDS, where: str = WHERE, cache: FileCache | None = None) -> list[float]:
+    """Losses of the batches; a checkpoint would keep frames.state_after(...) beside the network."""
+    torch.manual_seed(SEED)
+    chosen = open_dataset(worlds).where(where)
+    train = chosen.split("train", SHARES)
+    options = {"depth": True, "dtype": "float32", "size": SIZE, "every": EVERY, "seed": SEED, "cache": cache}
+    frames = (train if len(train) else chosen).frames(**options)
+    model, losses = network(), []
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for epoch in range(EPOCHS):
+        frames.set_epoch(epoch)
+        for batch in DataLoader(frames, batch_size=BATCH, num_workers=WORKERS):
+            loss = scale_free_loss(model(batch["image"])[:, 0], batch["depth"])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        print(
+            f"epoch {epoch}: {len(train)} of {len(chosen)} worlds, {frames.num_samples} frames, loss {losses[-1]:.3f}"
+        )
+    return losses
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ from prefect.artifacts import (
 )
 from pydantic import BaseModel
 
-from lyra_core.escape import code_for_markdown, for_markdown
+from lyra_core.errors import LyraError
+from lyra_core.escape import code_for_markdown, for_markdown, for_shell
+from lyra_core.formats.store import open_store
 from lyra_core.public_uri import public_uri
 from tasks.outcome import Outcome
 from tasks.plan import Plan
@@ -40,6 +42,7 @@ class BatchSummary(BaseModel):
     snapshot_version: int | None
     seconds: float
     seconds_per_stage: dict[str, float]
+    device_idle_share: float | None = None
     example_world_id: str | None = None
 
     @property
@@ -59,6 +62,8 @@ class Reporter:
     counts: dict[str, int] = field(default_factory=lambda: {"created": 0, "exists": 0, "rejected": 0})
     not_accepted: int = 0
     stage_s: dict[str, float] = field(default_factory=dict)
+    idle_s: float = 0.0
+    device_s: float = 0.0
     rows: list[dict[str, str]] = field(default_factory=list)
     reasons: list[tuple[str, str]] = field(default_factory=list)
     _started_s: float = field(default_factory=time.monotonic)
@@ -73,10 +78,19 @@ class Reporter:
             self.not_accepted += outcome.accepted is False
             for stage, seconds in outcome.stage_s.items():
                 self.stage_s[stage] = self.stage_s.get(stage, 0.0) + seconds
+            if outcome.idle_s is not None:  # a worker's first world waited for nothing, and shows nothing
+                self.idle_s += outcome.idle_s
+                self.device_s += outcome.device_s
             if outcome.failure is not None and len(self.reasons) < TABLE_ROWS:
                 self.reasons.append((public_uri(outcome.spec.seed_uri), outcome.failure.message))
             if len(self.rows) < TABLE_ROWS:
                 self.rows.append(_row(outcome))
+
+    @property
+    def device_idle_share(self) -> float | None:
+        """Share of time for which workers' devices waited between worlds, 0 to 1; None before one made two."""
+        total = self.idle_s + self.device_s
+        return self.idle_s / total if total else None
 
     def tick(self) -> None:
         """Publish the progress, every few seconds at most."""
@@ -109,6 +123,7 @@ class Reporter:
             snapshot_version=snapshot_version,
             seconds=round(time.monotonic() - self._started_s, 2),
             seconds_per_stage={k: round(v, 2) for k, v in self.stage_s.items()},
+            device_idle_share=None if self.device_idle_share is None else round(self.device_idle_share, 4),
             example_world_id=next((row["world_id"] for row in self.rows if row["thumbnail"]), None),
         )
         if self.rows:  # Prefect's page reads the cells as Markdown
@@ -123,6 +138,14 @@ class Reporter:
             description=for_markdown(f"summary of batch {self.run_id}"),
         )
         return summary
+
+    def _idle_line(self) -> list[str]:
+        share = self.device_idle_share
+        return (
+            []
+            if share is None
+            else [f"Between worlds, the networks' devices waited {100 * share:.1f} % of the time.", ""]
+        )
 
     def _markdown(self, summary: BatchSummary) -> str:
         num_worlds = max(1, summary.created)
@@ -141,6 +164,7 @@ class Reporter:
                 f"| {summary.rejected} | {summary.not_accepted} | {summary.seconds:.1f} |"
             ),
             "",
+            *self._idle_line(),
             "## Seconds per stage",
             "",
             "| stage | total | per world |",
@@ -150,6 +174,7 @@ class Reporter:
                 for stage, total in summary.seconds_per_stage.items()
             ),
         ]
+        lines += ["", "## To look at", "", _gallery(self.out)]
         pictured = [row for row in self.rows if row["thumbnail"]]
         if pictured:
             lines += [
@@ -169,6 +194,19 @@ class Reporter:
             lines += ["", "## Rejects", ""]
             lines += [f"* {code_for_markdown(seed)}: {for_markdown(reason)}" for seed, reason in rejects]
         return "\n".join(lines)
+
+
+def _gallery(out: str) -> str:
+    """Where the gallery of the worlds is, or the command that writes it."""
+    command = code_for_markdown(f"lyra gallery {for_shell(public_uri(out))}")
+    try:
+        store = open_store(out)
+        index = store.uri("gallery/index.html") if store.exists("gallery/index.html") else None
+    except LyraError:  # the batch is done; a summary must not fail over where it is shown
+        index = None
+    if index is not None:
+        return f"Gallery: {code_for_markdown(public_uri(index))}; {command} adds the worlds of this batch."
+    return f"{command} writes a gallery of all worlds: thumbnails, filters, 3D views."
 
 
 def _row(outcome: Outcome) -> dict[str, str]:

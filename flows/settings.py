@@ -34,6 +34,7 @@ class Settings(BaseModel):
     workers: int | None = Field(None, ge=1, le=100_000, description="default: one per GPU, or by cores and memory")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cpus_per_worker: float = Field(1, gt=0)
+    gpus_per_world: int = Field(1, ge=1, le=64, description="GPUs of one machine that make each world together (lyra2)")
     world_deadline_s: float = Field(3600, gt=0, description="a world that takes longer is a hang")
     load_deadline_s: float = Field(1800, gt=0)
     store_deadline_s: float = Field(

@@ -67,12 +67,17 @@ def plan_workers(settings: Settings, num_worlds: int) -> WorkerPlan:
         raise ConfigError(
             "device: wanted cuda, found no NVIDIA GPU on this machine; use device = 'cpu' or another machine"
         )
+    if settings.gpus_per_world > max(1, num_gpus) and not is_remote:
+        raise ConfigError(
+            f"gpus_per_world: wanted {settings.gpus_per_world} NVIDIA GPUs for each world, found {num_gpus} here; "
+            "leave it at 1, or use a machine with more"
+        )
     use_gpu = settings.device == "cuda" or (settings.device == "auto" and num_gpus > 0)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if settings.workers is not None:
         num_workers = settings.workers
     elif use_gpu:
-        num_workers = num_gpus
+        num_workers = num_gpus // settings.gpus_per_world
     else:
         num_workers = max(1, min(cores, MAX_DEFAULT_CPU_WORKERS, _memory_bytes() // BYTES_PER_CPU_WORKER))
     num_workers = 1 if settings.executor == "inline" else max(1, min(num_workers, num_worlds))
@@ -80,7 +85,7 @@ def plan_workers(settings: Settings, num_worlds: int) -> WorkerPlan:
         num_workers=num_workers,
         device="cuda" if use_gpu else "cpu",
         cpus_per_worker=settings.cpus_per_worker,
-        gpus_per_worker=1.0 if use_gpu else 0.0,
+        gpus_per_worker=float(settings.gpus_per_world) if use_gpu else 0.0,
         num_threads=max(1, cores // num_workers) if not is_remote else max(1, round(settings.cpus_per_worker)),
     )
 
@@ -109,7 +114,16 @@ def worker_config(
     parameters: GenerateParameters,
     store: Store,
 ) -> WorkerConfig:
-    """What every worker of the batch is told."""
+    """What every worker of the batch is told.
+
+    Raises:
+        ConfigError: several GPUs for one world, and a model that takes one.
+    """
+    if settings.gpus_per_world > 1 and recipe.model != "lyra2":
+        raise ConfigError(
+            f"gpus_per_world: several GPUs make one world together with the model lyra2 only, found {recipe.model!r}; "
+            "leave it at 1"
+        )
     return WorkerConfig(
         recipe=recipe,
         out_url=store.root,
@@ -117,6 +131,7 @@ def worker_config(
         weights_digests=plan.weights_digests,
         store_deadline_s=settings.store_deadline_s,
         device=workers.device,
+        num_devices=max(1, int(workers.gpus_per_worker)),
         num_threads=workers.num_threads,
         accepted_licenses=tuple(parameters.accepted_licenses),
         code_commit=code_commit(),

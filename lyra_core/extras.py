@@ -33,8 +33,10 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "s3fs": ("cloud", "factory"),
     "aiohttp": ("cloud", "factory"),
     "huggingface_hub": ("cloud",),
-    "skimage": ("geometry",),  # of scikit-image
-    "fast_simplification": ("geometry",),
+    "skimage": ("geometry", "export"),  # of scikit-image
+    "fast_simplification": ("geometry", "export"),
+    "gsply": ("export",),
+    "pxr": ("export",),  # of usd-core
     "mujoco": ("sim",),
     "polars": ("viewer",),
     "pandas": ("viewer",),

@@ -8,6 +8,8 @@ catalog/rejects/<run>/<ordinal>.parquet         seeds that gave no world (-<vari
 catalog/simchecks/<id[:2]>/<id>.parquet         how it did in a simulator, measured later; the newest time counts
 catalog/snapshots/vNNNNNN.json                  an immutable version of the catalog, and its parts:
 catalog/snapshots/vNNNNNN/{worlds,frames}-*.parquet
+catalog/releases/<name>.json                    a version that was published under a name, and its parts:
+catalog/releases/<name>/{worlds,frames}-*.parquet
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ ATTEMPTS = "catalog/attempts/"
 REJECTS = "catalog/rejects/"
 SIMCHECKS = "catalog/simchecks/"
 SNAPSHOTS = "catalog/snapshots/"
+RELEASES = "catalog/releases/"
 _ID = re.compile(r"[0-9a-f]{32}")
 UPLOAD = re.compile(r"[0-9a-f]{12}")
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -82,6 +85,22 @@ def snapshot_key(version: int) -> str:
 def part_key(version: int, name: str) -> str:
     """Key of a part file first listed in this version."""
     return f"{SNAPSHOTS}v{version:06d}/{name}"
+
+
+def release_key(name: str) -> str:
+    """Key of a release's description.
+
+    Raises:
+        CatalogError: a name that cannot be part of a key.
+    """
+    if not _RUN.fullmatch(name):
+        raise CatalogError(f"a release is named with letters, digits, '.', '_' and '-', found {name!r}")
+    return f"{RELEASES}{name}.json"
+
+
+def release_part_key(name: str, part: str) -> str:
+    """Key of a part file of a release."""
+    return f"{release_key(name).removesuffix('.json')}/{part}"
 
 
 def _sharded(world_id: str) -> str:

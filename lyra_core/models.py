@@ -21,10 +21,12 @@ class RequiredSet:
     Attributes:
         role: what the model uses it for.
         sets: names of the sets that can play it, the preferred one first.
+        stand_ins: sets that were made from one of these on this machine, and do where it is missing.
     """
 
     role: str
     sets: tuple[str, ...]
+    stand_ins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,7 @@ class KnownModel:
 
 # Sets with the same architecture stand in for each other: those of Wan 2.1 are the originals, under Apache-2.0.
 LYRA2_PARTS = (
-    RequiredSet(role="dit", sets=("lyra2-dit",)),
+    RequiredSet(role="dit", sets=("lyra2-dit",), stand_ins=("lyra2-dit-fast",)),
     RequiredSet(role="vae", sets=("lyra2-vae", "wan-vae")),
     RequiredSet(role="text", sets=("lyra2-text", "wan-text")),
     RequiredSet(role="negative prompt", sets=("lyra2-negative-prompt",)),

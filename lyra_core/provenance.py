@@ -12,6 +12,8 @@ class Provenance:
 
     Attributes:
         precision: arithmetic of the video network, as torch names dtypes: float32, bfloat16.
+        speed: the profile that the video network really computes by, less what this machine cannot do; see
+            lyra_core.video.dit.speed.real_speed.
         num_steps: of denoising, a chunk.
         guidance: classifier-free guidance scale; 1 where it is off.
         negative_prompt: of guidance, where it is known as words.
@@ -20,6 +22,7 @@ class Provenance:
     """
 
     precision: str | None = None
+    speed: str | None = None
     num_steps: int | None = None
     guidance: float | None = None
     negative_prompt: str | None = None

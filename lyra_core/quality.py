@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -11,12 +11,16 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lyra_core.clip_quality import flicker_levels, motion_frac, motion_px, revisit_db, texture_frac
 from lyra_core.errors import GaussiansError, RecipeError
+from lyra_core.gates import GATES, Gate, require_gates
 from lyra_core.gaussians.render import render
+from lyra_core.gaussians.shape_quality import isolated_frac, needle_frac
 from lyra_core.image_metrics import psnr_db, ssim
 from lyra_core.values import CameraPath, Gaussians, VideoClip
 
-QUALITY_VERSION = "1"
+# 2: texture, motion, flicker, revisit, isolated and needles were added; those of version 1 are as they were.
+QUALITY_VERSION = "2"
 HOLE_ALPHA = 0.5
 # A Gaussian is a floater where this many views see through it to something 5 % farther.
 FLOATER_VIEWS = 2
@@ -40,6 +44,13 @@ class Quality:
         color_drift_lab: distance of its mean CIELAB colour from frame 0's.
         num_nonfinite: values of the Gaussians that are NaN or infinite.
         num_splats: how many Gaussians.
+        texture_frac: share of cells of 8x8 pixels that are not of one tone, 0 to 1.
+        motion_px: median displacement that the cameras ask for until the measured frame that moves most, px.
+        motion_frac: share of textured pixels that this frame shows otherwise than frame 0; NaN where none is asked.
+        flicker_levels: how much brightness alternates from frame to frame, levels of 255.
+        revisit_db: PSNR between two frames of one place, dB; NaN where the path never comes back.
+        isolated_frac: share of visible Gaussians of key frames that hang alone.
+        needle_frac: share of visible Gaussians more than 10 times as long as wide.
     """
 
     psnr_db: float
@@ -52,14 +63,13 @@ class Quality:
     color_drift_lab: float
     num_nonfinite: int
     num_splats: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
-    """The range a measurement must lie in; None is no limit."""
-
-    min: float | None = None
-    max: float | None = None
+    texture_frac: float
+    motion_px: float
+    motion_frac: float
+    flicker_levels: float
+    revisit_db: float
+    isolated_frac: float
+    needle_frac: float
 
 
 def measure(clip: VideoClip, gaussians: Gaussians, *, max_views: int = 4) -> Quality:
@@ -93,6 +103,13 @@ def measure(clip: VideoClip, gaussians: Gaussians, *, max_views: int = 4) -> Qua
         color_drift_lab=float((mean_lab(last) - mean_lab(first)).norm()),
         num_nonfinite=num_nonfinite,
         num_splats=len(gaussians),
+        texture_frac=texture_frac(clip.frames[[0, *chosen]]),
+        motion_px=math.nan,
+        motion_frac=math.nan,
+        flicker_levels=flicker_levels(clip.frames),
+        revisit_db=revisit_db(clip.frames, clip.cameras),
+        isolated_frac=isolated_frac(gaussians),
+        needle_frac=needle_frac(gaussians),
     )
     if not bool(finite.any()):
         return empty
@@ -100,6 +117,9 @@ def measure(clip: VideoClip, gaussians: Gaussians, *, max_views: int = 4) -> Qua
     drawn = render(drawable, clip.cameras[chosen])
     color, alpha = drawn.color.cpu(), drawn.alpha.cpu()
     covered = float((alpha >= HOLE_ALPHA).double().mean())
+    depth = _first_depth(drawable, clip)
+    asked = {t: motion_px(depth, clip.cameras, t) for t in chosen}
+    farthest = max(asked, key=lambda t: -1.0 if math.isnan(asked[t]) else asked[t])
     return replace(
         empty,
         psnr_db=psnr_db(color, frames),
@@ -107,6 +127,8 @@ def measure(clip: VideoClip, gaussians: Gaussians, *, max_views: int = 4) -> Qua
         coverage_frac=covered,
         hole_frac=1.0 - covered,
         floater_frac=_floater_frac(drawable, clip, chosen),
+        motion_px=asked[farthest],
+        motion_frac=motion_frac(clip.frames, farthest, asked[farthest]),
     )
 
 
@@ -134,6 +156,26 @@ def accept(quality: Quality, gates: Mapping[str, Gate]) -> tuple[bool, list[str]
         elif gate.max is not None and value > gate.max:
             reasons.append(f"{name} {value:.4g} > {gate.max:.4g}")
     return not reasons, reasons
+
+
+def failed_gates(quality: Quality, names: Sequence[str]) -> list[str]:
+    """A reason for each gate that a world fails, in the order of the names.
+
+    Raises:
+        RecipeError: no gate has such a name.
+    """
+    require_gates(names)
+    reasons = []
+    for name in dict.fromkeys(names):
+        gate = GATES[name]
+        value = float(getattr(quality, gate.column))
+        if math.isnan(value):
+            continue
+        if gate.limit.min is not None and value < gate.limit.min:
+            reasons.append(f"{name}: {gate.meaning} ({gate.column} {value:.4g} < {gate.limit.min:.4g})")
+        if gate.limit.max is not None and value > gate.limit.max:
+            reasons.append(f"{name}: {gate.meaning} ({gate.column} {value:.4g} > {gate.limit.max:.4g})")
+    return reasons
 
 
 def sharpness(frame: Float[Tensor, "h w 3"]) -> float:
@@ -172,6 +214,14 @@ def _finite(gaussians: Gaussians) -> tuple[Bool[Tensor, " n"], int]:
         bad_values += int(bad.sum())
         rows &= ~bad.any(1)
     return rows, bad_values
+
+
+def _first_depth(gaussians: Gaussians, clip: VideoClip) -> Float[Tensor, "h w"]:
+    """Depth of frame 0: the clip's, or of the Gaussians where it has none."""
+    if clip.depth_m is not None:
+        return clip.depth_m[0].float()
+    drawn = render(gaussians, clip.cameras[0:1])
+    return torch.where(drawn.alpha[0] >= HOLE_ALPHA, drawn.depth_m[0], 0.0).cpu()
 
 
 def _floater_frac(gaussians: Gaussians, clip: VideoClip, chosen: list[int]) -> float:

@@ -14,12 +14,11 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lyra_core.errors import CameraPathError, CatalogError
+from lyra_core.errors import CatalogError
 
 if TYPE_CHECKING:
     from typing import Self
 
-    import numpy as np
     import pyarrow as pa
 
 # 2: no maps (other tools cannot open them), no columns that nothing fills, no metres and no up that nobody measured.
@@ -151,6 +150,10 @@ class WorldRecord(_Row):
     code_git_commit: str | None = column("string", "commit of the code, recorded but not part of the id")
     package_version: str | None = column("string", "version of lyra-worlds")
     precision: str | None = column("string", "arithmetic the video model computed in: float32, bfloat16")
+    speed: str | None = column(
+        "string",
+        "profile of video.speed that really ran, less what the machine could not do; null where none was asked for",
+    )
     inference_steps: int | None = column("int32", "denoising steps of a chunk; null where nothing is denoised")
     guidance: float | None = column(
         "float", "classifier-free guidance scale, 1 where it is off; null where nothing is denoised"
@@ -216,6 +219,19 @@ class WorldRecord(_Row):
     floater_frac: float | None = column("float", "share of Gaussians in front of every surface seen")
     coverage_frac: float | None = column("float", "share of pixels of the path with opacity over 0.5")
     opacity_mean: float | None = column("float", "mean opacity of the Gaussians")
+    texture_frac: float | None = column(
+        "float", "share of cells of 8x8 pixels that are not of one tone; 0 of blank frames"
+    )
+    motion_px: float | None = column("float", "median displacement of pixels that the cameras ask for, px")
+    motion_frac: float | None = column(
+        "float", "share of textured pixels that change with it; null where less than 2 px are asked for"
+    )
+    flicker_levels: float | None = column("float", "how much brightness alternates between frames, levels of 255")
+    revisit_db: float | None = column(
+        "float", "two frames of one place against each other, dB; null where the path never comes back"
+    )
+    isolated_frac: float | None = column("float", "share of visible Gaussians that hang alone in the air")
+    needle_frac: float | None = column("float", "share of visible Gaussians over 10 times as long as wide")
     is_refined: bool | None = column("bool", "whether a refinement was kept; null where none ran")
     refine_gain_db: float | None = column("float", "what it gained on held-out frames, kept or not, dB")
     quality_version: str | None = column("string", "version of the quality measures")
@@ -256,6 +272,10 @@ class WorldRecord(_Row):
     thumb_uri: str | None = column("string", "key of the preview picture")
     # cost
     stage_s: dict[str, float] = column("list<stage>", "seconds spent in each stage, in order", {})
+    device_idle_s: float | None = column(
+        "double",
+        "how long the worker's GPU had waited for this world's networks; null for a worker's first world, and on CPUs",
+    )
     queue_s: float | None = column("double", "seconds between submission and start")
     wall_s: float | None = column("double", "seconds from start to finish")
     gpu_seconds: float | None = column("double", "wall_s times gpu_count; 0 on CPU")
@@ -343,54 +363,6 @@ class SimcheckRecord(_Row):
     mjcf: str | None = column("string", "stored: the world's own file was tried; made: it has none and one was made")
     simulator: str | None = column("string", "name and version of the simulator")
     created_at: datetime | None = column("timestamp", "when it was tried, UTC")
-
-
-def frame_table(
-    world_id: str,
-    world_to_cam: np.ndarray,
-    intrinsics: np.ndarray,
-    *,
-    fps: float,
-    image_size: tuple[int, int],
-    frames: Sequence[int] | None = None,
-) -> pa.Table:
-    """The cameras of a video as rows of `frames`, built by columns: a row of its own for each camera costs 50 us.
-
-    Args:
-        world_id: the world.
-        world_to_cam: world to OpenCV camera, metres. [t 4 4]
-        intrinsics: px, centres at +0.5. [t 3 3]
-        fps: frames per second of the video.
-        image_size: width and height the intrinsics belong to.
-        frames: index in the video of each camera; 0, 1, 2, ... if None.
-
-    Raises:
-        CameraPathError: transforms, intrinsics and indices of different lengths.
-    """
-    import numpy as np
-    import pyarrow as pa
-
-    count = len(world_to_cam)
-    indices = np.arange(count) if frames is None else np.asarray(frames)
-    if len(intrinsics) != count or len(indices) != count:
-        raise CameraPathError(
-            f"cameras need as many intrinsics and indices as transforms: {count} transforms, "
-            f"found {len(intrinsics)} intrinsics and {len(indices)} indices"
-        )
-    schema = pa.schema([field.remove_metadata() for field in arrow_schema(FrameRecord)])
-    matrices = {"w2c": (world_to_cam, 16), "K": (intrinsics, 9)}
-    columns = {
-        "world_id": pa.repeat(world_id, count),
-        "frame": pa.array(indices.astype(np.int32)),
-        "t_s": pa.array(indices / fps),
-        **{
-            name: pa.FixedSizeListArray.from_arrays(np.ascontiguousarray(values, dtype=np.float64).reshape(-1), size)
-            for name, (values, size) in matrices.items()
-        },
-        "width": pa.repeat(pa.scalar(image_size[0], pa.int32()), count),
-        "height": pa.repeat(pa.scalar(image_size[1], pa.int32()), count),
-    }
-    return pa.Table.from_arrays([columns[field.name] for field in schema], schema=schema)
 
 
 @lru_cache

@@ -188,6 +188,11 @@ def _write_colmap(world: Contents, path: Path) -> None:
     write_colmap_text(world.clip.cameras, path, gaussians=world.gaussians)
 
 
+def _video_name(recipe: Recipe) -> str | None:
+    """The stored video that frames can be taken from, the exact one first."""
+    return next((FORMATS[role].name for role in ("lossless", "video") if role in recipe.artifacts), None)
+
+
 # Every format by its role, which is one of `tasks.recipe.ROLES`.
 FORMATS = {
     form.role: form
@@ -228,7 +233,9 @@ FORMATS = {
             role="transforms",
             name="transforms.json",
             media_type="application/json",
-            write=lambda world, path: write_transforms_json(world.clip.cameras, path),
+            write=lambda world, path: write_transforms_json(
+                world.clip.cameras, path, video_file=_video_name(world.recipe)
+            ),
         ),
         Format(
             role="preview",

@@ -57,5 +57,7 @@ def store_world(
         num_bytes=sum(a.bytes for a in artifacts),
         psnr_db=record.psnr_db,
         stage_s=dict(clock.stage_s),
+        idle_s=clock.idle_s,
+        device_s=clock.device_s,
         thumbnail=made.pictures.thumbnail,
     )

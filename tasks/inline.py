@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -28,6 +29,7 @@ class InlinePool:
         self._collector = ThreadPoolExecutor(1, thread_name_prefix="collect")
         self._closing = threading.Event()
         self._worker: Worker | None = None
+        self._queue: deque[Job] = deque()
         self._broken: LyraError | None = None
 
     def __enter__(self) -> Self:
@@ -44,8 +46,12 @@ class InlinePool:
     def submit(self, spec: WorldSpec, past_deaths: int = 0) -> Future[Outcome]:
         """Queue a world."""
         outcome: Future[Outcome] = Future()
-        self._threads.submit(self._make, Job(spec=spec, deaths=past_deaths), outcome)
+        self._enqueue(Job(spec=spec, deaths=past_deaths), outcome)
         return outcome
+
+    def _enqueue(self, job: Job, outcome: Future[Outcome]) -> None:
+        self._queue.append(job)
+        self._threads.submit(self._make, job, outcome)
 
     def close(self) -> None:
         """Finish the world in hand, drop the queue."""
@@ -68,6 +74,7 @@ class InlinePool:
         return self._worker
 
     def _make(self, job: Job, outcome: Future[Outcome]) -> None:
+        self._queue.remove(job)
         while self._ledger.is_paused(time.monotonic()) and not self._is_over():
             self._sleep(PAUSE_POLL_S)
         if self._is_over():
@@ -79,6 +86,8 @@ class InlinePool:
             self._broken = error
             self._end(outcome)
             return
+        if self._queue:
+            worker.expect(self._queue[0].spec)
         failure = worker.make(job.spec, job.start(time.monotonic()))
         if failure is None:
             self._ledger.store_answered()
@@ -110,7 +119,7 @@ class InlinePool:
         if self._is_over():
             self._end(outcome)
         else:
-            self._threads.submit(self._make, job, outcome)
+            self._enqueue(job, outcome)
 
     def _is_over(self) -> bool:
         return self._broken is not None or self._closing.is_set()

@@ -63,6 +63,8 @@ class Outcome:
     Attributes:
         kind: "created", "exists" (another writer was first) or "rejected".
         stage_s: seconds per stage.
+        idle_s: how long the worker's device waited for this world after the one before; None for its first.
+        device_s: how long this world's networks kept it.
         thumbnail: data URI of a small JPEG, or "".
     """
 
@@ -74,5 +76,7 @@ class Outcome:
     num_bytes: int = 0
     psnr_db: float | None = None
     stage_s: dict[str, float] = field(default_factory=dict)
+    idle_s: float | None = None
+    device_s: float = 0.0
     thumbnail: str = ""
     attempts: int = 1

@@ -62,6 +62,9 @@ class _Actor:
     def make(self, spec: WorldSpec, start: Start) -> Failure | None:
         return self._loaded.make(spec, start)
 
+    def expect(self, spec: WorldSpec) -> None:
+        self._loaded.expect(spec)
+
     def finish(self, world_id: str) -> Outcome | Failure | Waiting:
         return self._loaded.finish(world_id)
 
@@ -194,7 +197,7 @@ class RayPool:
             num_gpus=settings.gpus_per_worker,
             max_restarts=0,
             max_task_retries=0,
-            max_concurrency=3,  # one world being made, at most two being finished
+            max_concurrency=4,  # one world being made, at most two being finished, and a word on the next
         ).remote()
         slot = _Slot(number=self._next_number, actor=actor)
         log.debug("worker %d: created", slot.number)
@@ -228,6 +231,15 @@ class RayPool:
         log.debug("worker %d: makes %s", slot.number, job.spec.name)
         ref = slot.actor.make.remote(job.spec, job.start(time.monotonic()))
         slot.calls["make"] = self._call(ref, "make", limit_s, job)
+        self._announce(slot, job)
+
+    def _announce(self, slot: _Slot, job: Job) -> None:
+        """Let a worker read the photograph of the world that is likely to be its next; nobody waits for that."""
+        likely = len(self._slots) - 1  # the others begin one each before this worker is free again
+        if job.alone or job.deaths:  # should its worker die again, no other photograph may be the reason
+            return
+        if likely < len(self._pending) and not self._pending[likely].alone:
+            slot.actor.expect.remote(self._pending[likely].spec)
 
     def _next_job(self, *, is_empty: bool, slot: _Slot) -> Job | None:
         """The first world that may start now; one to be made alone needs an empty worker and keeps it to itself."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from lyra_core.gates import Gate
 from lyra_core.gaussians.reconstruct import ReconstructionReport
-from lyra_core.quality import Gate, Quality, accept, measure
+from lyra_core.quality import Quality, accept, failed_gates, measure
 from lyra_core.values import Gaussians, VideoClip
 from tasks.recipe import Recipe
 
@@ -26,4 +27,4 @@ def reject_reasons(quality: Quality | None, recipe: Recipe, report: Reconstructi
     if quality is None:
         return reasons
     gates = {"psnr_db": Gate(min=recipe.min_psnr_db), "coverage_frac": Gate(min=recipe.min_coverage)}
-    return reasons + accept(quality, gates)[1]
+    return reasons + accept(quality, gates)[1] + failed_gates(quality, recipe.gates)

@@ -12,6 +12,7 @@ from lyra_core.config.geometry import GeometryOptions
 from lyra_core.config.reconstruction import ReconstructionOptions
 from lyra_core.config.video import VideoOptions
 from lyra_core.errors import FrameError, RecipeError
+from lyra_core.gates import DEFAULT_GATES, GATES
 from lyra_core.geometry.requests import request_digest_parts
 from lyra_core.models import MODELS
 from lyra_core.native import CHUNK_FRAMES, MINI_ENLARGED
@@ -46,9 +47,24 @@ VIDEO_GROUPS = ("video", "cosmos")
 MODEL_GROUPS = (*VIDEO_GROUPS, "reconstruction")
 GROUPS = (*MODEL_GROUPS, "geometry")
 # The same for fields of groups.
-UNHASHED_IN_GROUPS = {"video": frozenset({"latents_per_window"})}
+UNHASHED_IN_GROUPS = {"video": frozenset({"latents_per_window", "placement"})}
 # Fields of groups that change no pixel while they hold this value: worlds keep the ids they had before the field was.
-UNHASHED_VALUES: dict[str, dict[str, object]] = {"video": {"speed": "exact", "super_resolution": "none"}}
+UNHASHED_VALUES: dict[str, dict[str, object]] = {
+    "video": {
+        "speed": "exact",
+        "super_resolution": "none",
+        "guidance_first_noise": 1.0,
+        "guidance_last_noise": 0.0,
+        "batched_guidance": False,
+    }
+}
+
+
+# Choices of group video that the few-step student does not have.
+OF_MANY_STEPS = (
+    *("num_steps", "guidance_scale", "negative_prompt"),
+    *("guidance_first_noise", "guidance_last_noise", "batched_guidance"),
+)
 
 
 class Recipe(BaseModel):
@@ -95,6 +111,7 @@ class Recipe(BaseModel):
     quality_views: int = Field(3, ge=0, le=64, description="held-out views to measure; 0 turns quality off")
     min_psnr_db: float = Field(15.0, ge=0)
     min_coverage: float = Field(0.8, ge=0, le=1)
+    gates: tuple[str, ...] = Field(DEFAULT_GATES, description="further quality gates, see docs/catalog.md")
 
     seconds_per_world: float = Field(30.0, gt=0, description="on the hardware the recipe is meant for, for estimates")
     bytes_per_world: int = Field(30_000_000, gt=0)
@@ -114,6 +131,14 @@ class Recipe(BaseModel):
         if unnamed:
             raise ValueError(f"a stage is named package.module:function, {unnamed[0]!r} is not")
         return stages
+
+    @field_validator("gates")
+    @classmethod
+    def _known_gates(cls, gates: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [gate for gate in gates if gate not in GATES]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is none of {', '.join(GATES)}")
+        return gates
 
     @model_validator(mode="after")
     def _whole_chunks(self) -> Recipe:
@@ -194,6 +219,8 @@ class Recipe(BaseModel):
         fields = {k: v for k, v in self.model_dump(mode="json").items() if k not in skip}
         if not fields["stages"]:
             del fields["stages"]  # a recipe without any keeps the ids it had before the field was
+        if self.gates == DEFAULT_GATES:
+            del fields["gates"]  # the same
         for group in GROUPS:
             if fields[group] is None:
                 del fields[group]  # a recipe without the group keeps the ids it had before the group existed
@@ -284,7 +311,7 @@ def _require_effect(before: Recipe, after: Recipe) -> None:
     """
     if before.video is None or after.video is None or after.video.sampler != "distilled":
         return
-    for name in ("num_steps", "guidance_scale", "negative_prompt"):
+    for name in OF_MANY_STEPS:
         if getattr(before.video, name) != getattr(after.video, name):
             raise RecipeError(
                 f"recipe '{before.name}': video.{name} has no effect while video.sampler is 'distilled', whose four "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -9,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import lyra_core
+from lyra_core.frame_table import frame_table
 from lyra_core.gaussians.extent import extent
 from lyra_core.geometry.path_measures import path_length_m, total_rotation_deg
 from lyra_core.identity import ALGORITHM_VERSION, canonical_digest, canonical_json, rng_seed
 from lyra_core.layout import new_upload, upload_prefix
 from lyra_core.public_uri import public_uri
 from lyra_core.quality import QUALITY_VERSION
-from lyra_core.records import WorldRecord, frame_table
+from lyra_core.records import WorldRecord
 from lyra_core.values import Part
 from tasks.geometry import geometry_reasons
 from tasks.outcome import FIRST_START, Start
@@ -118,6 +120,7 @@ def _model(made: MadeWorld, config: WorkerConfig) -> dict[str, Any]:
         "code_git_commit": config.code_commit or None,
         "package_version": lyra_core.__version__,
         "precision": provenance.precision,
+        "speed": provenance.speed,
         "inference_steps": provenance.num_steps,
         "guidance": provenance.guidance,
         "negative_prompt": provenance.negative_prompt,
@@ -214,11 +217,13 @@ def _quality(made: MadeWorld) -> dict[str, Any]:
     quality = made.quality
     if quality is None:
         return {}
+    measured = (
+        *("psnr_db", "ssim", "floater_frac", "coverage_frac", "texture_frac", "motion_px", "motion_frac"),
+        *("flicker_levels", "revisit_db", "isolated_frac", "needle_frac"),
+    )
+    found = {name: float(getattr(quality, name)) for name in measured}
     return {
-        "psnr_db": quality.psnr_db,
-        "ssim": quality.ssim,
-        "floater_frac": quality.floater_frac,
-        "coverage_frac": quality.coverage_frac,
+        **{name: None if math.isnan(value) else value for name, value in found.items()},
         "quality_version": QUALITY_VERSION,
     }
 
@@ -231,8 +236,9 @@ def _cost(config: WorkerConfig, clock: StageClock) -> dict[str, Any]:
     found: dict[str, Any] = {
         "stage_s": dict(clock.stage_s),
         "wall_s": wall_s,
-        "gpu_count": int(on_gpu),
-        "gpu_seconds": wall_s if on_gpu else 0.0,
+        "device_idle_s": clock.idle_s,
+        "gpu_count": config.num_devices if on_gpu else 0,
+        "gpu_seconds": wall_s * config.num_devices if on_gpu else 0.0,
         "created_at": finished,
         "started_at": clock.started_at,
         "finished_at": finished,

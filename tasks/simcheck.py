@@ -6,14 +6,11 @@ import tempfile
 from pathlib import Path
 
 from lyra_core.errors import CatalogError
-from lyra_core.formats.cameras import read_cameras_parquet
 from lyra_core.formats.mjcf import write_mjcf
 from lyra_core.formats.store import Store
 from lyra_core.records import SimcheckRecord, WorldRecord, utc_now
-from lyra_core.scene_geometry.measure import measure_geometry
-from lyra_core.scene_geometry.scale import GivenScale
 from lyra_core.simulation.drop_test import drop_test
-from lyra_core.values import Gaussians
+from tasks.stored_world import StoredWorld
 
 
 def simcheck(store: Store, world: WorldRecord) -> SimcheckRecord:
@@ -58,18 +55,8 @@ def made_mjcf(store: Store, world: WorldRecord) -> tuple[str | None, tuple[str, 
             f"world {world.world_id} has no MuJoCo file, and no Gaussians and cameras to make one from; its files: "
             f"{', '.join(keys) or 'none'}"
         )
-    # A person's scale is in the row as the height of the camera that follows from it.
-    is_given = world.metric_scale_source in ("camera_height", "center_distance") and world.floor_z_m is not None
     with tempfile.TemporaryDirectory(prefix="lyra-simcheck-") as folder:
-        for role in ("ply", "cameras"):
-            store.get_file(keys[role], Path(folder) / role)
-        scene = measure_geometry(
-            Gaussians.load_ply(Path(folder) / "ply"),
-            read_cameras_parquet(Path(folder) / "cameras"),
-            world.world_id,
-            is_metric_model=world.metric_scale_source == "depth_model",
-            given=GivenScale(camera_height_m=-(world.floor_z_m or 0.0)) if is_given else None,
-        )
+        scene = StoredWorld(store, world, Path(folder)).scene
         standing = scene.mujoco_world()
         if standing is None:
             return None, scene.reasons

@@ -1,7 +1,12 @@
 """A worker holds the models and makes worlds one at a time: a plain class, run in process or as a Ray actor.
 
-    make(spec):   seed -> video -> Gaussians -> geometry -> quality -> pictures     (the models' device)
-    finish(id):   encode -> upload -> commit                            (a thread, overlapping the next make)
+    expect(spec): seed                                                  (a thread, before the next make)
+    make(spec):   seed -> video -> Gaussians                            (the models' device)
+    finish(id):   fusion -> geometry -> quality -> pictures             (a thread, overlapping the next make)
+                  -> encode -> upload -> commit
+
+On a CPU the next make would only take the cores away from what is being finished: there make goes on to the pictures,
+and what overlaps is encoding and upload. Both ways give the same bytes.
 
 Neither raises because of a world: a Failure value says whether retrying can help. Storage that fails while a made world
 is stored is waited for here, so that the world need not be made again.
@@ -16,7 +21,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -32,16 +37,26 @@ from lyra_core.formats.patience import Patience, is_worth_waiting
 from lyra_core.formats.store import open_store
 from lyra_core.public_uri import without_secrets
 from lyra_core.spec import WorldSpec
+from lyra_core.values import Seed
 from lyra_core.world_models.load import load_model
 from tasks.artifacts import Contents, LocalArtifact, encode, find_formats
 from tasks.commit import store_world
 from tasks.outcome import FIRST_START, SOURCE_STAGE, Failure, Outcome, Start, Waiting
 from tasks.record import Dispatch
 from tasks.scratch import ScratchFolders, kept_chunks
+from tasks.seed import read_seed
 from tasks.stages import find_stages
 from tasks.weights import require_planned
 from tasks.worker_config import WorkerConfig
-from tasks.world import MadeWorld, StageClock, make_world
+from tasks.world import (
+    BegunWorld,
+    DeviceClock,
+    MadeWorld,
+    StageClock,
+    WorldRequest,
+    begin_world,
+    complete_world,
+)
 
 # Errors that say nothing about the seed: storage, memory, the machine. Every other LyraError is the seed's own.
 TRANSIENT = (StoreError, OutOfMemoryError, WorkerError)
@@ -67,36 +82,47 @@ class Worker:
         self.patience.run(self.store.check_writable)
         # Before the models: a name that cannot be imported is told before minutes of loading.
         self.stages, self.formats = find_stages(config.recipe), find_formats(config.recipe)
-        self.model = load_model(config.recipe.model, device=config.device, **config.recipe.model_options())
+        several = {"num_devices": config.num_devices} if config.num_devices > 1 else {}
+        self.model = load_model(config.recipe.model, device=config.device, **several, **config.recipe.model_options())
         self.scratch = ScratchFolders(config.scratch, self.store)
         self._finisher = ThreadPoolExecutor(
             1, thread_name_prefix="finish", initializer=limit_threads, initargs=(config.num_threads,)
         )
         self._finishing: dict[str, Future[Outcome | Failure]] = {}
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
+        self._expected: dict[str, Future[Seed]] = {}
+        self._device = DeviceClock(is_noted=config.overlaps or config.device.startswith("cuda"))
+
+    def expect(self, spec: WorldSpec) -> None:
+        """Read the photograph of a world that is likely to be next; whatever fails is left to its make."""
+        if spec.world_id not in self._expected:
+            self._expected = {spec.world_id: self._reader.submit(read_seed, spec, self.config.recipe)}
 
     def make(self, spec: WorldSpec, start: Start = FIRST_START) -> Failure | None:
         """Run the stages that need the models; None means the rest was handed to the finishing thread."""
+        self._wait_for_room()
         limit_threads(self.config.num_threads)  # an actor's calls come on threads of their own
         clock = StageClock(stage="store")
 
-        def make() -> MadeWorld | Outcome:
+        def make() -> BegunWorld | MadeWorld | Outcome:
             if is_committed(self.store, spec.world_id):  # another driver was faster
                 return Outcome(spec=spec, kind="exists")
-            try:
-                return make_world(self.model, spec, self.config.recipe, clock, self.scratch.open(spec), self.stages)
-            except TornObjectError:
-                self.scratch.remove(spec.world_id)  # damaged chunks: the next attempt begins anew
-                raise
+            request = WorldRequest(spec=spec, recipe=self.config.recipe, scratch=self.scratch.open(spec))
+            begun = begin_world(self.model, lambda: self._seed(spec), request, clock, self._device)
+            return begun if self.config.overlaps else self._completed(begun, clock)
 
-        made = guarded(make, clock)
+        made = self._attempted(make, spec, clock)
         if isinstance(made, Failure):
-            if made.permanent and not made.blames_store:
-                self.scratch.remove(spec.world_id)
             return made
         dispatch = Dispatch(start=start, worker_id=self.id)
-        self._finishing[spec.world_id] = self._finisher.submit(
-            guarded, lambda: made if isinstance(made, Outcome) else self._encode_and_store(made, clock, dispatch), clock
-        )
+
+        def finish() -> Outcome:
+            if isinstance(made, Outcome):
+                return made
+            whole = self._completed(made, clock) if isinstance(made, BegunWorld) else made
+            return self._encode_and_store(whole, clock, dispatch)
+
+        self._finishing[spec.world_id] = self._finisher.submit(self._attempted, finish, spec, clock)
         return None
 
     def finish(self, world_id: str) -> Outcome | Failure | Waiting:
@@ -112,6 +138,36 @@ class Worker:
             else:
                 del self._finishing[world_id]
                 return result
+
+    def _attempted(self, work: Callable[[], T], spec: WorldSpec, clock: StageClock) -> T | Failure:
+        """Some of a world's work; finished chunks that no later attempt can use are removed."""
+
+        def without_torn_chunks() -> T:
+            try:
+                return work()
+            except TornObjectError:
+                self.scratch.remove(spec.world_id)  # damaged chunks: the next attempt begins anew
+                raise
+
+        result = guarded(without_torn_chunks, clock)
+        if isinstance(result, Failure) and result.permanent and not result.blames_store:
+            self.scratch.remove(spec.world_id)
+        return result
+
+    def _completed(self, begun: BegunWorld, clock: StageClock) -> MadeWorld:
+        return complete_world(begun, self.config.recipe, clock, self.stages)
+
+    def _seed(self, spec: WorldSpec) -> Seed:
+        """The photograph, read already where that worked."""
+        expected = self._expected.pop(spec.world_id, None)
+        if expected is not None and expected.exception() is None:
+            return expected.result()
+        return read_seed(spec, self.config.recipe)
+
+    def _wait_for_room(self) -> None:
+        """Keep at most one world in memory beside the one that is made next."""
+        while len(unfinished := [future for future in list(self._finishing.values()) if not future.done()]) > 1:
+            wait(unfinished, return_when=FIRST_COMPLETED)
 
     def canary(self) -> Failure | None:
         """Make a built-in picture's world and throw it away: does this worker work at all?"""
@@ -139,6 +195,7 @@ class Worker:
 
     def close(self) -> None:
         """Let the finishing thread end."""
+        self._reader.shutdown(wait=True, cancel_futures=True)
         self._finisher.shutdown(wait=True, cancel_futures=True)
 
     def _encode_and_store(self, made: MadeWorld, clock: StageClock, dispatch: Dispatch) -> Outcome:

@@ -223,3 +223,16 @@ def make_seeds(tmp_path):
         return target
 
     return make
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
+    """A headless Chromium, see tests/browser.py."""
+    from tests.browser import Browser, find_chromium
+
+    executable = find_chromium()
+    if executable is None:
+        pytest.skip("no Chromium is installed: apt-get install chromium")
+    opened = Browser(executable)
+    yield opened
+    opened.close()

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from plyfile import PlyData
 
 from flows.settings import Settings
 from lyra_core import load_model
+from lyra_core.dataset import FileCache
 from lyra_core.formats.clip import probe_video
 from lyra_core.formats.store import open_store
 from lyra_core.geometry.trajectory_files import load_trajectory
@@ -89,12 +91,17 @@ def test_files_are_verified_before_they_are_exported(worlds, tmp_path):
     assert len(json.loads(written[-1].with_name("transforms.json").read_text())["frames"]) == 81
 
 
-def test_worlds_become_batches_of_tensors(worlds):
-    views = example("train_on_worlds").WorldViews(worlds, "true")
-    batch = views[0]
-    assert len(views) == 2
-    assert (tuple(batch["image"].shape), tuple(batch["K"].shape)) == ((4, 3, 64, 96), (4, 3, 3))
-    assert 0 <= float(batch["image"].min()) < float(batch["image"].max()) <= 1
+def test_a_network_trains_on_worlds(worlds, tmp_path):
+    losses = example("train_on_worlds").main(worlds, "true", FileCache(tmp_path))
+    assert len(losses) == 8  # two epochs of 12 frames, two workers with batches of 4 and 2
+    assert losses[-1] < losses[0]
+
+
+def test_sensors_fly_through_a_world(worlds, tmp_path):
+    points = example("fly_a_sensor").main(worlds, tmp_path)
+    assert points == len(PlyData.read(tmp_path / "lidar.ply")["vertex"]) > 1000
+    assert np.asarray(Image.open(tmp_path / "fisheye_01_color.jpg")).std() > 10
+    assert (np.asarray(Image.open(tmp_path / "pinhole_00_range.png")) > 0).mean() > 0.2
 
 
 def test_a_model_of_ones_own_in_a_batch(tmp_path):

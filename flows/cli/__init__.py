@@ -15,15 +15,19 @@ import typer
 
 from flows.cli.calibrate import calibrate
 from flows.cli.card import card
+from flows.cli.dataset import dataset
 from flows.cli.doctor import doctor
 from flows.cli.down import down
 from flows.cli.export import export
+from flows.cli.gallery import gallery
 from flows.cli.garbage import gc
 from flows.cli.lineage import lineage
 from flows.cli.output import choose_json, leave_pipe, plain_warnings, print_error, ready_streams
 from flows.cli.peek import peek
+from flows.cli.publish import publish
 from flows.cli.query import query
 from flows.cli.recipes import recipes
+from flows.cli.report import report
 from flows.cli.run import run
 from flows.cli.simcheck import simcheck
 from flows.cli.status import status
@@ -47,7 +51,8 @@ commands = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    run, status, query, peek, lineage, verify, simcheck, export, gc, card, recipes, calibrate, doctor, up, down,
+    run, status, query, peek, gallery, report, lineage, verify, simcheck, export, dataset, gc, card, publish, recipes,
+    calibrate, doctor, up, down,
 ):  # fmt: skip
     commands.command()(command)
 commands.command(

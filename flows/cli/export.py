@@ -15,7 +15,9 @@ EXIT_FAILED = 1
 def export(
     uri: Annotated[str, typer.Argument(help="Where worlds are stored.")],
     to: Annotated[Path, typer.Option("--to", help="Folder to write into: <world id>/<format>/.")],
-    formats: Annotated[str, typer.Option("--format", help="Formats with commas: colmap, nerfstudio.")],
+    formats: Annotated[
+        str, typer.Option("--format", help="Formats with commas, such as usd,gltf,spz; see docs/geometry.md.")
+    ],
     where: Annotated[str, typer.Option("--where", help="Which worlds, as SQL over the table worlds.")] = "true",
     as_json: AsJson = False,
 ) -> int:
@@ -25,7 +27,7 @@ def export(
 
     Examples:
 
-      lyra export ./worlds --format colmap,nerfstudio --to exported
+      lyra export ./worlds --format usd,gltf,spz --to exported
 
       lyra export s3://bucket/worlds --format colmap --where "accepted AND psnr_db > 30" --to exported
     """
@@ -33,11 +35,11 @@ def export(
     from catalogs.commit import read_commit
     from catalogs.find import require_catalog
     from catalogs.query import query
-    from lyra_core.errors import LyraError
     from lyra_core.formats.store import open_store
-    from tasks.export import export_world, find_exports
+    from tasks.export import export_world, find_exports, require_packages
 
     exports = find_exports([name.strip() for name in formats.split(",") if name.strip()])
+    require_packages(exports)
     store = open_store(uri)
     require_catalog(store)
     _make_folder(to)
@@ -46,21 +48,22 @@ def export(
     with waiting("exporting") as spinner:
         for number, row in enumerate(wanted):
             spinner.update(f"exporting: {number:,} of {len(wanted):,} worlds")
-            try:
-                written += len(export_world(store, read_commit(store, row["world_id"]).world, exports, to))
-            except LyraError as error:
-                problems.append({"world_id": row["world_id"], "name": row["name"], "problem": str(error)})
-    existed = (len(wanted) - len(problems)) * len(exports) - written
+            done = export_world(store, read_commit(store, row["world_id"]).world, exports, to)
+            written += len(done.written)
+            for form, reason in done.problems.items():
+                problems.append({"world_id": row["world_id"], "name": row["name"], "format": form, "problem": reason})
+    existed = len(wanted) * len(exports) - len(problems) - written
     if as_json:
         print_json({"worlds": len(wanted), "written": written, "existed": existed, "problems": problems})
     else:
         screen = console()
         screen.print(
             f"{len(wanted):,} worlds: {written:,} exports written to {to}, {existed:,} were there, "
-            f"{len(problems):,} worlds failed"
+            f"{len(problems):,} failed"
         )
         for problem in problems:
-            screen.print(styled(f"  {problem['name'] or ''}  {problem['world_id'][:12]}  {problem['problem']}"))
+            place = f"{problem['name'] or ''}  {problem['world_id'][:12]}  {problem['format']}"
+            screen.print(styled(f"  {place}  {problem['problem']}"))
     return EXIT_FAILED if problems else 0
 
 

@@ -132,11 +132,18 @@ _FIRST_FIELDS = {
 }
 
 
+# Fields that came later: they change nothing while they hold this value, and are then left out.
+_NEUTRAL: dict[type, dict[str, object]] = {
+    RolloutConfig: {"guidance_first_noise": 1.0, "guidance_last_noise": 0.0, "batched_guidance": False},
+}
+
+
 def identity_text(config: object) -> str:
     """A configuration as part of an id: class names and fields, in an order that never changes."""
     if not is_dataclass(config):
         return repr(config)
-    names = [field.name for field in fields(config)]
+    neutral = _NEUTRAL.get(type(config), {})
+    names = [f.name for f in fields(config) if f.name not in neutral or getattr(config, f.name) != neutral[f.name]]
     first = _FIRST_FIELDS.get(type(config), ())
     ordered = [*first, *(name for name in names if name not in first)]
     return f"{type(config).__name__}({', '.join(f'{name}={identity_text(getattr(config, name))}' for name in ordered)})"

@@ -123,6 +123,10 @@ class RolloutOptions(Bounded):
         shift: of the noise levels towards noise.
         guidance_scale: away from the negative prompt; 1 turns it off.
         negative_prompt: of classifier-free guidance.
+        guidance_first_noise: noise level at which guidance begins, 1 at the first step.
+        guidance_last_noise: noise level below which it acts no more, 0 to guide to the end. A step outside both costs
+            half (Kynkaanniemi et al. 2024, arXiv:2404.07724, section 3).
+        batched_guidance: both branches in one pass of the network: the same but for rounding, for more memory.
         exact_timesteps: tell the network 1000 sigma instead of its integer part.
         noise: "reference" draws as the reference implementation does (its generator takes 32 bits of a seed),
             "generator" from a torch.Generator of the whole seed.
@@ -144,6 +148,9 @@ class RolloutOptions(Bounded):
     shift: Annotated[float, Bounds(gt=0)] = 5.0
     guidance_scale: Annotated[float, Bounds(ge=0)] = 5.0
     negative_prompt: str = ""
+    guidance_first_noise: Annotated[float, Bounds(gt=0, le=1)] = 1.0
+    guidance_last_noise: Annotated[float, Bounds(ge=0, le=1)] = 0.0
+    batched_guidance: bool = False
     exact_timesteps: bool = False
     noise: Literal["reference", "generator"] = "reference"
     encoded_prefix: Annotated[int, Bounds(ge=1)] | None = None
@@ -163,11 +170,15 @@ class VideoOptions(RolloutOptions):
         super_resolution: of finished frames, four times along each side: "none", "transfer" of the photograph's high
             frequencies, which nothing has learned, or the "network" guided by the photograph. Only the embedded model
             has one.
+        placement: where weights wait on CUDA: "resident" keeps all on the GPU; "visiting" brings encoders and depth
+            network when they are used; "streamed" brings the blocks of the video network one after another as well;
+            "auto" decides by the GPU's memory. Changes no world.
     """
 
     loras: tuple[str, ...] = ()
     captioner: str = "manifest"
     super_resolution: Literal["none", "transfer", "network"] = "none"
+    placement: Literal["auto", "resident", "visiting", "streamed"] = "auto"
 
 
 CORRECTED_WARP_OPTIONS = WarpOptions(reliability="curvature", reliability_threshold=0.04, group_size=None)

@@ -105,8 +105,19 @@ def read_cameras_parquet(file: str | Path) -> CameraPath:
     )
 
 
+def frame_name(frame: int) -> str:
+    """Name of the picture of a frame, wherever frames of a video are files."""
+    return f"frame_{frame:05d}.jpg"
+
+
 def write_transforms_json(
-    path: CameraPath, file: str | Path, file_paths: list[str] | None = None, *, points_file: str | None = None
+    path: CameraPath,
+    file: str | Path,
+    file_paths: list[str] | None = None,
+    *,
+    points_file: str | None = None,
+    depth_paths: list[str] | None = None,
+    video_file: str | None = None,
 ) -> None:
     """Write nerfstudio's transforms.json: OpenGL camera-to-world, intrinsics once if all frames
     share them.
@@ -114,21 +125,28 @@ def write_transforms_json(
     Args:
         path: the cameras.
         file: usually `transforms.json` beside a folder of images.
-        file_paths: image of each frame, relative to the file; left out where None, and then nerfstudio cannot train.
+        file_paths: image of each frame, relative to the file. None: `images/frame_00000.jpg`, ..., where the command
+            that the file names puts the frames of `video_file`.
         points_file: a PLY of coloured points in the same frame, relative to the file. Where given, the poses keep their
             orientation in nerfstudio too.
+        depth_paths: depth of each frame as a 16-bit PNG in thousandths of a unit, relative to the file, or None.
+        video_file: the video that holds the frames, relative to the file, where they are no files.
 
     Raises:
         CameraPathError: a number of image names that is not the number of frames.
     """
-    if file_paths is not None and len(file_paths) != len(path):
-        raise CameraPathError(f"{len(path)} cameras need {len(path)} image names, found {len(file_paths)}")
+    for names in (file_paths, depth_paths):
+        if names is not None and len(names) != len(path):
+            raise CameraPathError(f"{len(path)} cameras need {len(path)} image names, found {len(names)}")
+    images = [f"images/{frame_name(i)}" for i in range(len(path))] if file_paths is None else file_paths
     cam_to_world = (path.cam_to_world @ OPENCV_TO_OPENGL).tolist()
     lenses = [_lens(path.intrinsics[i]) for i in range(len(path))]
     shared = all(lens == lenses[0] for lens in lenses)
     frames = []
     for i, matrix in enumerate(cam_to_world):
-        frame: dict[str, object] = {} if file_paths is None else {"file_path": file_paths[i]}
+        frame: dict[str, object] = {"file_path": images[i]}
+        if depth_paths is not None:
+            frame["depth_file_path"] = depth_paths[i]
         frame["transform_matrix"] = matrix
         frames.append(frame if shared else {**frame, **lenses[i]})
     document = {
@@ -141,6 +159,7 @@ def write_transforms_json(
         "p1": 0.0,
         "p2": 0.0,
         **({} if points_file is None else {"orientation_override": "none", "ply_file_path": points_file}),
+        **({} if video_file is None else _where_frames_are(video_file)),
         "frames": frames,
     }
     with replacing(file) as temporary:
@@ -162,13 +181,13 @@ def write_colmap_text(
         path: the cameras; frames that share intrinsics share a camera.
         folder: created where missing.
         gaussians: the centres of those that key frames show become points (evenly thinned), or none.
-        image_names: of each frame; default frame_00000.png and so on.
+        image_names: of each frame; default frame_00000.jpg and so on.
         max_points: at most so many points.
 
     Raises:
         CameraPathError: a number of image names that is not the number of frames.
     """
-    names = [f"frame_{i:05d}.png" for i in range(len(path))] if image_names is None else image_names
+    names = [frame_name(i) for i in range(len(path))] if image_names is None else image_names
     if len(names) != len(path):
         raise CameraPathError(f"{len(path)} cameras need {len(path)} image names, found {len(names)}")
     folder = Path(folder)
@@ -233,6 +252,14 @@ def read_colmap_text(folder: str | Path) -> CameraPath:
         image_width=width,
         name=folder.name,
     )
+
+
+def _where_frames_are(video: str) -> dict[str, str]:
+    """Keys that nerfstudio passes over."""
+    return {
+        "video_path": video,
+        "extract_frames": f"mkdir -p images && ffmpeg -i {video} -start_number 0 -qscale:v 2 images/frame_%05d.jpg",
+    }
 
 
 def _lens(intrinsics: Tensor) -> dict[str, float]:

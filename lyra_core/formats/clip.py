@@ -7,7 +7,7 @@ transfer function is left untouched: it is tagged BT.709, as browsers expect of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -24,12 +24,14 @@ from lyra_core.replacing import replacing
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.frame import VideoFrame
+    from av.video.reformatter import VideoReformatter
     from av.video.stream import VideoStream
 
 # x264's output depends on the number of threads, not on their timing: fixed, equal frames give
 # equal bytes on machines of any size.
 ENCODER_THREADS = 4
 MAX_FRAMES = 100_000
+KEY_INTERVAL = 48  # frames from one key frame to the next, in H.264 files
 # Values of AVColorSpace, AVColorRange, AVColorPrimaries, AVColorTransferCharacteristic
 # (libavutil/pixfmt.h).
 _BT709, _LIMITED, _FULL = 1, 1, 2
@@ -39,7 +41,7 @@ _SCALING = 0x4 | 0x2000 | 0x40000 | 0x80000
 _LOSSY = {
     # Chroma two steps finer than x264 would: saturated edges suffer first in 4:2:0. No macroblock tree: its
     # assembly reads memory that nobody wrote (MALLOC_PERTURB_=1 changes the bytes), so equal frames gave unequal files.
-    "x264-params": "chroma-qp-offset=-2:keyint=48:scenecut=0:open-gop=0:mbtree=0",
+    "x264-params": f"chroma-qp-offset=-2:keyint={KEY_INTERVAL}:scenecut=0:open-gop=0:mbtree=0",
 }
 
 
@@ -140,6 +142,51 @@ def iterate_frames(path: str | Path) -> Iterator[np.ndarray]:
         raise FormatError(f"{path} holds no video frames; write it again")
 
 
+def read_frames(
+    path: str | Path, wanted: Sequence[int], *, size: tuple[int, int] | None = None, threads: int = 0
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Some frames of a video with their numbers, decoded from the key frame before each stretch of them.
+
+    Args:
+        path: a video of constant rate.
+        wanted: numbers of frames, ascending.
+        size: height and width to scale to, or None to keep the video's.
+        threads: of the decoder; 0: as many as it likes.
+
+    Raises:
+        FormatError: as read_video; or the video ends before the last of the frames.
+    """
+    import av
+    from av.video.reformatter import VideoReformatter
+
+    stretches: list[list[int]] = []
+    for number in wanted:
+        if stretches and number - stretches[-1][-1] <= KEY_INTERVAL:
+            stretches[-1].append(number)
+        else:
+            stretches.append([number])
+    try:
+        with av.open(str(path)) as container:
+            stream = _video_stream(container, path)
+            stream.thread_type = "AUTO"
+            stream.codec_context.thread_count = threads
+            reformatter, step = VideoReformatter(), 1 / ((stream.average_rate or 1) * (stream.time_base or 1))
+            for stretch in stretches:
+                container.seek(round(stretch[0] * step) + (stream.start_time or 0), stream=stream)
+                left = set(stretch)
+                for frame in container.decode(stream):
+                    number = round(((frame.pts or 0) - (stream.start_time or 0)) / step)
+                    if number in left:
+                        left.remove(number)
+                        yield number, _to_rgb(frame, reformatter, size)
+                    if not left:
+                        break
+                if left:
+                    raise FormatError(f"{path}: wanted frame {max(left)}, the video has fewer; verify or re-encode it")
+    except (av.FFmpegError, OSError) as error:
+        raise FormatError(f"{path} cannot be decoded as a video: {error}") from error
+
+
 def probe_video(path: str | Path) -> VideoInfo:
     """Size, rate and number of frames, without decoding.
 
@@ -223,15 +270,20 @@ def _from_rgb(frame: VideoFrame, pixel_format: str) -> VideoFrame:
     )
 
 
-def _to_rgb(frame: VideoFrame) -> np.ndarray:
+def _to_rgb(
+    frame: VideoFrame, reformatter: VideoReformatter | None = None, size: tuple[int, int] | None = None
+) -> np.ndarray:
     from av.video.reformatter import VideoReformatter
 
-    if frame.format.name == "bgr0":
+    height, width = size or (frame.height, frame.width)
+    if frame.format.name == "bgr0" and (height, width) == (frame.height, frame.width):
         return frame.to_ndarray(format="rgb24")
-    # 2 is "unspecified" in a frame's colour space.
+    # 2 is "unspecified" in a frame's colour space. What is RGB already has none.
     space = _BT709 if frame.colorspace == 2 else frame.colorspace
-    converted = VideoReformatter().reformat(
+    converted = (reformatter or VideoReformatter()).reformat(
         frame,
+        width=width,
+        height=height,
         format="rgb24",
         src_colorspace=space,
         dst_colorspace=space,

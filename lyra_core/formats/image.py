@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
 
@@ -161,7 +161,23 @@ def open_image(
 def write_jpeg(image: UInt8[Tensor, "h w 3"], path: str | Path, *, quality: int = 90) -> None:
     """Write an sRGB image as JPEG, whole or not at all."""
     with replacing(path) as temporary:
-        _to_pil(image).save(temporary, "JPEG", quality=quality, optimize=True)
+        temporary.write_bytes(encode_jpeg(image, quality=quality))
+
+
+def write_depth_png(depth: Float[Tensor, "h w"], path: str | Path) -> None:
+    """Write depth as a 16-bit grey PNG in thousandths of a unit: 0 where unknown, nothing beyond 65.535 units."""
+    thousandths = (depth.double() * 1000).round()
+    known = (thousandths >= 1) & (thousandths <= 65_535)
+    values = torch.where(known, thousandths, 0.0).to("cpu").numpy().astype(np.uint16)
+    with replacing(path) as temporary:
+        Image.fromarray(values).save(temporary, "PNG")
+
+
+def encode_jpeg(image: UInt8[Tensor, "h w 3"], *, quality: int = 90) -> bytes:
+    """The bytes that `write_jpeg` writes."""
+    buffer = io.BytesIO()
+    _to_pil(image).save(buffer, "JPEG", quality=quality, optimize=True)
+    return buffer.getvalue()
 
 
 def jpeg_data_uri(image: UInt8[Tensor, "h w 3"], max_side: int, max_bytes: int) -> str:

@@ -5,21 +5,18 @@ A mesh is in the ground frame (z up, y forward). GLB is written with its own axe
 
 from __future__ import annotations
 
-import json
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
 from lyra_core.errors import FormatError
+from lyra_core.formats.glb import ELEMENT_BUFFER, GlbWriter
 from lyra_core.replacing import replacing
 
 # glTF 2.0: x right, y up, z backward of what looks forward.
 GROUND_TO_GLTF = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
-_ARRAY_BUFFER, _ELEMENT_BUFFER = 34962, 34963
-_FLOAT, _UNSIGNED_INT, _UNSIGNED_BYTE = 5126, 5125, 5121
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,59 +44,19 @@ def write_glb(mesh: Mesh, file: str | Path, name: str = "world") -> None:
         FormatError: no triangle, or a vertex that is not finite.
     """
     _require_writable(mesh)
-    positions = (mesh.vertices @ GROUND_TO_GLTF.T).astype("<f4")
-    parts = [positions.tobytes(), mesh.faces.astype("<u4").tobytes()]
-    attributes, accessors = (
-        {"POSITION": 0},
-        [
-            {
-                "bufferView": 0,
-                "componentType": _FLOAT,
-                "count": len(positions),
-                "type": "VEC3",
-                "min": positions.min(0).tolist(),
-                "max": positions.max(0).tolist(),
-            },
-            {"bufferView": 1, "componentType": _UNSIGNED_INT, "count": int(mesh.faces.size), "type": "SCALAR"},
-        ],
-    )
-    targets = [_ARRAY_BUFFER, _ELEMENT_BUFFER]
+    glb = GlbWriter()
+    attributes = {"POSITION": glb.add((mesh.vertices @ GROUND_TO_GLTF.T).astype("<f4"), has_bounds=True)}
+    indices = glb.add(mesh.faces.astype("<u4").ravel(), ELEMENT_BUFFER)
     if mesh.colors is not None:
-        attributes["COLOR_0"] = 2
-        parts.append(_vertex_colors(mesh.colors).tobytes())
-        targets.append(_ARRAY_BUFFER)
-        accessors.append(
-            {
-                "bufferView": 2,
-                "componentType": _UNSIGNED_BYTE,
-                "normalized": True,
-                "count": len(positions),
-                "type": "VEC4",
-            }
-        )
-    views, offset = [], 0
-    for data, target in zip(parts, targets, strict=True):
-        views.append({"buffer": 0, "byteOffset": offset, "byteLength": len(data), "target": target})
-        offset += len(data)
-    document = {
-        "asset": {"version": "2.0", "generator": "lyra-worlds"},
+        attributes["COLOR_0"] = glb.add(linear_rgba(mesh.colors), is_normalized=True)
+    document: dict[str, object] = {
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0, "name": name}],
-        "meshes": [{"name": name, "primitives": [{"attributes": attributes, "indices": 1, "material": 0}]}],
+        "meshes": [{"name": name, "primitives": [{"attributes": attributes, "indices": indices, "material": 0}]}],
         "materials": [{"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}, "doubleSided": True}],
-        "accessors": accessors,
-        "bufferViews": views,
-        "buffers": [{"byteLength": offset}],
     }
-    header = json.dumps(document, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 4)
-    body = b"".join(parts)
-    body += b"\0" * (-len(body) % 4)
-    with replacing(file) as temporary, temporary.open("wb") as out:
-        out.write(struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(header) + 8 + len(body)))
-        out.write(struct.pack("<I4s", len(header), b"JSON") + header)
-        out.write(struct.pack("<I4s", len(body), b"BIN\0") + body)
+    glb.write(document, file)
 
 
 def write_obj(mesh: Mesh, file: str | Path, name: str = "world") -> None:
@@ -116,12 +73,27 @@ def write_obj(mesh: Mesh, file: str | Path, name: str = "world") -> None:
         temporary.write_text("\n".join(lines) + "\n", encoding="ascii")
 
 
-def _vertex_colors(colors: np.ndarray) -> np.ndarray:
-    """Linear RGBA bytes: glTF reads vertex colours as linear light (2.0 specification, 3.9.2)."""
+def vertex_normals(mesh: Mesh) -> Float[np.ndarray, "v 3"]:
+    """Unit normals of the vertices: those of their triangles, weighted by area; upwards where a vertex has none."""
+    corners = mesh.vertices[mesh.faces]
+    crosses = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals = np.zeros_like(mesh.vertices)
+    for corner in range(3):
+        np.add.at(normals, mesh.faces[:, corner], crosses)
+    length = np.linalg.norm(normals, axis=1, keepdims=True)
+    return np.where(length > 0, normals / length.clip(1e-300), [0.0, 0.0, 1.0])
+
+
+def linear_rgba(
+    colors: Float[np.ndarray, "v 3"], alpha: Float[np.ndarray, " v"] | None = None
+) -> UInt8[np.ndarray, "v 4"]:
+    """sRGB of 0 to 1 as linear bytes: glTF reads vertex colours as linear light (2.0 specification, 3.9.2)."""
     srgb = colors.clip(0.0, 1.0)
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     bytes_ = np.full((len(colors), 4), 255, np.uint8)
     bytes_[:, :3] = np.round(255.0 * linear)
+    if alpha is not None:
+        bytes_[:, 3] = np.round(255.0 * alpha.clip(0.0, 1.0))
     return bytes_
 
 

@@ -11,6 +11,7 @@ read nonsense, without an error, where one is a byte.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,6 +32,7 @@ OPACITY_EPS = 1e-6
 # mistake.
 OPACITY_SLACK = 1e-3
 MAX_HEADER_BYTES = 65_536
+FULL_COEFFICIENTS = 16  # of degree 3
 
 _REQUIRED = (
     *("x", "y", "z"),
@@ -90,6 +92,18 @@ def write_ply(gaussians: Gaussians, path: str | Path) -> None:
         _write_rows(file, fields, num_rest, part)
 
 
+def write_full_ply(gaussians: Gaussians, path: str | Path) -> None:
+    """Write exactly the 62 properties of degree 3, zeros where the Gaussians have a lower one, without their parts.
+
+    INRIA's viewers and trainers accept no other number.
+
+    Raises:
+        GaussiansError: as write_ply.
+    """
+    sh = torch.nn.functional.pad(gaussians.sh, (0, 0, 0, FULL_COEFFICIENTS - gaussians.sh.shape[1]))
+    write_ply(replace(gaussians, sh=sh, part=None), path)
+
+
 def read_ply(path: str | Path) -> Gaussians:
     """Read Gaussians from a .ply.
 
@@ -143,6 +157,27 @@ def read_ply(path: str | Path) -> Gaussians:
     )
 
 
+def require_finite(gaussians: Gaussians) -> None:
+    """Refuse what no file of Gaussians can hold.
+
+    Raises:
+        GaussiansError: none at all, or values that are not finite; the message names the field and counts.
+    """
+    if len(gaussians) == 0:
+        raise GaussiansError("a file of Gaussians needs at least one Gaussian, found none")
+    for name in ("means", "quats", "scales", "opacities", "sh"):
+        values = getattr(gaussians, name)
+        # A finite sum proves every value finite and is much cheaper than a mask: look closer only on doubt.
+        if bool(torch.isfinite(values.sum())):
+            continue
+        bad = ~torch.isfinite(values).reshape(len(gaussians), -1).all(1)
+        if bad.any():
+            raise GaussiansError(
+                f"{name} must be finite; {int(bad.sum())} of {len(gaussians)} Gaussians hold NaN or infinity "
+                f"(first: {int(bad.nonzero()[0])}); drop them before writing"
+            )
+
+
 def _parts(columns: dict[str, np.ndarray]) -> Tensor | None:
     """The parts, or None where the file has none: a property of that name may mean something else to others."""
     found = columns.get("part")
@@ -162,21 +197,7 @@ def _property_names(num_rest: int) -> list[str]:
 
 
 def _require_writable(gaussians: Gaussians) -> None:
-    if len(gaussians) == 0:
-        raise GaussiansError("a .ply needs at least one Gaussian, found none")
-    for name in ("means", "quats", "scales", "opacities", "sh"):
-        values: Tensor = getattr(gaussians, name)
-        # A finite sum proves every value finite and is much cheaper than a mask: look closer only
-        # on doubt.
-        if bool(torch.isfinite(values.sum())):
-            continue
-        bad = ~torch.isfinite(values.reshape(len(gaussians), -1)).all(1)
-        if bad.any():
-            raise GaussiansError(
-                f"{name} must be finite; {int(bad.sum())} of {len(gaussians)} Gaussians hold "
-                f"NaN or "
-                f"infinity (first: {int(bad.nonzero()[0])}); drop them before writing"
-            )
+    require_finite(gaussians)
     if bool(gaussians.scales.min() <= 0):
         flat = int((gaussians.scales <= 0).any(1).sum())
         raise GaussiansError(

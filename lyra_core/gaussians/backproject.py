@@ -14,10 +14,10 @@ from torch import Tensor
 from lyra_core.gaussians import backproject_kernels
 from lyra_core.gaussians import rasterize_kernels as kernels
 from lyra_core.gaussians.rasterize import (
-    _ONE_LAUNCH_AT_A_TIME,
     EPS2D_PX2,
     FAR_PLANE_M,
     NEAR_PLANE_M,
+    ONE_LAUNCH_AT_A_TIME,
     Rasterizer,
     _contiguous,
 )
@@ -54,7 +54,7 @@ class Backprojector:
         )
         tiles_x, tiles_y = -(-width // kernels.TILE), -(-height // kernels.TILE)
         limits = np.float32(EPS2D_PX2), np.float32(NEAR_PLANE_M), np.float32(FAR_PLANE_M)
-        with _ONE_LAUNCH_AT_A_TIME:
+        with ONE_LAUNCH_AT_A_TIME:
             kernels.project_splats(*self._arrays, _contiguous(world_to_cam), camera, *limits, self._splats, self._keys)
             order = kernels.depth_order(self._keys)
             ordered = kernels.gather(self._splats, order)

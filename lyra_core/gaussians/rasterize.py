@@ -24,7 +24,7 @@ FAR_PLANE_M = 1e10
 EPS2D_PX2 = 0.3
 
 # Numba's fallback threading layer aborts the process when two threads launch parallel kernels at once.
-_ONE_LAUNCH_AT_A_TIME = threading.Lock()
+ONE_LAUNCH_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +97,7 @@ class Rasterizer:
         color = np.empty((image_height, image_width, 3), np.float32)
         depth, alpha = np.empty((2, image_height, image_width), np.float32)
         limits = self._eps2d, np.float32(NEAR_PLANE_M), np.float32(FAR_PLANE_M)
-        with _ONE_LAUNCH_AT_A_TIME:
+        with ONE_LAUNCH_AT_A_TIME:
             kernels.project_splats(*self._arrays, _contiguous(world_to_cam), camera, *limits, self._splats, self._keys)
             ordered = kernels.gather(self._splats, kernels.depth_order(self._keys))
             starts, members = kernels.bin_into_tiles(ordered, tiles_x, tiles_y, numba.get_num_threads())

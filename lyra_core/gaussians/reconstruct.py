@@ -133,6 +133,27 @@ class ReconstructionReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadyToFuse:
+    """A video whose chunks are lifted: no network is needed any more.
+
+    Attributes:
+        source: the video.
+        keyframes: frames that were lifted, rising. [t]
+        lifted: their geometry, stored in a folder that must be kept until it is fused.
+        chunk_frames: most keyframes of a chunk, after memory had its say.
+        lifter: name of what lifted them.
+        seconds: wall time so far.
+    """
+
+    source: ClipSource
+    keyframes: Int[Tensor, " t"]
+    lifted: LiftedVideo
+    chunk_frames: int
+    lifter: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reconstruction:
     """Gaussians in the frame of the requested cameras, and how they came about."""
 
@@ -166,19 +187,48 @@ def reconstruct(
         OutOfMemoryError: two frames at a time do not fit.
         StoreError: chunk_dir cannot be written or holds a damaged chunk.
     """
+    with tempfile.TemporaryDirectory(prefix="lyra-chunks-") as temporary:
+        folder = Path(temporary) if chunk_dir is None else Path(chunk_dir)
+        ready = lift_video(clip, folder, lifter=lifter, config=config, on_progress=on_progress)
+        return fuse_video(ready, config, on_progress)
+
+
+def lift_video(
+    clip: VideoClip | ClipSource,
+    folder: Path,
+    *,
+    lifter: Lifter,
+    config: ReconstructionConfig = ReconstructionConfig(),
+    on_progress: Progress | None = None,
+) -> ReadyToFuse:
+    """The first half of `reconstruct`: what needs the lifter's networks. Arguments and errors as there."""
     started = time.perf_counter()
     source: ClipSource = MemoryClip(clip) if isinstance(clip, VideoClip) else clip
     _require_liftable(source.cameras, lifter)
     keyframes = choose_keyframes(source.cameras, _scene_depth_m(source), config.keyframes)
-    with tempfile.TemporaryDirectory(prefix="lyra-chunks-") as temporary:
-        folder = Path(temporary) if chunk_dir is None else Path(chunk_dir)
 
-        def run(budget: Budget) -> tuple[LiftedVideo, Budget]:
-            return lift_chunks(source, keyframes, lifter, budget, folder, on_progress), budget
+    def run(budget: Budget) -> tuple[LiftedVideo, Budget]:
+        return lift_chunks(source, keyframes, lifter, budget, folder, on_progress), budget
 
-        lifted, budget = run_within(Budget(views=min(config.chunk_frames, len(keyframes))), run)
-        stand = choose_cameras(source.cameras[keyframes], lifted.recovered, config.cameras, config.gate)
-        fusion = fuse_chunks(source, lifted, stand.cameras, _fusion_config(config), on_progress)
+    lifted, budget = run_within(Budget(views=min(config.chunk_frames, len(keyframes))), run)
+    return ReadyToFuse(
+        source=source,
+        keyframes=keyframes,
+        lifted=lifted,
+        chunk_frames=budget.views,
+        lifter=lifter.name,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def fuse_video(
+    ready: ReadyToFuse, config: ReconstructionConfig = ReconstructionConfig(), on_progress: Progress | None = None
+) -> Reconstruction:
+    """The second half of `reconstruct`, on the CPU. Arguments and errors as there."""
+    started = time.perf_counter()
+    source, keyframes, lifted = ready.source, ready.keyframes, ready.lifted
+    stand = choose_cameras(source.cameras[keyframes], lifted.recovered, config.cameras, config.gate)
+    fusion = fuse_chunks(source, lifted, stand.cameras, _fusion_config(config), on_progress)
     points, removed = prune(fusion.points, fusion.judges, config.prune)
     sampled = evenly(len(keyframes), config.sample_views)
     views = stand.cameras[sampled]
@@ -190,8 +240,8 @@ def reconstruct(
         num_keyframes=len(keyframes),
         num_chunks=len(lifted.chunks),
         resumed_chunks=lifted.resumed,
-        chunk_frames=budget.views,
-        lifter=lifter.name,
+        chunk_frames=ready.chunk_frames,
+        lifter=ready.lifter,
         cameras=stand.choice,
         residual_deg=stand.residual_deg,
         residual_percent=stand.residual_percent,
@@ -208,7 +258,7 @@ def reconstruct(
         lone=removed.lone,
         num_gaussians=len(gaussians),
         coverage=coverage,
-        seconds=time.perf_counter() - started,
+        seconds=ready.seconds + time.perf_counter() - started,
     )
     return Reconstruction(gaussians=gaussians, report=report)
 

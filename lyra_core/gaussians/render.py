@@ -53,11 +53,16 @@ def render(
         MissingExtraError: gsplat was asked for and is not installed.
         RecipeError: unknown engine, or gsplat was asked for without a CUDA device.
     """
-    _require_drawable(gaussians)
+    require_drawable(gaussians)
     return _engine(engine, gaussians.means.device)(gaussians, cameras, background)
 
 
-def _require_drawable(gaussians: Gaussians) -> None:
+def require_drawable(gaussians: Gaussians) -> None:
+    """Refuse what no picture can be made of.
+
+    Raises:
+        GaussiansError: there are none, or a value is not finite.
+    """
     if len(gaussians) == 0:
         raise GaussiansError("rendering needs at least one Gaussian, found none")
     for name in ("means", "quats", "scales", "opacities", "sh"):

@@ -45,14 +45,14 @@ def top_contributors(seen: Float[Tensor, " n"], count: int) -> Tensor:
 
 
 def make_tiers(
-    gaussians: Gaussians, cameras: CameraPath, tiers: tuple[str, ...] = tuple(TIERS)
-) -> dict[str, Gaussians]:
+    gaussians: Gaussians, cameras: CameraPath, tiers: tuple[str | int, ...] = tuple(TIERS)
+) -> dict[str | int, Gaussians]:
     """Smaller versions of finished Gaussians; a tier that already fits is the set itself.
 
     Args:
         gaussians: world frame.
         cameras: sample views, typically a few dozen of the path.
-        tiers: names.
+        tiers: names, or numbers of Gaussians.
     """
     # A disc made from a pixel has two extents of about half its spacing.
     spacing = 2.0 * gaussians.scales.sort(dim=1).values[:, 1]

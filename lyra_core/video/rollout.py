@@ -47,6 +47,7 @@ from lyra_core.video.dit.network import DiT
 from lyra_core.video.memory import query_offsets
 from lyra_core.video.rollout_request import Photograph, RolloutRequest, require_fitting_network
 from lyra_core.video.sampler import (
+    Guidance,
     guided_velocity,
     reference_noise,
     sample_distilled,
@@ -308,7 +309,13 @@ class Rollout:
         if models.text is not None and scale != 1.0:
             away = models.text([config.negative_prompt]) if models.negative_text is None else models.negative_text
             negative = dit.prepare_text(away.to(self.device))
-        velocity = guided_velocity(dit, context, negative, scale)
+        guidance = Guidance(
+            scale=scale,
+            first_noise=config.guidance_first_noise,
+            last_noise=config.guidance_last_noise,
+            is_batched=config.batched_guidance,
+        )
+        velocity = guided_velocity(dit, context, negative, guidance)
         solve = sample_euler if config.sampler == "euler" else sample_unipc
         return solve(velocity, noise, self._schedule())[0]
 

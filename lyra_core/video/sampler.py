@@ -9,6 +9,7 @@ velocity 0, which changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from math import expm1, inf, log
 
@@ -39,8 +40,34 @@ def reference_noise(shape: tuple[int, ...], seed: int) -> Float[Tensor, "*shape"
     return torch.from_numpy(draws.astype(np.float32))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guidance:
+    """How far and where the network is led away from another caption.
+
+    Attributes:
+        scale: 1 follows the caption alone and skips the second branch.
+        first_noise: noise level below or at which guidance begins; 1 guides from the first step on.
+        last_noise: noise level at or above which it still acts; 0 guides to the end. Between both: Kynkaanniemi et al.
+            2024, "Applying Guidance in a Limited Interval", section 3.
+        is_batched: both branches in one pass, which takes more memory.
+    """
+
+    scale: float
+    first_noise: float = 1.0
+    last_noise: float = 0.0
+    is_batched: bool = False
+
+    def acts_at(self, timestep: Tensor) -> bool:
+        """Whether the second branch is needed at a timestep (1000 times the noise level)."""
+        if self.scale == 1.0:
+            return False
+        if self.first_noise >= 1.0 and self.last_noise <= 0.0:
+            return True  # without asking the device
+        return self.last_noise <= float(timestep.flatten()[0]) / 1000.0 <= self.first_noise
+
+
 def guided_velocity(
-    model: DiT, context: PreparedContext, unguided_text: tuple[KeyValue, ...], scale: float
+    model: DiT, context: PreparedContext, unguided_text: tuple[KeyValue, ...], guidance: float | Guidance
 ) -> Velocity:
     """Classifier-free guidance (Ho & Salimans 2022, equation 6) away from another caption.
 
@@ -49,15 +76,23 @@ def guided_velocity(
         context: the chunk under its caption.
         unguided_text: keys and values of the negative caption (DiT.prepare_text); all else is
             shared between the branches.
-        scale: 1 follows the caption alone and skips the second branch.
+        guidance: its scale, or all about it.
     """
-    if scale == 1.0:
+    chosen = guidance if isinstance(guidance, Guidance) else Guidance(scale=guidance)
+    if chosen.scale == 1.0:
         return lambda latents, timestep: model(latents, timestep, context)
     unguided = context.with_text(unguided_text)
+    # several devices take one caption at a time: they gain what a batch would
+    both = context.with_both(unguided_text) if chosen.is_batched and model.team is None else None
 
     def velocity(latents: Tensor, timestep: Tensor) -> Tensor:
-        negative = model(latents, timestep, unguided)
-        return negative + scale * (model(latents, timestep, context) - negative)
+        if not chosen.acts_at(timestep):
+            return model(latents, timestep, context)
+        if both is None:
+            negative, positive = model(latents, timestep, unguided), model(latents, timestep, context)
+        else:
+            positive, negative = model(latents.repeat(2, 1, 1, 1, 1), timestep.repeat(2), both).chunk(2)
+        return negative + chosen.scale * (positive - negative)
 
     return velocity
 

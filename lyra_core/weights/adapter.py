@@ -73,8 +73,8 @@ class DtypePolicy:
     float32: tuple[str, ...] = ()
 
     def apply(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor in its dtype."""
-        if not tensor.is_floating_point():
+        """The tensor in its dtype; 8-bit numbers mean nothing without their scales and stay as they are."""
+        if not tensor.is_floating_point() or tensor.dtype.itemsize == 1:
             return tensor
         if any(fnmatchcase(name, pattern) for pattern in self.float32):
             return tensor.float()

@@ -15,9 +15,11 @@ from pathlib import Path
 
 from lyra_core.errors import WeightsError
 from lyra_core.models import MODELS, RequiredSet
-from lyra_core.weights.manifest import MANIFEST_NAME, manifest_digest
+from lyra_core.weights.manifest import MANIFEST_NAME, manifest_digest, read_manifest
 from lyra_core.weights.registry import LICENSES, WEIGHT_SETS
 
+NARROW_SUFFIX = "-fast"
+"""Of the name of a set of the video network in 8 bits (lyra_core.weights.narrow), beside the set it was made from."""
 PARTS: dict[str, tuple[RequiredSet, ...]] = {name: known.parts for name, known in MODELS.items() if known.parts}
 """Of the models that consist of converted sets."""
 
@@ -34,7 +36,7 @@ def find_sets(folder: str | Path | None, parts: Sequence[RequiredSet]) -> dict[s
     sets: dict[str, Path] = {}
     missing: list[RequiredSet] = []
     for part in parts:
-        home = next((root / name for name in part.sets if _is_there(root / name)), None)
+        home = next((root / name for name in (*part.sets, *part.stand_ins) if _is_there(root / name)), None)
         if home is None:
             missing.append(part)
         else:
@@ -75,6 +77,16 @@ def _require_readable(root: Path) -> None:
         )
 
 
+def narrowed_from(home: Path) -> str | None:
+    """Digest of the set that a set of 8-bit weights was made from; None for every other set.
+
+    Raises:
+        WeightsError: a malformed manifest.
+    """
+    found = read_manifest(home).config.get("narrowed_from")
+    return None if found is None else str(found)
+
+
 def _is_there(home: Path) -> bool:
     if WEIGHT_SETS.get(home.name) is not None and WEIGHT_SETS[home.name].kind == "tokenizer":
         return any((home / name).is_file() for name in ("tokenizer.json", "spiece.model"))
@@ -83,7 +95,8 @@ def _is_there(home: Path) -> bool:
 
 def _digest(home: Path) -> str:
     if (home / MANIFEST_NAME).is_file():
-        return manifest_digest(home)
+        # 8-bit weights are what loading makes of the others: worlds of both have the same ids
+        return narrowed_from(home) or manifest_digest(home)
     whole = hashlib.sha256()
     for path in sorted(path for path in home.iterdir() if path.is_file()):
         whole.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())

@@ -30,6 +30,7 @@ from lyra_core.config.rollout import RolloutConfig, identity_text
 from lyra_core.config.video import DepthConfig
 from lyra_core.depth import DepthEstimate, DepthEstimator
 from lyra_core.formats.image import open_image
+from lyra_core.gaussians.reconstruct import ReadyToFuse
 from lyra_core.geometry.seed_cameras import cameras_for_seed
 from lyra_core.identity import ALGORITHM_VERSION, chain_start, chunk_ids
 from lyra_core.mini.enlarge import Enlarger, reduced_image
@@ -39,6 +40,7 @@ from lyra_core.values import CameraPath, Gaussians, Seed, VideoClip
 from lyra_core.video.captions import Captioner, NoCaptions
 from lyra_core.video.chunk_store import chain_inputs
 from lyra_core.video.depth_cache import mask_depth
+from lyra_core.video.dit.speed import real_speed
 from lyra_core.video.rollout import Rollout, RolloutModels
 from lyra_core.video.rollout_request import Photograph
 from lyra_core.video.schedule import DISTILLED_ENTRIES
@@ -240,6 +242,14 @@ class RolloutModel:
         folder = None if chunk_dir is None else Path(chunk_dir) / "gaussians"
         return self.walk.reconstructor(clip, chunk_dir=folder, on_report=on_report)
 
+    def lift(self, clip: VideoClip, chunk_dir: Path) -> ReadyToFuse | None:
+        """What of `reconstruct` needs the networks; None where all of it needs their device."""
+        return self.walk.reconstructor.lift(clip, chunk_dir / "gaussians")
+
+    def fuse(self, ready: ReadyToFuse, clip: VideoClip, on_report: OnReport | None = None) -> Gaussians:
+        """The rest of `reconstruct`, on the CPU."""
+        return self.walk.reconstructor.fuse(ready, clip, on_report)
+
     def _captioner(self) -> Captioner:
         return self.walk.captioner or NoCaptions(network_reads_text=self.walk.reads_text)
 
@@ -320,6 +330,7 @@ class GenerativeModel(RolloutModel):
         has_words = scale != 1.0 and models.negative_text is None
         return Provenance(
             precision=str(models.dit.dtype).removeprefix("torch."),
+            speed=real_speed(models.dit),
             num_steps=len(DISTILLED_ENTRIES) if config.sampler == "distilled" else config.num_steps,
             guidance=scale,
             negative_prompt=config.negative_prompt if has_words else None,

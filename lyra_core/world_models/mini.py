@@ -74,6 +74,7 @@ def load_mini_model(
     choices, captioner = take_captioner(video or {}, device)
     if choices.pop("loras", ()):
         raise RecipeError("video.loras: mini takes no LoRA; train weights of your own instead (docs/training.md)")
+    choices.pop("placement", None)  # so small a model never waits in host memory
     folder = MINI_FOLDER if weights is None else Path(weights)
     dtype = choose_dtype(precision, device)
     enlarger = build_enlarger(str(choices.pop("super_resolution", "none")), folder, device, dtype)

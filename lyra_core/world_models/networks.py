@@ -8,6 +8,7 @@ CUDA, as it was released. What the video network computes in float32 it computes
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,14 +24,18 @@ from lyra_core.gaussians.depth_anything.config import (
     DepthAnythingConfig,
     NestedConfig,
 )
-from lyra_core.gaussians.depth_anything.model import NestedDepthAnything3, build_model
-from lyra_core.video.dit.network import LYRA2_14B, DiT, build_dit
+from lyra_core.gaussians.depth_anything.model import NestedDepthAnything3, build_model, store_half
+from lyra_core.video.dit.network import DiT, build_dit
+from lyra_core.video.dit.scaled_linear import has_scaled_products
+from lyra_core.video.dit.speed import narrow_layers
 from lyra_core.video.image import CLIP_VIT_H14, ImageEncoder, build_image_encoder, encode_images
 from lyra_core.video.text import UMT5_XXL, TextEncoder, Tokenizer, build_text_encoder, encode_captions, load_tokenizer
 from lyra_core.video.vae.network import VAE, WAN21_VAE, build_vae
 from lyra_core.weights.adapter import DtypePolicy, Weights, load_into, open_weights
+from lyra_core.weights.bundle import narrowed_from
 from lyra_core.weights.lora import merge_loras, read_lora
 from lyra_core.weights.manifest import read_manifest
+from lyra_core.weights.narrow import dit_config
 
 
 def half_on_cuda(device: torch.device | str) -> torch.dtype:
@@ -38,21 +43,37 @@ def half_on_cuda(device: torch.device | str) -> torch.dtype:
     return torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
 
 
-def load_dit(home: Path, device: torch.device | str, loras: Sequence[tuple[Path, float]] = ()) -> DiT:
+def load_dit(
+    home: Path, device: torch.device | str, loras: Sequence[tuple[Path, float]] = (), *, blocks_on_host: bool = False
+) -> DiT:
     """The video network, LoRA files merged into its weights.
 
     Args:
-        home: a converted set of kind lyra2-dit.
-        device: where it goes.
+        home: a converted set of kind lyra2-dit, or the 8-bit one made from it (lyra_core.weights.narrow).
+        device: where it goes; 8-bit layers are emulated, slowly, where it cannot multiply them.
         loras: converted sets of kind lora with their strengths; added in float32, rounded once.
+        blocks_on_host: leave the blocks in host memory, from where lyra_core.video.dit.speed places them.
 
     Raises:
         StateDictError: keys or shapes that do not fit, or a LoRA that matches nothing.
     """
-    model = build_dit(configured(LYRA2_14B, _config(home), "config."), device="meta")
-    _fill(model, home, half_on_cuda(device), device)
+    dtype = half_on_cuda(device)
+    model = build_dit(dit_config(_config(home)), device="meta", dtype=dtype)
+    if narrowed_from(home) is not None:
+        narrow_layers(model, is_emulated=not has_scaled_products(device))
+    load_into(
+        model,
+        open_weights(home),
+        dtype=DtypePolicy(dtype=dtype, float32=("*.weight_scale",)),
+        device="cpu" if blocks_on_host else device,
+        origin=str(home),
+    )
+    model.eval().requires_grad_(False)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     merge_loras(model, [(read_lora(open_weights(path, "lora"), shapes, path.name), w) for path, w in loras])
+    for name, child in model.named_children():
+        if blocks_on_host and name != "blocks":
+            child.to(device)
     return model
 
 
@@ -69,13 +90,16 @@ class CaptionEncoder:
 
     network: TextEncoder
     tokenizer: Tokenizer
+    home: AbstractContextManager[None] = field(default_factory=nullcontext)  # brings weights that wait on the host
     _known: dict[str, Tensor] = field(default_factory=dict)
 
     def __call__(self, captions: Sequence[str]) -> Float[Tensor, "n s d"]:
         """Embeddings, zero at padding. [n 512 4096]"""
-        for caption in captions:
-            if caption not in self._known:
-                self._known[caption] = encode_captions(self.network, self.tokenizer, [caption])[0]
+        new = [caption for caption in dict.fromkeys(captions) if caption not in self._known]
+        if new:
+            with self.home:
+                for caption in new:
+                    self._known[caption] = encode_captions(self.network, self.tokenizer, [caption])[0]
         return torch.stack([self._known[caption] for caption in captions])
 
     def forget(self) -> None:
@@ -100,11 +124,13 @@ class FrameEncoder:
     """The last frame of a video to the tokens the video network reads."""
 
     network: ImageEncoder
+    home: AbstractContextManager[None] = field(default_factory=nullcontext)  # as of CaptionEncoder
 
     @torch.no_grad()
     def __call__(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
         """Tokens of images in [-1, 1]."""
-        return encode_images(self.network, images.to(self.network.cls_embedding.device))
+        with self.home:
+            return encode_images(self.network, images.to(self.network.cls_embedding.device))
 
 
 def load_frame_encoder(home: Path, device: torch.device | str) -> FrameEncoder:
@@ -129,7 +155,10 @@ def load_negative_prompt(home: Path, text_dim: int | None) -> Float[Tensor, "1 s
 
 
 def load_nested_depth(home: Path, device: torch.device | str) -> NestedDepthAnything3:
-    """Depth Anything 3, the any-view network with its Gaussian head nested with the metric one, float32."""
+    """Depth Anything 3, the any-view network with its Gaussian head nested with the metric one.
+
+    float32; on CUDA what its backbone multiplies in bfloat16 anyhow is kept so.
+    """
     config = configured(NESTED_GIANT_LARGE, _config(home), "config.")
     return _depth(config, dict(open_weights(home)), device)
 
@@ -166,7 +195,10 @@ def _depth(config: NestedConfig, state: dict[str, Tensor], device: torch.device 
     model = build_model(config, state)
     if not isinstance(model, NestedDepthAnything3):
         raise WeightsError("the depth network should nest an any-view and a metric network, found one network")
-    return model.to(device, torch.float32).requires_grad_(False)
+    model = model.to(device, torch.float32).requires_grad_(False)
+    if torch.device(device).type == "cuda":
+        store_half(model)
+    return model
 
 
 def _config(home: Path) -> dict[str, object]:

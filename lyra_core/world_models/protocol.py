@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from lyra_core.gaussians.reconstruct import ReconstructionReport
+from lyra_core.gaussians.reconstruct import ReadyToFuse, ReconstructionReport
 from lyra_core.native import Native
 from lyra_core.provenance import Provenance
 from lyra_core.values import CameraPath, Gaussians, Seed, VideoClip
@@ -77,4 +77,19 @@ class WorldModel(Protocol):
 
         A model that lifts videos chunk by chunk keeps them in chunk_dir and tells on_report how it went.
         """
+        ...
+
+
+@runtime_checkable
+class TwoStepModel(WorldModel, Protocol):
+    """A model whose reconstruction ends without its networks, so that a worker may begin the next world meanwhile."""
+
+    def lift(self, clip: VideoClip, chunk_dir: Path) -> ReadyToFuse | None:
+        """The first half of `reconstruct`, with the networks; None: this clip's reconstruction is not to be split."""
+        ...
+
+    def fuse(
+        self, ready: ReadyToFuse, clip: VideoClip, on_report: Callable[[ReconstructionReport], None] | None = None
+    ) -> Gaussians:
+        """The second half, on the CPU; both together give the bytes of `reconstruct`."""
         ...

@@ -10,7 +10,15 @@ import torch
 
 from lyra_core.errors import RecipeError
 from lyra_core.gaussians.lifters import Lifter
-from lyra_core.gaussians.reconstruct import ReconstructionConfig, ReconstructionReport, reconstruct
+from lyra_core.gaussians.reconstruct import (
+    ReadyToFuse,
+    Reconstruction,
+    ReconstructionConfig,
+    ReconstructionReport,
+    fuse_video,
+    lift_video,
+    reconstruct,
+)
 from lyra_core.gaussians.refine import RefineConfig, refine
 from lyra_core.values import Gaussians, VideoClip
 
@@ -56,7 +64,19 @@ class Reconstructor:
         Raises:
             as lyra_core.gaussians.reconstruct.reconstruct and lyra_core.gaussians.refine.refine.
         """
-        made = reconstruct(clip, lifter=self.lifter, config=self.config, chunk_dir=chunk_dir)
+        return self._told(
+            reconstruct(clip, lifter=self.lifter, config=self.config, chunk_dir=chunk_dir), clip, on_report
+        )
+
+    def lift(self, clip: VideoClip, chunk_dir: Path) -> ReadyToFuse | None:
+        """What of a call needs the networks; None where the rest needs their device too."""
+        return None if self.refine is not None else lift_video(clip, chunk_dir, lifter=self.lifter, config=self.config)
+
+    def fuse(self, ready: ReadyToFuse, clip: VideoClip, on_report: OnReport | None = None) -> Gaussians:
+        """The rest of a call, on the CPU."""
+        return self._told(fuse_video(ready, self.config), clip, on_report)
+
+    def _told(self, made: Reconstruction, clip: VideoClip, on_report: OnReport | None) -> Gaussians:
         gaussians, report = made.gaussians, made.report
         if self.refine is not None:
             refined = refine(gaussians.to(self.device), clip, self.refine, engine="gsplat")

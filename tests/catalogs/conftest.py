@@ -19,9 +19,10 @@ import pytest
 
 from catalogs.commit import commit
 from lyra_core.formats.store import Store, StoredObject, open_store
+from lyra_core.frame_table import frame_table
 from lyra_core.identity import chunk_ids
 from lyra_core.layout import upload_prefix
-from lyra_core.records import Artifact, FrameRecord, WorldRecord, frame_table
+from lyra_core.records import Artifact, FrameRecord, WorldRecord
 
 MORNING = datetime(2026, 11, 22, 8, tzinfo=UTC)
 NUM_FRAMES = 5

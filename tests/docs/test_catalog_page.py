@@ -10,8 +10,10 @@ import pytest
 
 from catalogs.commit import commit
 from catalogs.compaction import compact
+from catalogs.query import query
 from lyra_core import layout
 from lyra_core.formats.store import open_store
+from lyra_core.gates import GATES
 from lyra_core.records import FrameRecord, RejectRecord, SimcheckRecord, WorldRecord
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "catalog.md").read_text(encoding="utf-8")
@@ -34,6 +36,17 @@ def worlds(tmp_path):
     commit(store, WorldRecord(world_id="d" * 32, name="d", psnr_db=30.0))
     compact(store)
     return str(tmp_path)
+
+
+def test_the_gates_are_those_of_the_code(worlds):
+    section = PAGE.partition("## Quality gates\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+) ([<>]) ([\d.]+)` \| .+ \| `(SELECT .+)` \|$", section, re.MULTILINE)
+    assert [row[0] for row in rows] == list(GATES)
+    for name, column, sign, limit, sql in rows:
+        gate = GATES[name]
+        assert (column, float(limit)) == (gate.column, gate.limit.min if sign == "<" else gate.limit.max)
+        assert f"WHERE {column} {sign} {limit}" in sql
+        assert query(open_store(worlds), sql).num_rows == 0  # unknown values fail nothing
 
 
 def lines(kind: str) -> list[str]:
@@ -72,6 +85,7 @@ def test_the_package_reads(worlds):
         ("catalog/attempts/<id[:2]>/<id>/<n>.json", layout.attempts_prefix("ab" * 16) + "1.json"),
         ("catalog/simchecks/<id[:2]>/<id>.parquet", layout.simcheck_key("ab" * 16)),
         ("catalog/snapshots/vNNNNNN.json", layout.snapshot_key(12)),
+        ("catalog/releases/<name>.json", layout.release_key("v1.0")),
     ],
 )
 def test_the_layout_is_that_of_the_code(documented, key):
@@ -80,6 +94,7 @@ def test_the_layout_is_that_of_the_code(documented, key):
         "<id[:2]>": "ab",
         "<id>": "ab" * 16,
         "<run>": "run",
+        "<name>": "v1.0",
         "<ordinal>": "000000007",
         "<n>": "1",
         "<upload>": "0123456789ab",

@@ -66,6 +66,17 @@ def test_counts_pictures_and_rejects_are_in_the_summary(published):
     assert published["batch-progress"] == 100.0
 
 
+def test_the_gallery_is_named_where_there_is_one(published, tmp_path):
+    report = reporter(num_seeds=1, num_remaining=1)
+    report.out = str(tmp_path)
+    report.finish(snapshot_version=1)
+    assert f"`lyra gallery {tmp_path}` writes a gallery" in published["batch-summary"]
+    (tmp_path / "gallery").mkdir()
+    (tmp_path / "gallery" / "index.html").write_text("")
+    report.finish(snapshot_version=1)
+    assert f"Gallery: `{tmp_path}/gallery/index.html`; `lyra gallery {tmp_path}` adds" in published["batch-summary"]
+
+
 def test_a_large_batch_keeps_a_bounded_table(published):
     report = reporter(num_seeds=3 * TABLE_ROWS, num_remaining=3 * TABLE_ROWS)
     for _ in range(3 * TABLE_ROWS):
@@ -95,7 +106,7 @@ def test_what_people_named_is_no_markup(published):
     assert page.count("<img") == 1, "the preview"
     assert page.count("<tr>") == 6, "three tables of a head and a row"
     assert page.count("<li>") == 2, "two rejects"
-    assert page.count("<h1>") + page.count("<h2>") == 4
+    assert page.count("<h1>") + page.count("<h2>") == 5
     for row in published["batch-worlds"]:
         page += "".join(render(cell) for cell in row.values())
     for element in ('<img src="x', "<img src=x", "<a ", "<strong>", "\x1b"):

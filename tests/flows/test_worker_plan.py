@@ -55,3 +55,11 @@ def test_an_existing_cluster_needs_a_number_of_workers(machine):
         plan_workers(Settings(ray_address="10.0.0.1:6379"), 1)
     found = plan_workers(Settings(ray_address="10.0.0.1:6379", workers=40, device="cuda", cpus_per_worker=4), 1000)
     assert (found.num_workers, found.num_threads, found.gpus_per_worker) == (40, 4, 1.0)
+
+
+def test_several_gpus_for_one_world_make_fewer_workers(machine):
+    machine(cores=16, gpus=5)
+    found = plan_workers(Settings(gpus_per_world=2), 1000)
+    assert (found.num_workers, found.gpus_per_worker) == (2, 2.0)
+    with pytest.raises(ConfigError, match="wanted 8 NVIDIA GPUs for each world, found 5"):
+        plan_workers(Settings(gpus_per_world=8), 1000)

@@ -33,6 +33,7 @@ IMPORT_NAMES = {
     "nvidia-cudnn-frontend": "cudnn",
     "scikit-image": "skimage",
     "fast-simplification": "fast_simplification",
+    "usd-core": "pxr",
 }  # where it is not the name of the distribution
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lyra_core.errors import RecipeError
-from lyra_core.quality import Gate, accept, mean_lab, measure, sharpness
+from lyra_core.gates import Gate
+from lyra_core.quality import accept, mean_lab, measure, sharpness
 from lyra_core.values import Gaussians, VideoClip
 from lyra_core.world_models.load import load_model
 

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lyra_core.errors import CameraPathError, CatalogError
+from lyra_core.frame_table import frame_table
 from lyra_core.records import (
     SCHEMA_VERSION,
     Artifact,
@@ -23,7 +24,6 @@ from lyra_core.records import (
     SimcheckRecord,
     WorldRecord,
     arrow_schema,
-    frame_table,
 )
 
 RECORDS = [WorldRecord, FrameRecord, RejectRecord, SimcheckRecord]

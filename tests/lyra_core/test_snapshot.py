@@ -12,8 +12,9 @@ from catalogs.compaction import compact
 from lyra_core import snapshot
 from lyra_core.errors import CatalogError
 from lyra_core.formats.store import open_store
+from lyra_core.frame_table import frame_table
 from lyra_core.layout import snapshot_key
-from lyra_core.records import FrameRecord, WorldRecord, arrow_schema, frame_table
+from lyra_core.records import FrameRecord, WorldRecord, arrow_schema
 
 
 @pytest.fixture

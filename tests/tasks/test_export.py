@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
+from shutil import which
 
 import numpy as np
 import pytest
@@ -18,6 +22,8 @@ from lyra_core.formats.clip import read_video
 from lyra_core.formats.points import surface_points
 from lyra_core.formats.store import open_store
 from lyra_core.seed_digests import SeedDigestCache
+from lyra_core.sensors.cast import Caster
+from lyra_core.sensors.rays import pinhole_rays
 from lyra_core.values import Gaussians
 from tasks.manifest import read_seeds
 from tasks.plan import Request, make_plan
@@ -60,6 +66,7 @@ def stored(tmp_path_factory):
     return {
         "uri": str(folder / "out"),
         "id": row["world_id"],
+        "keys": [a["key"] for a in row["artifacts"]],
         "cameras": read_cameras_parquet(files["cameras"]),
         "gaussians": Gaussians.load_ply(files["ply"]),
         "frames": read_video(files["lossless"]),
@@ -123,6 +130,13 @@ def test_nerfstudio_folder_by_its_parser_s_rules(stored, exported):
             assert picture.size == (meta["w"], meta["h"]) == (cameras.image_width, cameras.image_height)
         pose = torch.tensor(frame["transform_matrix"], dtype=torch.float64)
         assert torch.allclose(pose, cameras.cam_to_world[i] @ OPENCV_TO_OPENGL)
+    # depth_file_path: 16 bits, times 1e-3
+    depth = np.asarray(Image.open(folder / frames[0]["depth_file_path"]))
+    assert depth.dtype == np.uint16
+    rays = pinhole_rays(cameras.intrinsics[0], meta["h"], meta["w"])
+    wanted = Caster(stored["gaussians"]).capture(rays, cameras.world_to_cam[0]).depth.numpy()
+    assert (depth > 0).mean() > 0.3
+    assert np.abs(depth / 1000 - wanted)[wanted < 65].max() <= 0.00051
     plyfile = pytest.importorskip("plyfile")
     vertex = plyfile.PlyData.read(folder / meta["ply_file_path"])["vertex"]
     means, colors = surface_points(stored["gaussians"])
@@ -149,6 +163,149 @@ def test_what_exists_whole_is_skipped_and_what_is_missing_is_written(stored, tmp
     assert sorted(path.name for path in (tmp_path / stored["id"]).iterdir()) == ["colmap", "nerfstudio"]
 
 
+@pytest.fixture(scope="module")
+def simulators(stored, tmp_path_factory):
+    """The yard in formats that need no video."""
+    to = tmp_path_factory.mktemp("simulators")
+    formats = "usd,usdz,gltf,mjcf,surfaces,ply-62,lod"
+    assert _exit_code(["export", stored["uri"], "--format", formats, "--to", str(to)]) == 0
+    return to / stored["id"]
+
+
+def gap(vertices: np.ndarray, centers: np.ndarray) -> float:
+    """Median distance from vertices of a mesh to the nearest splat, m; neighbouring splats are 0.1 m apart."""
+    spatial = pytest.importorskip("scipy.spatial")
+    return float(np.median(spatial.cKDTree(centers).query(vertices)[0]))
+
+
+@pytest.mark.parametrize("file", ["usd/world.usdc", "usdz/world.usdz"])
+def test_a_stage_has_splats_to_see_and_a_mesh_to_stand_on(stored, simulators, file):
+    pytest.importorskip("pxr")
+    from pxr import Usd, UsdGeom, UsdPhysics, UsdSemantics, UsdValidation
+
+    stage = Usd.Stage.Open(str(simulators / file))
+    assert stage.GetDefaultPrim().GetPath() == "/world"
+    assert (UsdGeom.GetStageUpAxis(stage), UsdGeom.GetStageMetersPerUnit(stage)) == ("Z", 1.0)
+    assert UsdPhysics.GetStageKilogramsPerUnit(stage) == 1.0
+    kinds = {prim.GetName(): prim.GetTypeName() for prim in stage.GetPrimAtPath("/world/visual").GetChildren()}
+    assert kinds == dict.fromkeys(["keyframes", "dome"], "ParticleField3DGaussianSplat")
+    collision = stage.GetPrimAtPath("/world/collision")
+    assert collision.HasAPI(UsdPhysics.CollisionAPI)
+    assert collision.HasAPI(UsdPhysics.MeshCollisionAPI)
+    assert list(UsdSemantics.LabelsAPI.Get(collision, "class").GetLabelsAttr().Get()) == ["terrain"]
+    points = np.array(UsdGeom.Mesh(collision).GetPointsAttr().Get())
+    surface = stage.GetPrimAtPath("/world/visual/keyframes")
+    matrix = np.array(UsdGeom.Xformable(surface).ComputeLocalToWorldTransform(0))
+    centers = np.array(surface.GetAttribute("positions").Get()) @ matrix[:3, :3] + matrix[3, :3]
+    assert gap(points, centers) < 0.1
+    assert np.ptp(centers[:, 2]) < 0.5 < 10 < np.ptp(centers[:, 1])  # a floor, z up, y forward
+    assert stage.GetPrimAtPath("/world/physicsScene").GetTypeName() == "PhysicsScene"
+    assert stage.GetRootLayer().customLayerData["lyraWorlds"]["world_id"] == stored["id"]
+    validators = UsdValidation.ValidationRegistry().GetOrLoadAllValidators()
+    assert [e.GetMessage() for e in UsdValidation.ValidationContext(validators).Validate(stage)] == []
+
+
+def test_nvidia_s_rules_pass(simulators):
+    rules = pytest.importorskip(
+        "usd_validation_nvidia", reason="NVIDIA's rules are not tried: pip install usd-validation-nvidia==1.22.0"
+    )
+    from usd_validation_nvidia.rules import GaussianSplatSchemaChecker
+
+    splats = rules.ValidationEngine(init_rules=False)
+    splats.enable_rule(GaussianSplatSchemaChecker)  # VG.035, which their command line never runs
+    for file in ("usd/world.usdc", "usdz/world.usdz"):
+        assert [issue.message for issue in splats.validate(str(simulators / file)).issues()] == []
+        found = rules.ValidationEngine().validate(str(simulators / file)).issues()
+        # Marching cubes make edges that more than two triangles share.
+        assert {issue.rule.__name__ for issue in found} <= {"ManifoldChecker"}
+        assert {issue.severity.name for issue in found} <= {"WARNING"}
+
+
+def test_glb_files_lie_in_one_place(stored, simulators):
+    trimesh = pytest.importorskip("trimesh")
+    folder = simulators / "gltf"
+    assert sorted(file.name for file in folder.iterdir()) == ["collision.glb", "mesh.glb", "splats.glb"]
+    splats = trimesh.load(folder / "splats.glb")
+    matrix, name = splats.graph["keyframes"]
+    surface = trimesh.transform_points(splats.geometry[name].vertices, matrix)
+    assert len(surface) == int((stored["gaussians"].part == 0).sum())
+    collision = trimesh.load(folder / "collision.glb", force="mesh")
+    assert gap(collision.vertices, surface) < 0.1
+    assert np.ptp(surface[:, 1]) < 0.5  # y is up
+    assert surface[:, 2].min() < -5  # forward is -z
+
+
+@pytest.mark.slow  # starts node
+def test_gltf_validator_finds_nothing(simulators):
+    root = subprocess.run(["npm", "root", "-g"], capture_output=True, text=True).stdout.strip() if which("npm") else ""
+    folders = [os.environ.get("NODE_PATH", ""), root]
+    if not any(folder and (Path(folder) / "gltf-validator").is_dir() for folder in folders):
+        pytest.skip("gltf-validator is not tried: npm install -g gltf-validator, or name its folder in NODE_PATH")
+    # It does not know the extension, whose attributes have a colon in their names.
+    program = """
+        const fs = require('fs'), validator = require('gltf-validator');
+        const ignoredIssues = ['MESH_PRIMITIVE_INVALID_ATTRIBUTE', 'UNSUPPORTED_EXTENSION'];
+        validator.validateBytes(new Uint8Array(fs.readFileSync(process.argv[1])), {ignoredIssues})
+            .then(report => console.log(JSON.stringify(report.issues.messages)));
+    """
+    paths = {**os.environ, "NODE_PATH": os.pathsep.join(filter(None, folders))}
+    for file in sorted((simulators / "gltf").iterdir()):
+        done = subprocess.run(
+            ["node", "-e", program, str(file)], capture_output=True, text=True, check=True, env=paths, timeout=120
+        )
+        assert json.loads(done.stdout) == [], file
+
+
+def test_mujoco_loads_the_exported_world(simulators):
+    mujoco = pytest.importorskip("mujoco")
+    model = mujoco.MjModel.from_xml_path(str(simulators / "mjcf" / "world.xml"))
+    assert model.nhfield == 1
+
+
+def test_plain_files_for_other_viewers(stored, simulators):
+    gsply = pytest.importorskip("gsply")
+    surface = gsply.plyread(simulators / "surfaces" / "surfaces.ply")
+    assert len(surface.means) == int((stored["gaussians"].part == 0).sum())
+    assert np.array(gsply.plyread(simulators / "ply-62" / "point_cloud.ply").shN).shape[1:] == (15, 3)
+    levels = json.loads((simulators / "lod" / "levels.json").read_text())["levels"]
+    assert [level["share"] for level in levels] == [1.0, 0.25, 0.06]
+    assert levels[0]["psnr_db_seed_camera"] is None
+    for level in levels:
+        assert len(Gaussians.load_ply(simulators / "lod" / level["file"])) == level["num_splats"]
+        assert level["num_splats"] <= max(1, int(level["share"] * len(stored["gaussians"])))
+        assert level["bytes"] == (simulators / "lod" / level["file"]).stat().st_size
+
+
+def test_what_cannot_be_written_keeps_nothing_else_from_it(stored, tmp_path, capsys):
+    # Without the video's file, of the splats' formats none misses it.
+    video = Path(stored["uri"]) / next(key for key in stored["keys"] if key.endswith("video.mkv"))
+    video.rename(tmp_path / "video.mkv")
+    try:
+        command = [
+            "export",
+            stored["uri"],
+            "--format",
+            "nerfstudio,surfaces,spz",
+            "--to",
+            str(tmp_path / "to"),
+            "--json",
+        ]
+        assert _exit_code(command) == 1
+    finally:
+        (tmp_path / "video.mkv").rename(video)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["written"], [problem["format"] for problem in told["problems"]]) == (2, ["nerfstudio"])
+    assert sorted(path.name for path in (tmp_path / "to" / stored["id"]).iterdir()) == ["spz", "surfaces"]
+
+
+def test_a_missing_package_is_told_before_anything_is_written(stored, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pxr", None)
+    arguments = ["export", stored["uri"], "--format", "surfaces,usd", "--to", str(tmp_path / "to")]
+    assert _exit_code(arguments) != 0
+    assert "lyra-worlds[export]" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "to").exists()
+
+
 def test_where_chooses_worlds(stored, tmp_path, capsys):
     arguments = ["export", stored["uri"], "--format", "colmap", "--to", str(tmp_path), "--where", "num_splats < 0"]
     assert _exit_code([*arguments, "--json"]) == 0
@@ -158,7 +315,7 @@ def test_where_chooses_worlds(stored, tmp_path, capsys):
 
 def test_errors_say_what_was_wanted(stored, tmp_path, capsys, model_path):
     assert _exit_code(["export", stored["uri"], "--format", "fbx", "--to", str(tmp_path)]) == 2
-    assert "colmap, nerfstudio" in capsys.readouterr().err
+    assert "colmap, nerfstudio, gltf" in capsys.readouterr().err
     (tmp_path / "file").touch()
     assert _exit_code(["export", stored["uri"], "--format", "colmap", "--to", str(tmp_path / "file")]) == 1
     assert "wanted a folder" in " ".join(capsys.readouterr().err.split())
@@ -167,4 +324,4 @@ def test_errors_say_what_was_wanted(stored, tmp_path, capsys, model_path):
     assert _exit_code(arguments) == 1
     (problem,) = json.loads(capsys.readouterr().out)["problems"]
     assert problem["world_id"] == row["world_id"]
-    assert "wanted its artifacts ply, cameras and video" in problem["problem"]
+    assert "wanted its artifacts ply and cameras and video" in problem["problem"]

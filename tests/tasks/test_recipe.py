@@ -10,7 +10,7 @@ from flows.recipes import RECIPES, find_recipe
 from lyra_core.config.geometry import GeometryOptions
 from lyra_core.errors import RecipeError
 from lyra_core.identity import canonical_digest
-from tasks.recipe import WORLD_FILES, Recipe, field_names, with_fields
+from tasks.recipe import OF_MANY_STEPS, WORLD_FILES, Recipe, field_names, with_fields
 
 # What each recipe puts into ids, without the group `geometry` and its files, digested at commit 89b88d7
 # (those of Cosmos 3 and mini-hd when they were added).
@@ -110,12 +110,18 @@ def other(value):
     return None
 
 
-OF_MANY_STEPS = ("video.num_steps", "video.guidance_scale", "video.negative_prompt")
+VALUES = {"num_steps": "8", "guidance_scale": "3", "negative_prompt": "blurry"} | {
+    "guidance_first_noise": "0.9",
+    "guidance_last_noise": "0.1",
+    "batched_guidance": "true",
+}
+STUDENT_LACKS = tuple(f"video.{name}" for name in OF_MANY_STEPS)
 
 
 @pytest.mark.parametrize("recipe", ["mini", "lyra2-fast"])
-@pytest.mark.parametrize(("name", "value"), list(zip(OF_MANY_STEPS, ("8", "3", "blurry"), strict=True)))
+@pytest.mark.parametrize(("name", "value"), [(f"video.{n}", v) for n, v in VALUES.items()])
 def test_a_choice_without_effect_is_refused(recipe, name, value):
+    assert name in STUDENT_LACKS
     with pytest.raises(RecipeError, match=rf"{name} has no effect .*'distilled'.*--set video.sampler=euler"):
         find_recipe(recipe, [f"{name}={value}"])
     assert find_recipe(recipe, [f"{name}={value}", "video.sampler=unipc"]).video.sampler == "unipc"
@@ -163,7 +169,7 @@ def choices_of(recipe):
 )
 def test_every_choice_changes_the_id(recipe_name, name):
     # of the student's own sampler these have no effect, and are refused
-    needs_steps = recipe_name == "mini" and name in OF_MANY_STEPS
+    needs_steps = recipe_name == "mini" and name in STUDENT_LACKS
     recipe = find_recipe(recipe_name, ["video.sampler=euler"] if needs_steps else [])
     value = field_names(recipe)[name]
     choices = {
@@ -171,6 +177,7 @@ def test_every_choice_changes_the_id(recipe_name, name):
         "video.noise": ["generator", "reference"],
         "video.speed": ["fast"],
         "video.super_resolution": ["transfer"],
+        "video.placement": ["resident"],
         "video.captioner": ["/models/captions"],
         "video.negative_prompt": ["blurry"],
         "video.loras": ["lora-realism-boost:0.4"],
@@ -196,7 +203,7 @@ def test_every_choice_changes_the_id(recipe_name, name):
     changed = with_fields(recipe, [f"{name}={text}"])
     assert field_names(changed)[name] != value
     same = canonical_digest(changed.hashed_fields()) == canonical_digest(recipe.hashed_fields())
-    assert same == (name == "video.latents_per_window")
+    assert same == (name in ("video.latents_per_window", "video.placement"))
 
 
 COSMOS_RECIPES = [name for name in RECIPES if name.startswith("cosmos3-")]

@@ -9,6 +9,7 @@ for alternation, camera tokens and reference view; RoPE in two axes as in VGGT (
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -178,6 +179,13 @@ class ViTBlock(nn.Module):
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
+def apply_block(
+    block: ViTBlock, x: Float[Tensor, "v n c"], rope: RopeTable | None, across_views: bool
+) -> Float[Tensor, "v n c"]:
+    """One block of the transformer; what `VisionTransformer.apply_block` is unless it was compiled."""
+    return block(x, rope, across_views=across_views)
+
+
 class PatchEmbed(nn.Module):
     """Patches of 14 x 14 pixels to tokens."""
 
@@ -229,6 +237,7 @@ class VisionTransformer(nn.Module):
             for i in range(config.depth)
         )
         self.norm = nn.LayerNorm(dim)
+        self.apply_block: Callable[..., Tensor] = apply_block
 
     def _alternates(self, index: int) -> bool:
         return self.config.alt_start is not None and index >= self.config.alt_start
@@ -274,9 +283,9 @@ class VisionTransformer(nn.Module):
             if self._alternates(i) and i % 2 == 1:
                 # Patches of all views share one position: views are told apart by content and
                 # camera token alone.
-                x = block(x, shared_rope, across_views=True)
+                x = self.apply_block(block, x, shared_rope, True)
             else:
-                x = block(x, local_rope if self._alternates(i) else None)
+                x = self.apply_block(block, x, local_rope if self._alternates(i) else None, False)
                 single_view = x
             if i in self.config.out_layers:
                 levels.append(self._level(single_view, x, order))

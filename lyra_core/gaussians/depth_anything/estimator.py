@@ -11,6 +11,8 @@ network's input.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
@@ -48,6 +50,7 @@ class DepthAnythingEstimator:
         process_size: longest side of the network's input, pixels; None keeps the frames' own, rounded to patches.
         budget: sizes of a pass; None measures the device's free memory at every call.
         overlap: frames that neighbouring windows share when a video does not fit into one pass.
+        home: brings weights that wait in host memory; None where they are on their device.
 
     Raises:
         ReconstructionError: a metric single-view network, which knows no views.
@@ -60,6 +63,7 @@ class DepthAnythingEstimator:
         process_size: int | None = PROCESS_SIZE,
         budget: Budget | None = None,
         overlap: int = WINDOW_OVERLAP,
+        home: AbstractContextManager[None] | None = None,
     ) -> None:
         if isinstance(model, DepthAnything3) and not model.config.any_view:
             raise ReconstructionError(
@@ -69,6 +73,7 @@ class DepthAnythingEstimator:
         self.process_size = process_size
         self.budget = budget
         self.overlap = overlap
+        self.home = home or nullcontext()
 
     @property
     def device(self) -> torch.device:
@@ -108,7 +113,8 @@ class DepthAnythingEstimator:
         def run(budget: Budget) -> DepthEstimate:
             return self._estimate_windows(frames, cameras, reference_depth_m, budget)
 
-        return run_within(self._budget(frames), run)
+        with self.home:
+            return run_within(self._budget(frames), run)
 
     def view(
         self,
@@ -133,6 +139,17 @@ class DepthAnythingEstimator:
             head. Memory errors of torch pass through: the caller chooses smaller chunks.
         """
         self._require(frames, cameras, reference_depth_m)
+        with self.home:
+            return self._view(frames, cameras, reference_depth_m, gaussian_stride, budget)
+
+    def _view(
+        self,
+        frames: Tensor,
+        cameras: CameraPath | None,
+        reference_depth_m: Tensor | None,
+        gaussian_stride: int | None,
+        budget: Budget | None,
+    ) -> SceneView:
         budget = budget or self._budget(frames)
         images = preprocess(frames.to(self.device), self._longest(frames))
         height, width = (int(x) for x in images.shape[2:])

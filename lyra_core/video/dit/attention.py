@@ -117,11 +117,16 @@ class SelfAttention(nn.Module):
             rotation = rotation.last(num_asking)
         query = self._turn(self.q(steered), self.norm_q, rotation)
         value = split_heads(self.v(x), self.num_heads)
+        spread, is_part = rotation.spread, num_asking is not None
         if self.narrow is not None and self.has_kernels:
-            mixed, unit, mean = (t.flatten(2) for t in self.narrow.attend(query, key, value))
+            mixed, unit, mean = (
+                t.flatten(2) for t in self.narrow.attend(query, key, value, spread, generated_only=is_part)
+            )
             return self.o(Rows(*torch.ops.lyra.narrow(mixed, unit, mean)))
         if self.narrow is not None:
-            return self.o(self.narrow(query, key, value).flatten(2))
+            return self.o(self.narrow(query, key, value, spread, generated_only=is_part).flatten(2))
+        if spread is not None:
+            return self.o(spread.attend(query, key, value, generated_only=is_part).flatten(2))
         memory = KeyValue(key=key.transpose(1, 2), value=value.transpose(1, 2))
         return self.o(attend(query.transpose(1, 2), memory))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -102,3 +103,25 @@ class PreparedContext:
     def with_text(self, text: tuple[KeyValue, ...]) -> PreparedContext:
         """The same chunk under another caption; everything else is shared, not copied."""
         return replace(self, text=text)
+
+    def with_both(self, other: tuple[KeyValue, ...]) -> PreparedContext:
+        """A batch of two: the chunk under its caption, then under another; nothing but the captions is copied.
+
+        The chunk itself must be a batch of one.
+        """
+
+        def twice(x: Tensor) -> Tensor:
+            return x.expand(2, *x.shape[1:])
+
+        def joined(own: KeyValue, away: KeyValue) -> KeyValue:
+            return KeyValue(key=torch.cat((own.key, away.key)), value=torch.cat((own.value, away.value)))
+
+        return replace(
+            self,
+            history_tokens=twice(self.history_tokens),
+            generated_condition=twice(self.generated_condition),
+            camera_tokens=None if self.camera_tokens is None else twice(self.camera_tokens),
+            position_features=tuple(twice(feature) for feature in self.position_features),
+            text=tuple(joined(*pair) for pair in zip(self.text, other, strict=True)),
+            image=tuple(KeyValue(key=twice(memory.key), value=twice(memory.value)) for memory in self.image),
+        )

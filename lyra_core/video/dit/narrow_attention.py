@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lyra_core.extras import is_installed, require
+from lyra_core.video.dit.exchange import Spread, exchanged
 
 LARGEST = 448.0
 NARROW = torch.float8_e4m3fn
@@ -53,24 +54,59 @@ class NarrowAttention(nn.Module):
             self.register_buffer(name, (USUAL / usual).reshape(1, 1, 1, 1))
 
     def forward(
-        self, query: Float[Tensor, "b l heads dim"], key: Float[Tensor, "b l heads dim"], value: Tensor
-    ) -> Float[Tensor, "b l heads dim"]:
-        """Softmax attention without a mask; the result has the dtype of the values."""
-        mixed, unit, mean = self.attend(query, key, value)
+        self,
+        query: Float[Tensor, "b asking heads dim"],
+        key: Float[Tensor, "b l heads dim"],
+        value: Tensor,
+        spread: Spread | None = None,
+        *,
+        generated_only: bool = False,
+    ) -> Float[Tensor, "b asking heads dim"]:
+        """Softmax attention without a mask; the result has the dtype of the values. Arguments as of `attend`."""
+        mixed, unit, mean = self.attend(query, key, value, spread, generated_only=generated_only)
         return (mixed.float() * unit + mean).to(value.dtype)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The result in 8 bits [b l heads dim], and what brings it back: times a unit plus a mean [b 1 heads dim]."""
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, spread: Spread | None = None, *, generated_only: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The result in 8 bits [b l heads dim], and what brings it back: times a unit plus a mean [b 1 heads dim].
+
+        Args:
+            query: [b asking heads dim]
+            key: [b l heads dim]
+            value: [b l heads dim]
+            spread: where the tokens are, if these are only those of one process among several.
+            generated_only: only generated tokens ask.
+        """
+        key_mean, mean, high, low = _measured(key, value, spread)
         narrow_query = _narrow(query.float() * self.query_scale)
-        narrow_key = _narrow((key.float() - key.mean(1, keepdim=True, dtype=torch.float32)) * self.key_scale)
-        mean = value.mean(1, keepdim=True, dtype=torch.float32)
+        narrow_key = _narrow((key.float() - key_mean) * self.key_scale)
         # the farthest from the mean is the largest or the smallest: one pass over the values finds all three
-        peak = torch.maximum(value.amax(1, keepdim=True).float() - mean, mean - value.amin(1, keepdim=True).float())
+        peak = torch.maximum(high - mean, mean - low)
         unit = peak.clamp(min=1e-12) / LARGEST
         narrow_value = _narrow((value.float() - mean) / unit)
+        units = (1 / self.query_scale, 1 / self.key_scale)
+        if spread is not None:
+            asking, answering = spread.asking(generated_only=generated_only), spread.answering()
+            mixed: Tensor = torch.ops.lyra.attend_narrow_across(
+                narrow_query, narrow_key, narrow_value, *units, asking, answering, spread.share.group, self.is_emulated
+            )
+            return mixed, unit, mean
         product = _attend_reference if self.is_emulated else attend_narrow
-        mixed = product(narrow_query, narrow_key, narrow_value, 1 / self.query_scale, 1 / self.key_scale)
-        return mixed, unit, mean
+        return product(narrow_query, narrow_key, narrow_value, *units), unit, mean
+
+
+def _measured(key: Tensor, value: Tensor, spread: Spread | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Means of keys and values, largest and smallest values, over the tokens of all processes. [b 1 heads dim]"""
+    high, low = value.amax(1, keepdim=True).float(), value.amin(1, keepdim=True).float()
+    if spread is None:
+        key_mean, mean = (t.mean(1, keepdim=True, dtype=torch.float32) for t in (key, value))
+        return key_mean, mean, high, low
+    sums = [t.sum(1, keepdim=True, dtype=torch.float32) for t in (key, value)]
+    found = spread.gather(torch.cat((*sums, high, low), dim=1))
+    count = sum(spread.answering())
+    key_mean, mean = (found[:, :, i : i + 1].sum(0) / count for i in range(2))
+    return key_mean, mean, found[:, :, 2:3].amax(0), found[:, :, 3:4].amin(0)
 
 
 def _narrow(x: Tensor) -> Tensor:
@@ -105,6 +141,48 @@ def attend_narrow(query: Tensor, key: Tensor, value: Tensor, query_unit: Tensor,
 
 @attend_narrow.register_fake
 def _(query: Tensor, key: Tensor, value: Tensor, query_unit: Tensor, key_unit: Tensor) -> Tensor:
+    return torch.empty_like(query, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op(
+    "lyra::attend_narrow_across",
+    mutates_args=(),
+    schema=(
+        "(Tensor query, Tensor key, Tensor value, Tensor query_unit, Tensor key_unit, int[] asking, int[] answering, "
+        "str group, bool is_emulated) -> Tensor"
+    ),
+)
+def attend_narrow_across(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_unit: Tensor,
+    key_unit: Tensor,
+    asking: list[int],
+    answering: list[int],
+    group: str,
+    is_emulated: bool,
+) -> Tensor:
+    """The same of tokens that are spread over processes; see lyra_core.video.dit.exchange.exchanged."""
+
+    def product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return (_attend_reference if is_emulated else attend_narrow)(q, k, v, query_unit, key_unit)
+
+    return exchanged((query, key, value), product, asking, answering, group)
+
+
+@attend_narrow_across.register_fake
+def _(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_unit: Tensor,
+    key_unit: Tensor,
+    asking: list[int],
+    answering: list[int],
+    group: str,
+    is_emulated: bool,
+) -> Tensor:
     return torch.empty_like(query, memory_format=torch.contiguous_format)
 
 

@@ -21,7 +21,8 @@ Parameters carry the names of the released checkpoint, without its prefix.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -34,6 +35,7 @@ from lyra_core.video.dit.attention import KeyValue
 from lyra_core.video.dit.block import Block, Head, ImageEmbedding, Store, linear_fp32, time_sinusoid
 from lyra_core.video.dit.config import LYRA2_14B, TINY, DiTConfig
 from lyra_core.video.dit.context import ChunkInputs, PreparedContext
+from lyra_core.video.dit.exchange import Share, Spread
 from lyra_core.video.dit.layout import HistoryLayout
 from lyra_core.video.dit.packing import (
     camera_tokens,
@@ -43,6 +45,8 @@ from lyra_core.video.dit.packing import (
     unpatchify,
 )
 from lyra_core.video.dit.rope import Rotation, packed_angles
+from lyra_core.video.dit.streaming import BlockStream
+from lyra_core.video.dit.team import Team
 
 __all__ = ["BOOKKEEPING_KEYS", "LYRA2_14B", "TINY", "DiT", "DiTConfig", "build_dit"]
 
@@ -73,6 +77,10 @@ class DiT(nn.Module):
         self.step: Step = step  # a compiled one computes the same (lyra_core.video.dit.speed)
         self.store: Store = "squeezed"
         self.drops_history = False  # whether the last block leaves out tokens that nothing reads (another rounding)
+        self.speed: str | None = None  # profile of lyra_core.video.dit.speed that was applied
+        self.share: Share | None = None  # this process among several that make each chunk together
+        self.team: Team | None = None  # the others, if this process leads them
+        self.stream: BlockStream | None = None  # where blocks wait in host memory for their turn
         dim, patch_area = config.dim, config.patch**2
         self.patch_embedding = nn.Linear(config.content_channels * patch_area, dim)
         self.clean_patch_embeddings = nn.ModuleList(
@@ -98,6 +106,10 @@ class DiT(nn.Module):
     @property
     def _layers(self) -> list[Block]:
         return cast("list[Block]", list(self.blocks))
+
+    def _in_turn(self) -> Iterable[Block]:
+        """The blocks one after another, each with its weights where it computes."""
+        return self._layers if self.stream is None else self.stream.in_turn()
 
     def compile_blocks(self) -> None:
         """Compile the blocks in place (torch.compile); one compilation serves all of them."""
@@ -126,34 +138,53 @@ class DiT(nn.Module):
             FrameError: inputs whose slots do not fit the layout.
             RecipeError: a layout whose packing differs from the network's.
         """
-        layout = self._checked_layout(inputs, layout)
-        store = store or self.store
+        checked = self._checked_layout(inputs, layout)
+        if self.team is None:
+            return self._prepare(inputs, checked, store or self.store)
+        with self.team.calls("prepare_context", inputs, layout, store):
+            context = self._prepare(inputs, checked, store or self.store)
+        self.team.captions = [context.text]
+        return context
+
+    def _prepare(self, inputs: ChunkInputs, layout: HistoryLayout, store: Store) -> PreparedContext:
         rows, columns = self._token_grid(inputs)
+        spread = None if self.share is None else Spread.over(self.share, *layout.num_tokens(rows, columns))
         camera = camera_tokens(inputs.rays.to(self.dtype), layout, self.config.patch)
-        features = self._position_features(inputs, layout, camera, store)
+        camera = camera if spread is None else spread.own(camera)
+        features = self._position_features(inputs, layout, camera, store, spread)
         angles = packed_angles(layout, rows, columns, self.config.head_dim, camera.device)
+        angles = angles if spread is None else spread.own(angles, dim=0)
+        history = self._embed_history(inputs, layout)
         return PreparedContext(
             layout=layout,
             latent_rows=inputs.history.shape[-2],
             latent_columns=inputs.history.shape[-1],
-            history_tokens=self._embed_history(inputs, layout),
+            history_tokens=history if spread is None else spread.own_history(history),
             generated_condition=inputs.condition[:, :, layout.num_history :].to(self.dtype),
-            rotation=Rotation.from_angles(angles),
+            rotation=replace(Rotation.from_angles(angles), spread=spread),
             camera_tokens=camera if store == "squeezed" else None,
             position_features=features,
-            text=() if inputs.text is None else self.prepare_text(inputs.text),
+            text=() if inputs.text is None else self._project_text(inputs.text),
             image=() if inputs.image is None else self.prepare_image(inputs.image),
         )
 
     def prepare_text(self, text: Float[Tensor, "b s c"]) -> tuple[KeyValue, ...]:
         """Keys and values of a caption for every block; see PreparedContext.with_text."""
+        if self.team is None:
+            return self._project_text(text)
+        with self.team.calls("prepare_text", text):
+            captions = self._project_text(text)
+        self.team.captions.append(captions)
+        return captions
+
+    def _project_text(self, text: Tensor) -> tuple[KeyValue, ...]:
         tokens = self.text_embedding(text.to(self.dtype))
-        return tuple(block.cross_attn.project_text(tokens) for block in self._layers)
+        return tuple(block.cross_attn.project_text(tokens) for block in self._in_turn())
 
     def prepare_image(self, image: Float[Tensor, "b n c"]) -> tuple[KeyValue, ...]:
         """Keys and values of image tokens for every block."""
         tokens = self.img_emb(image.to(self.dtype))
-        return tuple(block.cross_attn.project_image(tokens) for block in self._layers)
+        return tuple(block.cross_attn.project_image(tokens) for block in self._in_turn())
 
     def _embed_history(self, inputs: ChunkInputs, layout: HistoryLayout) -> Float[Tensor, "b l d"]:
         condition = inputs.condition[:, :, : layout.num_history]
@@ -167,10 +198,12 @@ class DiT(nn.Module):
         return torch.cat((empty, *tokens), dim=1)
 
     def _position_features(
-        self, inputs: ChunkInputs, layout: HistoryLayout, camera: Tensor, store: Store
+        self, inputs: ChunkInputs, layout: HistoryLayout, camera: Tensor, store: Store, spread: Spread | None
     ) -> tuple[Tensor, ...]:
         maps = inputs.correspondence.to(self.dtype)
         tokens, validity = correspondence_tokens(maps, layout, self.config.patch)
+        if spread is not None:
+            tokens, validity = spread.own(tokens), spread.own(validity, dim=0)
         squeezed: list[list[Tensor]] = [[] for _ in self._layers]
         # The sine and cosine features are the widest tensor of the network: made once, for all
         # blocks, in pieces.
@@ -181,7 +214,7 @@ class DiT(nn.Module):
         features = (torch.cat(pieces, dim=1) for pieces in squeezed)
         if store == "squeezed":
             return tuple(features)
-        pairs = zip(self._layers, features, strict=True)
+        pairs = zip(self._in_turn(), features, strict=True)
         return tuple(block.bias_from_squeezed(camera, feature) for block, feature in pairs)
 
     # ---------------------------------------------------------------- once per step
@@ -202,20 +235,27 @@ class DiT(nn.Module):
         Returns:
             Velocity, float32. [b 16 20 h w]
         """
+        if self.team is None:
+            return self._predict(latents, timestep, context)
+        with self.team.calls("forward", latents, timestep, self.team.number_of(context)):
+            return self._predict(latents, timestep, context)
+
+    def _predict(self, latents: Tensor, timestep: Tensor, context: PreparedContext) -> Float[Tensor, "b c t h w"]:
         generated = torch.cat((latents.to(self.dtype), context.generated_condition), dim=1)
-        embedded = self.patch_embedding(patchify(generated, self._patch_of((1, 1, 1))))
+        patches, spread = patchify(generated, self._patch_of((1, 1, 1))), context.rotation.spread
+        embedded = self.patch_embedding(patches if spread is None else spread.own_generated(patches))
         x = torch.cat((context.history_tokens, embedded), dim=1)
         e, e0 = self.embed_time(timestep)
 
         num_wanted = x.shape[1] - context.history_tokens.shape[1] if self.drops_history else None
-        for index, block in enumerate(self._layers):
-            last = num_wanted if index == len(self._layers) - 1 else None
+        for index, block in enumerate(self._in_turn()):
+            last = num_wanted if index == len(self.blocks) - 1 else None
             text = context.text[index] if context.text else None
             image = context.image[index] if context.image else None
             feature = context.position_features[index]
             x = self._run(self.step, block, x, e0, feature, context.camera_tokens, context.rotation, text, image, last)
 
-        return self._velocity(x, e, latents)
+        return self._velocity(x, e, latents, spread)
 
     def forward_training(
         self,
@@ -268,10 +308,14 @@ class DiT(nn.Module):
         e = linear_fp32(outer, nn.functional.silu(linear_fp32(inner, sinusoid)))
         return e, linear_fp32(projection, nn.functional.silu(e)).unflatten(1, (6, -1))
 
-    def _velocity(self, x: Tensor, e: Tensor, latents: Tensor) -> Float[Tensor, "b c t h w"]:
+    def _velocity(
+        self, x: Tensor, e: Tensor, latents: Tensor, spread: Spread | None = None
+    ) -> Float[Tensor, "b c t h w"]:
         frames, height, width = latents.shape[2:]
         rows, columns = -(-height // self.config.patch), -(-width // self.config.patch)
-        patches = self.head(x[:, -frames * rows * columns :], e)
+        count = frames * rows * columns if spread is None else spread.num_generated
+        patches = self.head(x[:, x.shape[1] - count :], e)
+        patches = patches if spread is None else spread.join_generated(patches)
         video = unpatchify(patches, frames, rows, columns, self.config.patch)
         return video[..., :height, :width]
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lyra_core.video.dit.exchange import Spread
 from lyra_core.video.dit.layout import HistoryLayout
 
 ROPE_BASE = 10000.0
@@ -25,14 +26,16 @@ class Rotation:
     Attributes:
         cos: cosines of the angles. [l 1 pairs] float32
         sin: sines of the angles. [l 1 pairs] float32
+        spread: where the tokens are, if these are only those of one process among several.
     """
 
     cos: Float[Tensor, "l 1 pairs"]
     sin: Float[Tensor, "l 1 pairs"]
+    spread: Spread | None = None
 
     def last(self, count: int) -> Rotation:
         """Those of the last tokens."""
-        return Rotation(cos=self.cos[-count:], sin=self.sin[-count:])
+        return Rotation(cos=self.cos[-count:], sin=self.sin[-count:], spread=self.spread)
 
     @classmethod
     def from_angles(cls, angles: Float[Tensor, "l pairs"]) -> Rotation:

@@ -24,6 +24,7 @@ from lyra_core.video.dit.block import Block
 from lyra_core.video.dit.narrow_attention import NarrowAttention, has_narrow_attention
 from lyra_core.video.dit.network import DiT, step
 from lyra_core.video.dit.scaled_linear import MULTIPLE, ScaledLinear, has_scaled_products
+from lyra_core.video.dit.streaming import BlockStream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,7 @@ class SpeedProfile:
     num_kept: int = 1
 
 
+NOT_COMPILED = ", not compiled"
 ROOM_FOR_BIASES = 70 * 2**30
 """Bytes of a GPU on which narrow weights leave room for the position biases of all blocks (16 GB at full size)."""
 
@@ -72,6 +74,8 @@ def apply_speed(dit: DiT, profile: SpeedProfile, *, is_emulated: bool = False) -
         importlib.import_module("lyra_core.video.dit.block_kernels")  # its operations become known to torch
     blocks = [block for block in dit.blocks if isinstance(block, Block)]
     for index, block in enumerate(blocks):
+        home = block.modulation.device  # host memory, where blocks will be streamed from it
+        block.to(device)
         if compiled:
             _use_kernels(block)
         if narrow:
@@ -79,13 +83,57 @@ def apply_speed(dit: DiT, profile: SpeedProfile, *, is_emulated: bool = False) -
         if attends and profile.num_kept <= index < len(blocks) - profile.num_kept:
             own = block.self_attn
             own.narrow = NarrowAttention(own.norm_q.weight, own.norm_k.weight, is_emulated=is_emulated)
+        block.to(home)
     if compiled:
         dit.step, dit.drops_history = CompiledStep(), True
-    if narrow and device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory >= ROOM_FOR_BIASES:
+    if narrow and _is_all_on(dit, device) and torch.cuda.get_device_properties(device).total_memory >= ROOM_FOR_BIASES:
         dit.store = "full"
-    return SpeedProfile(
+    applied = SpeedProfile(
         is_compiled=compiled, has_narrow_products=narrow, has_narrow_attention=attends, num_kept=profile.num_kept
     )
+    dit.speed = _name(applied)
+    return applied
+
+
+def real_speed(dit: DiT) -> str | None:
+    """What a network computes as: a profile's name, less what this machine cannot do; None if none was asked for.
+
+    "plain" is the network as built; "fast, not compiled" a profile whose blocks did not compile.
+    """
+    if dit.speed is None or not isinstance(dit.step, CompiledStep) or dit.step.is_compiled:
+        return dit.speed
+    return "plain" if dit.speed == "exact" else f"{dit.speed}{NOT_COMPILED}"
+
+
+def _name(applied: SpeedProfile) -> str:
+    kind = "fastest" if applied.has_narrow_attention else "fast" if applied.has_narrow_products else "exact"
+    if applied.is_compiled:
+        return kind
+    return "plain" if kind == "exact" else f"{kind}{NOT_COMPILED}"
+
+
+def narrow_layers(dit: DiT, *, is_emulated: bool = False) -> list[str]:
+    """Make the layers of a network 8-bit that the profiles "fast" and "fastest" do, and name them.
+
+    Weights are converted where they are, on "meta" too, for a network that is to be filled from a set of 8-bit weights.
+    """
+    for block in dit.blocks:
+        if isinstance(block, Block):
+            _narrow_products(block, is_emulated)
+    return [name for name, layer in dit.named_modules() if isinstance(layer, ScaledLinear)]
+
+
+def stream_blocks(dit: DiT) -> None:
+    """Let the blocks of a network wait in host memory, and come to the device of the rest one after another."""
+    stream = BlockStream(dit.patch_embedding.weight.device)
+    for block in dit.blocks:
+        if isinstance(block, Block):
+            stream.take(block)
+    dit.stream = stream
+
+
+def _is_all_on(dit: DiT, device: torch.device) -> bool:
+    return device.type == "cuda" and all(parameter.device == device for parameter in dit.parameters())
 
 
 def _use_kernels(block: Block) -> None:
@@ -93,10 +141,16 @@ def _use_kernels(block: Block) -> None:
     block.self_attn.has_kernels = block.has_kernels = True
 
 
+RECOMPILATIONS = 64
+"""Forms of a block that may be compiled: a few for each frame size, number of captions and share of the tokens."""
+
+
 class CompiledStep:
     """`dit.step`, compiled at its first call; if that fails it says so once and goes on with the plain one."""
 
     def __init__(self) -> None:
+        limits = torch._dynamo.config
+        limits.recompile_limit = max(limits.recompile_limit, RECOMPILATIONS)
         self._step: Callable[..., Tensor] = torch.compile(step, fullgraph=True, dynamic=False)
         self.is_compiled = True
 
@@ -106,7 +160,7 @@ class CompiledStep:
             return self._step(*arguments)
         try:
             return self._step(*arguments)
-        except torch._dynamo.exc.TorchDynamoException as error:
+        except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
             warnings.warn(
                 f"the blocks of the video network could not be compiled and run as they are, a fifth slower: "
                 f"{type(error).__name__}: {str(error).splitlines()[0]}",

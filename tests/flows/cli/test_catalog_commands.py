@@ -87,3 +87,33 @@ def test_a_place_without_a_catalog_is_an_error(command, tmp_path, capsys):
     code, report = run(capsys, command, str(tmp_path))
     assert code == 1
     assert "no catalog" in report["error"]["message"]
+
+
+def test_gallery_shows_what_it_can_and_tells_of_the_rest(catalog, capsys):
+    """These worlds' Gaussians are not real ones: the index is written, and the command says so."""
+    store, records = catalog
+    code, found = run(capsys, "gallery", store.root)
+    assert (code, found["worlds"]) == (1, 0)
+    assert {problem["world_id"] for problem in found["problems"]} == {record.world_id for record in records}
+    assert Path(found["index"]) == Path(store.root) / "gallery" / "index.html"
+    assert Path(found["index"]).is_file()
+
+
+def test_report_is_one_file(catalog, capsys, tmp_path):
+    store, _ = catalog
+    assert run(capsys, "report", store.root, "--to", str(tmp_path / "r.html"))[0] == 0
+    assert "<title>Report of worlds</title>" in (tmp_path / "r.html").read_text()
+    code, found = run(capsys, "report", store.root, "--to", str(tmp_path))
+    assert code == 1
+    assert "wanted a file to write, found Is a directory" in found["error"]["message"]
+
+
+def test_publish_refuses_and_freezes(catalog, capsys):
+    store, _ = catalog
+    code, found = run(capsys, "publish", store.root, "v1", "--dry-run")
+    assert (code, found["worlds"], found["refused"], found["written"]) == (0, 2, {}, False)
+    code, found = run(capsys, "publish", store.root, "v1")
+    assert (code, found["release"], found["snapshot"], found["written"]) == (0, "v1", 1, True)
+    code, found = run(capsys, "publish", store.root, "v1")
+    assert code == 1
+    assert "is never changed" in found["error"]["message"]

@@ -91,11 +91,22 @@ def test_transforms_json_converts_back(path, tmp_path):
     assert (document["w"], document["h"]) == (832, 480)
 
 
+def test_transforms_json_says_where_frames_are_that_are_no_files(path, tmp_path):
+    write_transforms_json(path[:3], tmp_path / "t.json", video_file="video.mp4")
+    document = json.loads((tmp_path / "t.json").read_text())
+    assert document["video_path"] == "video.mp4"
+    assert [frame["file_path"] for frame in document["frames"]] == [f"images/frame_0000{i}.jpg" for i in range(3)]
+    assert "-i video.mp4 -start_number 0" in document["extract_frames"]
+    assert "images/frame_%05d.jpg" in document["extract_frames"]
+    with pytest.raises(CameraPathError, match="3 cameras need 3 image names, found 1"):
+        write_transforms_json(path[:3], tmp_path / "t.json", depth_paths=["a.png"])
+
+
 def test_an_opengl_camera_looks_along_its_negative_z(tmp_path):
     still = CameraPath(world_to_cam=torch.eye(4)[None], intrinsics=K[None], image_height=480, image_width=832)
     write_transforms_json(still, tmp_path / "t.json")
     frame = json.loads((tmp_path / "t.json").read_text())["frames"][0]
-    assert "file_path" not in frame
+    assert frame["file_path"] == "images/frame_00000.jpg"
     matrix = np.array(frame["transform_matrix"])
     np.testing.assert_array_equal(-matrix[:3, 2], [0, 0, 1])  # forward is the world's z
     np.testing.assert_array_equal(matrix[:3, 1], [0, -1, 0])  # up is the world's -y
@@ -121,7 +132,7 @@ def test_colmap_pose_is_world_to_camera_with_w_first(tmp_path):
     assert len(lines) == 162
     last = lines[160].split()
     assert last[0] == "81"
-    assert last[9] == "frame_00080.png"
+    assert last[9] == "frame_00080.jpg"
     qw, qx, qy, qz = map(float, last[1:5])
     # A camera turned right by 25 degrees: the world turns left in it, -25 degrees about y.
     assert [qw, qx, qy, qz] == pytest.approx([np.cos(np.radians(12.5)), 0, -np.sin(np.radians(12.5)), 0])

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from lyra_core.video.sampler import (
+    Guidance,
     guided_velocity,
     reference_noise,
     sample_distilled,
@@ -141,3 +142,28 @@ def test_guidance_of_one_skips_the_negative_branch(tiny_dit, golden_dit):
     hook.remove()
     unguided = tiny_dit(latents, timestep, context.with_text(negative))
     assert torch.allclose(both, unguided + 3 * (alone - unguided), atol=1e-5)
+
+
+@torch.no_grad()
+def test_both_branches_in_one_pass_are_two_passes(tiny_dit, chunk, golden):
+    inputs, negative, layout = chunk
+    latents, timestep = golden["inference.init_noise_seed1"][:1], torch.tensor([700])
+    context = tiny_dit.prepare_context(inputs, layout=layout)
+    away = tiny_dit.prepare_text(negative)
+    wanted = guided_velocity(tiny_dit, context, away, GUIDANCE)(latents, timestep)
+    found = guided_velocity(tiny_dit, context, away, Guidance(scale=GUIDANCE, is_batched=True))(latents, timestep)
+    assert not torch.equal(wanted, tiny_dit(latents, timestep, context)), "else guidance would do nothing here"
+    assert torch.allclose(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("is_batched", [False, True])
+def test_outside_its_interval_guidance_costs_nothing(tiny_dit, chunk, golden, is_batched):
+    inputs, negative, layout = chunk
+    latents = golden["inference.init_noise_seed1"][:1]
+    context = tiny_dit.prepare_context(inputs, layout=layout)
+    guidance = Guidance(scale=GUIDANCE, first_noise=0.8, last_noise=0.2, is_batched=is_batched)
+    velocity = guided_velocity(tiny_dit, context, tiny_dit.prepare_text(negative), guidance)
+    for level, acts in ((900, False), (800, True), (500, True), (100, False)):
+        timestep = torch.tensor([level])
+        assert torch.equal(velocity(latents, timestep), tiny_dit(latents, timestep, context)) != acts

@@ -12,7 +12,7 @@ from lyra_core.video.dit.context import ChunkInputs
 from lyra_core.video.dit.narrow_attention import NarrowAttention
 from lyra_core.video.dit.network import TINY, build_dit, step
 from lyra_core.video.dit.scaled_linear import ScaledLinear, multiply_reference, narrow_rows
-from lyra_core.video.dit.speed import PROFILES, CompiledStep, SpeedProfile, apply_speed
+from lyra_core.video.dit.speed import PROFILES, CompiledStep, SpeedProfile, apply_speed, real_speed
 
 CONFIG = replace(
     TINY, dim=64, ffn_dim=128, num_layers=4, text_dim=32, image_dim=32, layout="f1k1f4s2f1s1f4k4f2k2f1k1_g2"
@@ -62,6 +62,8 @@ def test_exact_changes_no_bit_on_a_cpu(network, chunk):
     quick = copy.deepcopy(network)
     applied = apply_speed(quick, PROFILES["exact"])
     assert applied == SpeedProfile(is_compiled=False)
+    assert real_speed(quick) == "plain"
+    assert real_speed(network) is None, "no profile was asked for"
     assert torch.equal(velocity(quick, chunk), velocity(network, chunk))
 
 
@@ -80,6 +82,7 @@ def test_eight_bits_stay_near_the_plain_network(network, chunk, name):
     applied = apply_speed(narrow, PROFILES[name], is_emulated=True)
     assert applied.has_narrow_products
     assert applied.has_narrow_attention == (name == "fastest")
+    assert real_speed(narrow) == f"{name}, not compiled"
     found = error(velocity(narrow, chunk), velocity(network, chunk))
     assert 1e-4 < found < 0.05, "0 would mean that nothing was narrowed"
 
@@ -147,9 +150,10 @@ def test_narrow_attention_bears_keys_and_values_far_from_zero():
     assert error(found, deviation) < 0.08
 
 
-def test_a_step_that_does_not_compile_says_so_and_computes(network, chunk, monkeypatch):
+@pytest.mark.parametrize("error", [torch._dynamo.exc.Unsupported, torch._dynamo.exc.FailOnRecompileLimitHit])
+def test_a_step_that_does_not_compile_says_so_and_computes(network, chunk, monkeypatch, error):
     def refuse(*arguments):
-        raise torch._dynamo.exc.Unsupported("no such compiler")
+        raise error("no such compiler")
 
     monkeypatch.setattr(torch, "compile", lambda function, **_: refuse)
     plain = copy.deepcopy(network)
@@ -158,6 +162,8 @@ def test_a_step_that_does_not_compile_says_so_and_computes(network, chunk, monke
         found = velocity(plain, chunk)
     assert torch.equal(found, velocity(network, chunk))
     assert plain.step._step is step
+    plain.speed = "fast"
+    assert real_speed(plain) == "fast, not compiled"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         velocity(plain, chunk)  # says it once
