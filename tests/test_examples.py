@@ -99,6 +99,13 @@ def test_files_are_verified_before_they_are_exported(worlds, tmp_path):
     assert len(json.loads(written[-1].with_name("transforms.json").read_text())["frames"]) == 81
 
 
+def test_a_world_is_exported_for_simulators(worlds, tmp_path):
+    pytest.importorskip("pxr")
+    files = example("export_for_simulators").main(worlds, tmp_path, "true")
+    assert files["usdz"] == ["world.usdz"]
+    assert files["gltf"] == ["collision.glb", "mesh.glb", "splats.glb"]
+
+
 def test_a_network_trains_on_worlds(worlds, tmp_path):
     losses = example("train_on_worlds").main(worlds, "true", FileCache(tmp_path))
     assert len(losses) == 8  # two epochs of 12 frames, two workers with batches of 4 and 2
