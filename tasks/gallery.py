@@ -14,8 +14,10 @@ from PIL import Image
 from catalogs.commit import read_commit
 from catalogs.gallery.page import SplatFile, WorldFiles, world_page
 from catalogs.gallery.write import world_folder
-from lyra_core.errors import StoreError
+from lyra_core.errors import FormatError, StoreError
+from lyra_core.extras import is_installed
 from lyra_core.formats.clip import iterate_frames
+from lyra_core.formats.spz import write_spz
 from lyra_core.formats.store import Store
 from lyra_core.gaussians.coarsen import PointSet, coarsen_to
 from lyra_core.records import WorldRecord
@@ -23,7 +25,7 @@ from lyra_core.values import Gaussians, Part
 
 # Pages and files of another version are made again.
 GALLERY_VERSION = 1
-LIGHT_SPLATS = 15_000  # 1 MB as .ply: there within a second or two on a slow line
+LIGHT_SPLATS = 15_000  # 0.2 MB as SPZ, 1 MB as .ply: there within a second or two on a slow line
 POSTER_SIDE = 640
 DOWNLOADS = ("ply", "surfaces", "video", "cameras", "transforms", "mesh", "collision", "collision_obj", "mjcf", "usd")
 
@@ -79,7 +81,8 @@ def show_world(worlds: Store, world_id: str, site: Site, *, again: bool = False)
     def address(key: str) -> str:
         return Path(key).name if site.source is None else f"{up}{site.source}{key}"
 
-    copied = ("ply", "video", "cameras", "mjcf", "mesh")
+    ply = not any(file.turned for file in splats)
+    copied = ("ply", "video", "cameras", "mjcf", "mesh") if ply else ("video", "cameras", "mjcf", "mesh")
     files = WorldFiles(
         splats=splats,
         poster="poster.jpg" if poster else None,
@@ -135,7 +138,10 @@ def _put_poster(worlds: Store, keys: dict[str, str], site: Store, folder: str, s
 
 
 def _put_splats(worlds: Store, world: WorldRecord, site: Site, scratch: Path) -> tuple[list[SplatFile], float]:
-    """The small file and the whole one, and the distance about which to turn."""
+    """The small file and the whole one, and the distance about which to turn.
+
+    Both as SPZ where it can be written, a sixth of the size; else as .ply, and the whole one is the stored file.
+    """
     stored = next((a for a in world.artifacts if a.role == "ply"), None)
     if stored is None:
         return [], 2.0
@@ -143,17 +149,34 @@ def _put_splats(worlds: Store, world: WorldRecord, site: Site, scratch: Path) ->
     whole = scratch / Path(stored.key).name
     worlds.get_file(stored.key, whole)
     gaussians = Gaussians.load_ply(whole)
-    light = scratch / "light.ply"
-    lighter(gaussians, LIGHT_SPLATS).save_ply(light)
-    put = site.store.put_file(f"{folder}light.ply", light)
-    files = [SplatFile(url="light.ply", bytes=put.bytes, turned=False)]
-    if site.source is None:
+    files = [_put_web(lighter(gaussians, LIGHT_SPLATS), "light", site.store, folder, scratch)]
+    if files[0].turned:
+        files.append(_put_web(gaussians, "splats", site.store, folder, scratch))
+    elif site.source is None:
         site.store.put_file(f"{folder}{whole.name}", whole)
-        url = whole.name
+        files.append(SplatFile(url=whole.name, bytes=stored.bytes, turned=False))
     else:
         url = "../" * folder.count("/") + site.source + stored.key
-    files.append(SplatFile(url=url, bytes=stored.bytes, turned=False))
+        files.append(SplatFile(url=url, bytes=stored.bytes, turned=False))
     return files, pivot_distance(gaussians)
+
+
+def _put_web(gaussians: Gaussians, stem: str, site: Store, folder: str, scratch: Path) -> SplatFile:
+    """One file of splats for the viewer: SPZ, whose axes are turned already, or .ply.
+
+    A .ply where gsply is not installed, or where centres lie beyond the 2048 units that SPZ holds.
+    """
+    path, turned = scratch / f"{stem}.spz", is_installed("gsply")
+    if turned:
+        try:
+            write_spz(gaussians, path)
+        except FormatError:
+            turned = False
+    if not turned:
+        path = scratch / f"{stem}.ply"
+        gaussians.save_ply(path)
+    put = site.put_file(f"{folder}{path.name}", path)
+    return SplatFile(url=path.name, bytes=put.bytes, turned=turned)
 
 
 def _made(site: Store, folder: str) -> dict[str, Any] | None:

@@ -52,6 +52,33 @@ def test_objects_come_back_whole(store, tmp_path):
     assert store.read_bytes("worlds/ab/x.ply") == b"shorter"
 
 
+def test_objects_on_s3_say_what_they_are(s3_server, tmp_path):
+    """A browser shows no page and runs no script that comes as application/octet-stream."""
+    import boto3
+
+    store = open_store(s3_server.new_root(), **s3_server.options)
+    (tmp_path / "poster.jpg").write_bytes(b"x")
+    store.put_file("site/poster.jpg", tmp_path / "poster.jpg")
+    for key in ("site/index.html", "site/a.js", "site/a.css", "site/a.json", "site/x.parquet"):
+        store.put_bytes(key, b"x")
+    bucket, _, prefix = store.root.removeprefix("s3://").partition("/")
+    client = boto3.client(
+        "s3",
+        aws_access_key_id=s3_server.key,
+        aws_secret_access_key=s3_server.secret,
+        **s3_server.options["client_kwargs"],
+    )
+
+    def media_type(key: str) -> str:
+        return client.head_object(Bucket=bucket, Key=f"{prefix}/{key}")["ContentType"]
+
+    assert media_type("site/index.html") == "text/html"
+    assert media_type("site/a.js") in ("text/javascript", "application/javascript")
+    assert media_type("site/a.css") == "text/css"
+    assert media_type("site/a.json") == "application/json"
+    assert media_type("site/poster.jpg") == "image/jpeg"
+
+
 def test_nothing_is_there_before_it_is_written(store):
     assert not store.exists("a/b")
     assert not store.exists("a")
