@@ -38,6 +38,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "gsply": ("export",),
     "pxr": ("export",),  # of usd-core
     "mujoco": ("sim",),
+    "rerun": ("rerun",),  # of rerun-sdk
     "polars": ("viewer",),
     "pandas": ("viewer",),
 }

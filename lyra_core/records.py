@@ -150,10 +150,7 @@ class WorldRecord(_Row):
     code_git_commit: str | None = column("string", "commit of the code, recorded but not part of the id")
     package_version: str | None = column("string", "version of lyra-worlds")
     precision: str | None = column("string", "arithmetic the video model computed in: float32, bfloat16")
-    speed: str | None = column(
-        "string",
-        "profile of video.speed that really ran, less what the machine could not do; null where none was asked for",
-    )
+    speed: str | None = column("string", "profile of video.speed that really ran; null where none was asked for")
     inference_steps: int | None = column("int32", "denoising steps of a chunk; null where nothing is denoised")
     guidance: float | None = column(
         "float", "classifier-free guidance scale, 1 where it is off; null where nothing is denoised"
@@ -272,10 +269,7 @@ class WorldRecord(_Row):
     thumb_uri: str | None = column("string", "key of the preview picture")
     # cost
     stage_s: dict[str, float] = column("list<stage>", "seconds spent in each stage, in order", {})
-    device_idle_s: float | None = column(
-        "double",
-        "how long the worker's GPU had waited for this world's networks; null for a worker's first world, and on CPUs",
-    )
+    device_idle_s: float | None = column("double", "how long the GPU had waited for this world, s; null if none had")
     queue_s: float | None = column("double", "seconds between submission and start")
     wall_s: float | None = column("double", "seconds from start to finish")
     gpu_seconds: float | None = column("double", "wall_s times gpu_count; 0 on CPU")

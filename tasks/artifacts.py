@@ -22,14 +22,21 @@ from lyra_core.formats.cameras import (
     write_transforms_json,
 )
 from lyra_core.formats.clip import write_lossless, write_mp4
+from lyra_core.formats.compressed_ply import write_compressed_ply
+from lyra_core.formats.gltf_splats import write_splat_glb
 from lyra_core.formats.image import jpeg_data_uri, write_jpeg
 from lyra_core.formats.mesh import write_glb, write_obj
 from lyra_core.formats.mjcf import write_mjcf
+from lyra_core.formats.spz import write_spz
+from lyra_core.formats.usd import UsdWorld, write_usd, write_usdz
 from lyra_core.gaussians.render import render
 from lyra_core.geometry.sway import swayed_path
+from lyra_core.records import WorldRecord
+from lyra_core.scene_geometry.ground_frame import GroundFrame
 from lyra_core.values import Gaussians, Part, VideoClip
 from tasks.geometry import WorldGeometry
-from tasks.recipe import MESH_ROLES, Recipe
+from tasks.recipe import COLLIDER_ROLES, Recipe
+from tasks.stored_world import world_facts
 
 THUMBNAIL_SIDE = 160
 THUMBNAIL_BYTES = 6_000
@@ -54,6 +61,7 @@ class Contents:
     pictures: Pictures
     recipe: Recipe
     geometry: WorldGeometry | None = None
+    record: WorldRecord | None = None  # of the world, for files that tell where they come from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,11 +125,16 @@ def find_formats(recipe: Recipe) -> list[Format]:
 
     Raises:
         RecipeError: one cannot be imported or is no Format, or two write the same file.
-        MissingExtraError: a mesh is wanted and the extra `geometry` is not installed.
+        MissingExtraError: a mesh is wanted and the extra `geometry` is not installed, or a file of another program and
+            the extra `export` is not.
     """
-    if MESH_ROLES & set(recipe.artifacts):
+    roles = set(recipe.artifacts)
+    if recipe.geometry is not None and COLLIDER_ROLES & roles:
         for package in ("skimage", "fast_simplification"):
             require(package, "making meshes", "geometry")
+    for package, wanted in (("pxr", {"usd", "usdz"}), ("gsply", {"spz"})):
+        if wanted & roles:
+            require(package, f"the artifact {min(wanted & roles)}", "export")
     formats = [form for role, form in FORMATS.items() if role in recipe.artifacts]
     for name in recipe.artifacts:
         if ":" in name:
@@ -181,6 +194,25 @@ def _write_mjcf(world: Contents, path: Path) -> None:
     standing = None if world.geometry is None else world.geometry.scene.mujoco_world()
     if standing is not None:
         write_mjcf(standing, path)
+
+
+def _ground(world: Contents) -> GroundFrame:
+    return GroundFrame.on(None, 1.0) if world.geometry is None else world.geometry.scene.frame
+
+
+def _usd_world(world: Contents) -> UsdWorld:
+    return UsdWorld(
+        gaussians=world.gaussians,
+        world_to_ground=_ground(world).matrix,
+        camera=world.clip.cameras[:1],
+        collision=None if world.geometry is None else world.geometry.collision,
+        facts={} if world.record is None else world_facts(world.record),
+    )
+
+
+def _write_gltf(world: Contents, path: Path) -> None:
+    facts = {} if world.record is None else world_facts(world.record)
+    write_splat_glb(world.gaussians, path, _ground(world).matrix, facts)
 
 
 def _write_colmap(world: Contents, path: Path) -> None:
@@ -248,6 +280,31 @@ FORMATS = {
         Format(role="collision", name="collision.glb", media_type="model/gltf-binary", write=_write_collision),
         Format(role="collision_obj", name="collision.obj", media_type="model/obj", write=_write_obj),
         Format(role="mjcf", name="world.xml", media_type="application/xml", write=_write_mjcf),
+        Format(
+            role="usd",
+            name="world.usdc",
+            media_type="application/octet-stream",
+            write=lambda world, path: write_usd(_usd_world(world), path),
+        ),
+        Format(
+            role="usdz",
+            name="world.usdz",
+            media_type="model/vnd.usdz+zip",
+            write=lambda world, path: write_usdz(_usd_world(world), path),
+        ),
+        Format(role="gltf", name="splats.glb", media_type="model/gltf-binary", write=_write_gltf),
+        Format(
+            role="spz",
+            name="world.spz",
+            media_type="application/octet-stream",
+            write=lambda world, path: write_spz(world.gaussians, path),
+        ),
+        Format(
+            role="compressed_ply",
+            name="world.compressed.ply",
+            media_type="model/ply",
+            write=lambda world, path: write_compressed_ply(world.gaussians, path),
+        ),
         Format(role="colmap", name="colmap", media_type="text/plain", write=_write_colmap),
     )
 }

@@ -10,11 +10,14 @@ from pathlib import Path
 
 from lyra_core.dataset import FileCache, WorldSet
 from lyra_core.errors import RecipeError, StoreError
+from lyra_core.extras import require
 from lyra_core.formats.cameras import read_cameras_parquet
 from lyra_core.formats.lerobot import Episode, write_lerobot
+from lyra_core.formats.recording import write_recording
 from lyra_core.formats.webdataset import write_webdataset
+from lyra_core.values import Gaussians
 
-SETS = ("lerobot", "webdataset")
+SETS = ("lerobot", "webdataset", "rerun")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +36,14 @@ def write_data_set(worlds: WorldSet, form: str, to: Path, *, depth: bool = True)
         worlds: which, and where they lie.
         form: one of SETS.
         to: the folder.
-        depth: cast depth from the Gaussians, where the format keeps it (webdataset).
+        depth: cast depth from the Gaussians, where the format keeps it (webdataset, rerun).
 
     Raises:
         RecipeError: an unknown form.
         StoreError: the folder exists, or cannot be written.
         CatalogError: there are no worlds, or one lacks a file.
         FormatError: a stored file is damaged, or worlds do not fit into one data set.
+        MissingExtraError: rerun without rerun-sdk.
     """
     if form not in SETS:
         raise RecipeError(f"a data set is written as one of {', '.join(SETS)}, found {form!r}")
@@ -92,7 +96,20 @@ def _write_webdataset(worlds: WorldSet, folder: Path, cache: FileCache, depth: b
     )
 
 
+def _write_rerun(worlds: WorldSet, folder: Path, cache: FileCache, depth: bool) -> int:
+    """A recording for each world, `<world id>.rrd`."""
+    require("rerun", "writing Rerun recordings")
+    folder.mkdir()
+    for row in worlds.table.select(["world_id", "ply_uri"]).to_pylist():
+        world = worlds.only([row["world_id"]])
+        frames = world.frames(depth=depth, shard=(0, 1), cache=cache)
+        gaussians = Gaussians.load_ply(cache.fetch(worlds.store, row["ply_uri"]))
+        write_recording(gaussians, frames, folder / f"{row['world_id']}.rrd", row["world_id"])
+    return sum(worlds.table["num_frames"].to_pylist())
+
+
 _WRITERS: dict[str, Callable[[WorldSet, Path, FileCache, bool], int]] = {
     "lerobot": _write_lerobot,
     "webdataset": _write_webdataset,
+    "rerun": _write_rerun,
 }

@@ -11,7 +11,7 @@ from lyra_core.scene_geometry.measure import SceneGeometry, measure_geometry
 from lyra_core.scene_geometry.scale import GivenScale
 from lyra_core.spec import WorldSpec
 from lyra_core.values import Gaussians, VideoClip
-from tasks.recipe import MESH_ROLES, Recipe
+from tasks.recipe import COLLIDER_ROLES, Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ def measure_world(
         is_metric_model=provenance.metric_scale_source == "depth_model",
         given=GivenScale(camera_height_m=spec.camera_height_m, center_distance_m=spec.center_distance_m),
     )
-    visual = scene.visual_mesh() if MESH_ROLES & set(recipe.artifacts) else None
+    visual = scene.visual_mesh() if COLLIDER_ROLES & set(recipe.artifacts) else None
     return WorldGeometry(scene=scene, visual=visual, collision=None if visual is None else scene.collision_mesh(visual))
 
 

@@ -18,10 +18,13 @@ from lyra_core.models import MODELS
 from lyra_core.native import CHUNK_FRAMES, MINI_ENLARGED
 
 MESH_ROLES = frozenset({"mesh", "collision", "collision_obj"})
+COLLIDER_ROLES = MESH_ROLES | {"usd", "usdz"}
+"""Those for which a mesh is made, where the recipe has geometry."""
 GEOMETRY_ROLES = MESH_ROLES | {"mjcf"}
 ROLES = (
     *("ply", "surfaces", "video", "lossless", "cameras", "transforms", "colmap", "preview", "flythrough", "chunks"),
     *("mesh", "collision", "collision_obj", "mjcf"),
+    *("usd", "usdz", "gltf", "spz", "compressed_ply"),
 )
 """Files that `artifacts` can name; those of one's own are package.module:FORMAT."""
 WORLD_FILES = ("ply", "video", "cameras", "transforms", "colmap", "preview", "flythrough")

@@ -36,13 +36,14 @@ from lyra_core.errors import LyraError, OutOfMemoryError, SourceError, StoreErro
 from lyra_core.formats.patience import Patience, is_worth_waiting
 from lyra_core.formats.store import open_store
 from lyra_core.public_uri import without_secrets
+from lyra_core.records import WorldRecord
 from lyra_core.spec import WorldSpec
 from lyra_core.values import Seed
 from lyra_core.world_models.load import load_model
 from tasks.artifacts import Contents, LocalArtifact, encode, find_formats
 from tasks.commit import store_world
 from tasks.outcome import FIRST_START, SOURCE_STAGE, Failure, Outcome, Start, Waiting
-from tasks.record import Dispatch
+from tasks.record import Dispatch, world_record
 from tasks.scratch import ScratchFolders, kept_chunks
 from tasks.seed import read_seed
 from tasks.stages import find_stages
@@ -201,13 +202,15 @@ class Worker:
     def _encode_and_store(self, made: MadeWorld, clock: StageClock, dispatch: Dispatch) -> Outcome:
         with tempfile.TemporaryDirectory(prefix="lyra-world-") as folder:
             with clock("encode"):
-                files = self.patience.run(lambda: self._encoded(made, Path(folder)))
+                files = self.patience.run(
+                    lambda: self._encoded(made, Path(folder), world_record(self.config, made, clock, dispatch))
+                )
             clock.stage = "upload"
             outcome = self.patience.run(lambda: store_world(self.store, self.config, made, files, clock, dispatch))
         self.scratch.remove(made.spec.world_id)
         return outcome
 
-    def _encoded(self, made: MadeWorld, folder: Path) -> list[LocalArtifact]:
+    def _encoded(self, made: MadeWorld, folder: Path, record: WorldRecord) -> list[LocalArtifact]:
         """The files of a world in a local folder.
 
         Raises:
@@ -220,6 +223,7 @@ class Worker:
                 pictures=made.pictures,
                 recipe=self.config.recipe,
                 geometry=made.geometry,
+                record=record,
             )
             files = encode(contents, self.formats, folder)
         except OSError as error:

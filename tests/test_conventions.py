@@ -74,6 +74,7 @@ TESTED_IN = {
     "lyra_core/evaluation/autoencoding.py": "tests/lyra_core/training/test_vae.py",
     "lyra_core/factory.py": "tests/flows/test_worker_plan.py",
     "lyra_core/finetuning/finetune_clips.py": "tests/lyra_core/finetuning/test_loop.py",
+    "lyra_core/formats/recording.py": "tests/lyra_core/dataset/test_data_set.py",
     "lyra_core/geometry/path_measures.py": "tests/tasks/test_commit.py",
     "lyra_core/geometry/sway.py": "tests/tasks/test_commit.py",
     "lyra_core/jit.py": "tests/lyra_core/geometry/test_warp.py",

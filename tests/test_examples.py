@@ -85,10 +85,25 @@ def test_four_tools_read_the_same_rows(worlds):
     assert all(found == names["duckdb"] for found in names.values())
 
 
+def test_tools_answer_alike(worlds):
+    # Ray Data starts a cluster, and the programme prints what it finds
+    found = example("query_catalog").main(worlds, ("duckdb", "polars", "datasets"))
+    assert {"duckdb"} <= set(found)
+    assert all(rows == found["duckdb"] for rows in found.values())
+    assert len(found["duckdb"][0]) == 4
+
+
 def test_files_are_verified_before_they_are_exported(worlds, tmp_path):
     written = example("verify_and_export").main(worlds, tmp_path / "export", "true")
     assert sorted(file.name for file in written) == sorted(["gaussians.ply", "transforms.json", "video.mp4"] * 2)
     assert len(json.loads(written[-1].with_name("transforms.json").read_text())["frames"]) == 81
+
+
+def test_a_world_is_exported_for_simulators(worlds, tmp_path):
+    pytest.importorskip("pxr")
+    files = example("export_for_simulators").main(worlds, tmp_path, "true")
+    assert files["usdz"] == ["world.usdz"]
+    assert files["gltf"] == ["collision.glb", "mesh.glb", "splats.glb"]
 
 
 def test_a_network_trains_on_worlds(worlds, tmp_path):

@@ -13,7 +13,10 @@ from flows.cli.output import AsJson, choose_json, console, print_json, styled, w
 def dataset(
     uri: Annotated[str, typer.Argument(help="Where worlds are stored.")],
     to: Annotated[Path, typer.Option("--to", help="Folder to write; it must not exist.")],
-    form: Annotated[str, typer.Option("--format", help="lerobot (an episode a world) or webdataset (tar shards).")],
+    form: Annotated[
+        str,
+        typer.Option("--format", help="lerobot (an episode a world), webdataset (tar shards) or rerun (.rrd files)."),
+    ],
     where: Annotated[str, typer.Option("--where", help="Which worlds, as SQL over the table worlds.")] = "accepted",
     split: Annotated[
         str | None, typer.Option("--split", help="train, val or test, by photograph; all if absent.")

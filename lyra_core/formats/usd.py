@@ -12,6 +12,7 @@ renderer turns harmonics with the prim. Splats are for the eye only: contacts co
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ GRAVITY = 9.81  # metres a second squared
 APERTURE = 20.955  # millimetres: width of the film of 35 mm, OpenUSD's default; only ratios to it mean anything
 EXTENT_DEVIATIONS = 3.0
 LABELS = {"keyframes": "surface", "backing": "backing", "dome": "background", "collision": "terrain"}
+PACKED_AT = 946_728_000  # 2000-01-01, 12:00 UTC
 _GRAY = 0.5
 
 
@@ -90,6 +92,7 @@ def write_usdz(world: UsdWorld, file: str | Path) -> None:
     with replacing(file) as temporary, tempfile.TemporaryDirectory(dir=temporary.parent, prefix=".usdz-") as folder:
         inner = Path(folder) / "world.usdc"
         write_usd(world, inner)
+        os.utime(inner, (PACKED_AT, PACKED_AT))  # the archive tells it: equal worlds have equal bytes
         if not UsdUtils.CreateNewUsdzPackage(Sdf.AssetPath(str(inner)), str(temporary), "world.usdc"):
             raise FormatError(f"{file}: OpenUSD cannot pack it; is the disk full?")
 

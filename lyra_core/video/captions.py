@@ -140,8 +140,11 @@ class VisionLanguageCaptioner:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         try:
-            self._processor = AutoProcessor.from_pretrained(self.folder, local_files_only=True)
-            model = AutoModelForImageTextToText.from_pretrained(self.folder, local_files_only=True)
+            # Nobody is asked on a terminal whether code from the folder may run: it may not.
+            self._processor = AutoProcessor.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
+            model = AutoModelForImageTextToText.from_pretrained(
+                self.folder, local_files_only=True, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             raise WeightsError(
                 f"{self.folder} must hold a vision-language model and its processor in the transformers layout: {error}"

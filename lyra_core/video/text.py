@@ -243,7 +243,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
             f"'{folder}' is none; download tokenizer.json or spiece.model and its configuration"
         )
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise WeightsError(f"'{folder}' holds no tokenizer that transformers can read: {error}") from error
 

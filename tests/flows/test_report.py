@@ -111,3 +111,20 @@ def test_what_people_named_is_no_markup(published):
         page += "".join(render(cell) for cell in row.values())
     for element in ('<img src="x', "<img src=x", "<a ", "<strong>", "\x1b"):
         assert element not in page
+
+
+def test_the_idle_share_is_of_worlds_that_followed_another(published):
+    report = reporter(num_seeds=3, num_remaining=3)
+    report.add(replace(MADE, device_s=50.0))  # a worker's first: it waited for nothing and shows nothing
+    assert report.device_idle_share is None
+    report.add(replace(MADE, idle_s=1.0, device_s=39.0))
+    report.add(replace(MADE, idle_s=3.0, device_s=37.0))
+    assert report.finish(snapshot_version=None).device_idle_share == 0.05
+    assert "waited 5.0 % of the time" in published["batch-summary"]
+
+
+def test_a_batch_on_cpus_claims_no_idle_share(published):
+    report = reporter(num_seeds=1, num_remaining=1)
+    report.add(MADE)
+    assert report.finish(snapshot_version=None).device_idle_share is None
+    assert "waited" not in published["batch-summary"]

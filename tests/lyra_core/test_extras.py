@@ -33,6 +33,7 @@ IMPORT_NAMES = {
     "nvidia-cudnn-frontend": "cudnn",
     "scikit-image": "skimage",
     "fast-simplification": "fast_simplification",
+    "rerun-sdk": "rerun",
     "usd-core": "pxr",
 }  # where it is not the name of the distribution
 
@@ -179,7 +180,7 @@ def test_stores_seeds_and_digests_behind_a_missing_client_name_the_extra(monkeyp
     [
         ("transformers", "lyra_core.world_models.lyra2", lambda m: m.load_lyra2()),
         ("transformers", "lyra_core.video.text", lambda m: m.load_tokenizer("nowhere")),
-        ("transformers", "lyra_core.video.captions", lambda m: m.VisionLanguageCaptioner("nowhere")._load()),
+        ("transformers", "lyra_core.video.captions", lambda m: m.VisionLanguageCaptioner(".")._load()),
         ("gsplat", "lyra_core.gaussians.refine", lambda m: m.choose_engine("gsplat", torch.device("cpu"))),
         ("ray", "tasks.pool", lambda m: m.start_ray(None)),
         ("duckdb", "catalogs.query", lambda m: m.connect(open_store("memory://nothing"))),

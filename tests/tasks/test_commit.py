@@ -30,7 +30,7 @@ GEOMETRY = {
 NOT_OF_THE_BASELINE = {
     *("checkpoint_uri", "checkpoint_sha256", "speed", "inference_steps", "guidance", "prompt", "negative_prompt"),
     *("num_keyframes", "camera_residual_deg", "camera_residual_percent", "cameras_source", "is_refined"),
-    *("refine_gain_db", "meters_per_unit", "gpu_name", "peak_vram_bytes"),
+    *("refine_gain_db", "meters_per_unit", "gpu_name", "peak_vram_bytes", "revisit_db"),
 }
 # The path does not come back.
 OF_A_RETURN = {"revisit_db"}

@@ -235,6 +235,21 @@ def test_glb_files_lie_in_one_place(stored, simulators):
     assert surface[:, 2].min() < -5  # forward is -z
 
 
+def test_a_recipe_may_choose_them(tmp_path, model_path):
+    pytest.importorskip("pxr")
+    from pxr import Usd
+
+    row = make_world(tmp_path, ("ply", "usdz", "usd", "gltf", "spz", "compressed_ply"))
+    files = {artifact["role"]: tmp_path / "out" / artifact["key"] for artifact in row["artifacts"]}
+    assert sorted(files) == ["compressed_ply", "gltf", "ply", "spz", "usd", "usdz"]
+    assert row["usd_uri"].endswith("/world.usdc")
+    for role in ("usd", "usdz"):
+        stage = Usd.Stage.Open(str(files[role]))
+        assert stage.GetRootLayer().customLayerData["lyraWorlds"]["world_id"] == row["world_id"]
+        # This recipe measures no geometry: nothing to stand on is claimed.
+        assert not stage.GetPrimAtPath("/world/collision")
+
+
 @pytest.mark.slow  # starts node
 def test_gltf_validator_finds_nothing(simulators):
     root = subprocess.run(["npm", "root", "-g"], capture_output=True, text=True).stdout.strip() if which("npm") else ""

@@ -11,7 +11,8 @@ import pytest
 
 from flows.cli import _exit_code
 from lyra_core.dataset import open_dataset
-from lyra_core.errors import StoreError
+from lyra_core.errors import MissingExtraError, StoreError
+from lyra_core.extras import is_installed
 from tasks.data_set import write_data_set
 
 
@@ -36,10 +37,20 @@ def test_worlds_become_shards_from_a_bucket(away, tmp_path):
         assert len(tar.getnames()) == 2 * 120
 
 
+def test_worlds_become_recordings(worlds, tmp_path):
+    chosen = open_dataset(worlds).only(["a" * 32])
+    if not is_installed("rerun"):
+        with pytest.raises(MissingExtraError, match=r"lyra-worlds\[rerun\]"):
+            write_data_set(chosen, "rerun", tmp_path / "set")
+        return
+    write_data_set(chosen, "rerun", tmp_path / "set", depth=False)
+    assert (tmp_path / "set" / f"{'a' * 32}.rrd").read_bytes()[:4] == b"RRF2"
+
+
 def test_what_exists_is_not_touched(worlds, tmp_path, capsys):
     with pytest.raises(StoreError, match="does not exist yet"):
         write_data_set(open_dataset(worlds), "lerobot", tmp_path)
     assert _exit_code(["dataset", worlds, "--format", "hdf5", "--to", str(tmp_path / "x")]) == 2
-    assert "lerobot, webdataset" in capsys.readouterr().err
+    assert "lerobot, webdataset, rerun" in capsys.readouterr().err
     assert _exit_code(["dataset", worlds, "--format", "lerobot", "--to", str(tmp_path / "x"), "--where", "false"]) == 1
     assert not list(tmp_path.iterdir())

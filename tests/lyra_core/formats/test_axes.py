@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -204,6 +205,8 @@ def usd(folder, world, cameras, frame):
 
 def usdz(folder, world, cameras, frame):
     write_usdz(usd_world(world, cameras, frame), folder / "a.usdz")
+    (inner,) = zipfile.ZipFile(folder / "a.usdz").infolist()
+    assert (inner.filename, inner.date_time[0]) == ("world.usdc", 2000)  # no clock: equal worlds have equal bytes
     return read_stage(folder / "a.usdz", frame)
 
 

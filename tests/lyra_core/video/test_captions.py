@@ -52,6 +52,8 @@ def test_messages_show_every_picture_and_the_hint():
 def test_folder_without_a_model(tmp_path):
     with pytest.raises(WeightsError, match="must hold a vision-language model"):
         VisionLanguageCaptioner(tmp_path).caption(request())
+    with pytest.raises(WeightsError, match=r"captioner: wanted 'manifest' or the folder of .*'nowhere', which is no"):
+        VisionLanguageCaptioner("nowhere")
 
 
 @pytest.fixture(scope="module")
