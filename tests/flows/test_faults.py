@@ -90,6 +90,7 @@ def test_control_c_frees_the_workers_and_exits_130(lyra, make_seeds, tmp_path):
     assert not wait_until_gone(family, 15), "workers outlived their driver"
 
 
+@pytest.mark.slow  # workers die and start again
 def test_workers_that_always_die_end_the_batch_with_exit_code_4_and_reject_nobody(lyra, make_seeds, tmp_path):
     dying = [word.replace("fault_model:load", "fault_model:load_dying") for word in FAULT]
     finished = lyra("run", make_seeds("a.png", "b.png"), "--out", tmp_path / "out", "--json", *dying)

@@ -117,6 +117,7 @@ def test_a_batch_of_poison_only_is_rejected_on_the_word_of_a_canary(batch):
     assert kinds(futures) == {"poison": "rejected"}
 
 
+@pytest.mark.slow  # waits for a deadline on Ray
 def test_a_hang_is_killed_after_the_deadline(batch):
     futures, _ = batch("a.png", "hang.png", deadline_s=4)
     assert kinds(futures) == {"a": "created", "hang": "rejected"}

@@ -125,6 +125,7 @@ def test_an_outage_in_mid_batch_costs_time_and_no_world(batch, s3_gate, executor
     assert verify(store) == []
 
 
+@pytest.mark.slow  # waits for a deadline of a store
 def test_an_outage_beyond_the_deadline_ends_the_batch_without_rejects(batch, s3_gate):
     names = [f"slow{i}.png" for i in range(6)]
     pool, specs, store, _ = batch(*names, deadline_s=2.0)

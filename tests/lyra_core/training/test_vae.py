@@ -36,6 +36,7 @@ def config(steps, **changes):
     return VaeTrainingConfig(**{**fields, **changes})
 
 
+@pytest.mark.slow  # trains for 12 s
 def test_overfits_two_scenes(tmp_path):
     result = train_vae(config(150, fresh_clips=1), TrainingRun(out_dir=tmp_path))
     psnr = [row["psnr_train"] for row in result.metrics if "psnr_train" in row]

@@ -55,6 +55,7 @@ def place() -> Clips:
     return Clips(frames=frames, depth_m=depth, world_to_cam=w2c, intrinsics=K, captions=captions)
 
 
+@pytest.mark.slow  # a second world of the shipped weights
 def test_a_path_that_returns_shows_what_was_there(model, place):
     known = with_seed_depth(place, model.parts.models.depth, model.parts.config.depth)
     image = to_bytes(place.frames[0, :1])[0]
