@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
-from catalogs.commit import CommitOutcome, commit
+from catalogs.commit import CommitOutcome, commit, is_committed, read_commit
 from lyra_core.formats.store import Store
 from lyra_core.layout import upload_prefix
 from lyra_core.records import Artifact
+from lyra_core.spec import WorldSpec
 from tasks.artifacts import LocalArtifact
-from tasks.outcome import Outcome
+from tasks.outcome import Outcome, Start
 from tasks.record import Dispatch, world_frames, world_record
 from tasks.worker_config import WorkerConfig
 from tasks.world import MadeWorld, StageClock
+
+
+def committed_world(store: Store, spec: WorldSpec, run_id: str, start: Start) -> Outcome | None:
+    """What to say of a world that is committed already; None where it is not.
+
+    A later attempt finds a world of its own run where the worker died after the commit and before its answer: that
+    world was created now. Every other one existed.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    if not is_committed(store, spec.world_id):
+        return None
+    if start.attempt > 1:
+        world = read_commit(store, spec.world_id).world
+        if world.run_id == run_id:
+            return Outcome(
+                spec=spec,
+                kind="created",
+                accepted=world.accepted,
+                num_splats=world.num_splats or 0,
+                num_bytes=sum(artifact.bytes for artifact in world.artifacts),
+                psnr_db=world.psnr_db,
+            )
+    return Outcome(spec=spec, kind="exists")
 
 
 def store_world(

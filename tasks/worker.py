@@ -31,7 +31,6 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from catalogs.commit import is_committed
 from lyra_core.errors import LyraError, OutOfMemoryError, SourceError, StoreError, TornObjectError, WorkerError
 from lyra_core.formats.patience import Patience, is_worth_waiting
 from lyra_core.formats.store import open_store
@@ -41,7 +40,7 @@ from lyra_core.spec import WorldSpec
 from lyra_core.values import Seed
 from lyra_core.world_models.load import load_model
 from tasks.artifacts import Contents, LocalArtifact, encode, find_formats
-from tasks.commit import store_world
+from tasks.commit import committed_world, store_world
 from tasks.outcome import FIRST_START, SOURCE_STAGE, Failure, Outcome, Start, Waiting
 from tasks.record import Dispatch, world_record
 from tasks.scratch import ScratchFolders, kept_chunks
@@ -106,8 +105,8 @@ class Worker:
         clock = StageClock(stage="store")
 
         def make() -> BegunWorld | MadeWorld | Outcome:
-            if is_committed(self.store, spec.world_id):  # another driver was faster
-                return Outcome(spec=spec, kind="exists")
+            if (known := committed_world(self.store, spec, self.config.run_id, start)) is not None:
+                return known
             request = WorldRequest(spec=spec, recipe=self.config.recipe, scratch=self.scratch.open(spec))
             begun = begin_world(self.model, lambda: self._seed(spec), request, clock, self._device)
             return begun if self.config.overlaps else self._completed(begun, clock)

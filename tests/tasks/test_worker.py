@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numba
@@ -49,6 +50,21 @@ def test_a_world_is_made_then_finished_in_another_thread(work):
     assert (outcome.kind, outcome.num_splats) == ("created", 2)
     assert committed_ids(store) == {spec.world_id}
     assert worker.make(spec) is None
+    assert worker.finish(spec.world_id).kind == "exists"
+    worker.close()
+
+
+def test_a_world_whose_worker_died_after_the_commit_was_created_by_this_run(work):
+    """The answer to the first attempt is lost with its worker; the second attempt finds what the first committed."""
+    worker, (spec,), _ = work("a.png")
+    worker.make(spec)
+    first = worker.finish(spec.world_id)
+    worker.make(spec, Start(attempt=2))
+    again = worker.finish(spec.world_id)
+    assert (again.kind, again.num_splats, again.num_bytes) == ("created", first.num_splats, first.num_bytes)
+    assert (again.accepted, again.psnr_db) == (first.accepted, first.psnr_db)
+    worker.config = replace(worker.config, run_id="another run")
+    worker.make(spec, Start(attempt=2))
     assert worker.finish(spec.world_id).kind == "exists"
     worker.close()
 

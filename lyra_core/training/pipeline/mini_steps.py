@@ -182,7 +182,7 @@ def table_steps(device: str) -> tuple[Step, ...]:
     parts = (
         measuring("table-returning", device, "--parts", "returning", *teacher, also_after=("teacher",)),
         measuring("table-drift", device, "--parts", "drift", *teacher, *ablation, also_after=("ablation", "teacher")),
-        measuring("table-splats", device, "--parts", "gaussians", "--parts", "novel"),
+        measuring("table-splats", device, "--parts", "gaussians", "--parts", "novel", "--parts", "enlarging"),
         measuring("table-rest", device, *(o for part in REST for o in ("--parts", part))),
     )
     names = tuple(part.name for part in parts)
