@@ -145,12 +145,12 @@ def _histogram(known: Sequence[tuple[float, bool]], label: str, unit: str, unkno
             bars += f'<rect class="ok" x="{place * 10 + 0.5}" y="{72 - high:.2f}" width="9" height="{high:.2f}"/>'
         if bad:
             bars += f'<rect class="no" x="{place * 10 + 0.5}" y="{72 - high - low:.2f}" width="9" height="{low:.2f}"/>'
-    missing = f", {unknown:,} unknown" if unknown else ""
+    source = f'<span class="mono">{column}</span>' + (f" · {unknown:,} unknown" if unknown else "")
     return (
-        f'<section class="panel"><strong>{label}</strong> <span class="small soft mono">{column}</span>'
+        f'<section class="panel"><strong>{label}</strong> <span class="small soft">{source}</span>'
         f'<svg viewBox="0 0 240 74" preserveAspectRatio="none" role="img" aria-label="histogram of {column}">{bars}'
         f'</svg><div class="ends small soft"><span>{_short(least)}</span>'
-        f"<span>median {_short(median(values))} {unit}{missing}</span><span>{_short(most)}</span></div></section>"
+        f"<span>median {_short(median(values))} {unit}</span><span>{_short(most)}</span></div></section>"
     )
 
 
