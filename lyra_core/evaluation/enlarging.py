@@ -12,9 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from lyra_core.evaluation.bench import SEEDS, SIZE, STRIDE, Bench, some_drawn, sparse
 from lyra_core.evaluation.estimated_depth import EstimatedDepth, camera_path, with_seed_depth
@@ -25,7 +24,7 @@ from lyra_core.image_features import ImageFeatures, perceptual_distance
 from lyra_core.mini.backward_warp import BackwardWarp, SamplePoints, backward_warp, pyramid, sample, sample_points
 from lyra_core.mini.enlarge import Enlarger, reduced_image
 from lyra_core.mini.files import load_super_resolution
-from lyra_core.mini.super_resolution import FACTOR, enlarged, reduced
+from lyra_core.mini.super_resolution import FACTOR, enlarged, enlarged_mask, reduced
 from lyra_core.procedural.atlas import build_atlas
 from lyra_core.procedural.clip_maker import ClipMaker, MixConfig
 from lyra_core.procedural.clips import Clips
@@ -152,13 +151,13 @@ def video_clip(bench: Bench, clips: Clips, video: Float[Tensor, "1 t 3 h w"], *,
 
 
 def _measure(measured: Measured, depth: str, clips: Clips, scene: _Enlarged) -> None:
-    seen = _enlarged_mask(seen_by_seed(clips, [LAST])[:, 0])
+    seen = enlarged_mask(seen_by_seed(clips, [LAST])[:, 0])
     truth = scene.truth[LAST]
     for name in ("bicubic", "transfer", "network"):
         frames: dict[int, Tensor] = getattr(scene, name)
         measured.add(f"{depth} {name}", masked_psnr_db((frames[LAST] + 1) / 2, (truth + 1) / 2, seen))
         measured.add(f"{depth} {name} sharp", sharpness_ratio((frames[LAST] + 1) / 2, (truth + 1) / 2, seen))
-        measured.add(f"{depth} {name} flicker", _flicker_ratio(clips, frames, scene.truth))
+    measured.add(f"{depth} network flicker", _flicker_ratio(clips, scene.network, scene.truth))
 
 
 def _flicker_ratio(clips: Clips, frames: dict[int, Tensor], truth: dict[int, Tensor]) -> Float[Tensor, " b"]:
@@ -172,7 +171,7 @@ def _flicker_ratio(clips: Clips, frames: dict[int, Tensor], truth: dict[int, Ten
         for frame in NEIGHBOURS:
             warp = _between(clips, frame, frame + 1)
             moved = sample(pyramid(_detail(images[frame])), sample_points(warp, FACTOR), SIZE)
-            sure = _enlarged_mask(warp.cover >= 1)
+            sure = enlarged_mask(warp.cover >= 1)
             change = (_detail(images[frame + 1]) - moved).abs().mean(1)
             total = total + (change * sure).flatten(1).sum(1) / sure.flatten(1).sum(1).clamp(min=1)
         amounts.append(total)
@@ -186,10 +185,6 @@ def _between(clips: Clips, source: int, target: int) -> BackwardWarp:
 
 def _detail(images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 3 H W"]:
     return images - enlarged(reduced(images))
-
-
-def _enlarged_mask(mask: Bool[Tensor, "b h w"]) -> Bool[Tensor, "b H W"]:
-    return functional.interpolate(mask[:, None].float(), scale_factor=float(FACTOR), mode="nearest")[:, 0] > 0
 
 
 def _shown(images: Float[Tensor, "1 3 H W"]) -> Float[Tensor, "3 H W"]:
@@ -261,6 +256,8 @@ def crop_distances(
     rows = torch.arange(int(half), height - int(half) + 1, CROP_STRIDE)
     columns = torch.arange(int(half), width - int(half) + 1, CROP_STRIDE)
     distances: dict[str, list[Tensor]] = {name: [] for name in images}
+    levels = {name: pyramid(image) for name, image in images.items()}
+    photograph_levels = pyramid(photograph)
     for row, column in torch.cartesian_prod(rows, columns).tolist():
         ratio, at = there.ratio[0, row, column], there.at[0, row, column]
         reach = half * float(ratio)
@@ -268,16 +265,16 @@ def crop_distances(
         if not is_inside or float(warp.cover[0, row, column]) < 1:
             continue
         # pixel (row, column) has its centre half a pixel further
-        original = _crop(photograph, at, offsets * ratio, ratio)
+        original = _crop(photograph_levels, at, offsets * ratio, ratio)
         middle = at.new_tensor([column + 0.5, row + 0.5])
         maps = features((original + 1) / 2)
-        for name, image in images.items():
-            crop = _crop(image, middle, offsets, ratio.new_ones(()))
+        for name, image_levels in levels.items():
+            crop = _crop(image_levels, middle, offsets, ratio.new_ones(()))
             distances[name].append(perceptual_distance(features((crop + 1) / 2), maps)[0])
     return {name: torch.stack(values).mean() for name, values in distances.items()}
 
 
-def _crop(image: Tensor, middle: Tensor, offsets: Tensor, ratio: Tensor) -> Float[Tensor, "1 3 s s"]:
+def _crop(levels: list[Tensor], middle: Tensor, offsets: Tensor, ratio: Tensor) -> Float[Tensor, "1 3 s s"]:
     """A square of CROP_PX pixels; coordinates in low-resolution pixels."""
     where = SamplePoints(at=(middle + offsets)[None], ratio=ratio.expand(1, CROP_PX, CROP_PX))
-    return sample(pyramid(image), where, SIZE).clamp(-1, 1)
+    return sample(levels, where, SIZE).clamp(-1, 1)

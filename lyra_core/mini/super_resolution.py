@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -255,6 +255,11 @@ def enlarged(low: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 H W"]:
 def reduced(pictures: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 3 h w"]:
     """Means of 4x4 pixels."""
     return functional.avg_pool2d(pictures, FACTOR)
+
+
+def enlarged_mask(mask: Bool[Tensor, "b h w"]) -> Bool[Tensor, "b H W"]:
+    """A mask of low resolution for enlarged frames."""
+    return mask.repeat_interleave(FACTOR, 1).repeat_interleave(FACTOR, 2)
 
 
 def within_block(blocks: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from lyra_core.mini.backward_warp import BackwardWarp, pyramid
-from lyra_core.mini.super_resolution import FACTOR, Reference, enlarged, reduced
+from lyra_core.mini.super_resolution import FACTOR, Reference, enlarged, enlarged_mask, reduced
 from lyra_core.training.detail_samples import GENERATED, DetailSamples
 
 MAX_BLUR_PX = 1.4
@@ -114,8 +114,8 @@ def make_batch(
         low_frame=low_frame,
         key=key,
         frame=frame,
-        seen_key=_enlarged_mask(samples.seen_key[:, low[0], low[1]]),
-        seen_frame=_enlarged_mask(samples.seen_frame[:, low[0], low[1]]),
+        seen_key=enlarged_mask(samples.seen_key[:, low[0], low[1]])[:, None].float(),
+        seen_frame=enlarged_mask(samples.seen_frame[:, low[0], low[1]])[:, None].float(),
         seed_for_key=seed_for(samples.seed_to_key),
         seed_for_frame=seed_for(samples.seed_to_frame),
         earlier=_earlier(earlier, cropped(samples.earlier_to_key), (top, left), generator),
@@ -191,10 +191,6 @@ def _holes(count: int, size: tuple[int, int], generator: torch.Generator) -> Flo
     has_holes = torch.rand(count, 1, 1, generator=generator) < HOLE_SHARE
     lost = torch.rand(count, 1, 1, generator=generator) < LOST_SHARE
     return ((~(has_holes & (field < 0.3))) & ~lost).float()
-
-
-def _enlarged_mask(mask: Bool[Tensor, "b h w"]) -> Float[Tensor, "b 1 H W"]:
-    return functional.interpolate(mask[:, None].float(), scale_factor=float(FACTOR), mode="nearest")
 
 
 def _unit(images: Tensor) -> Tensor:
